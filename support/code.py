@@ -1,0 +1,81 @@
+"""The hash of the code a result was computed with: what makes a record stale and a cache entry a miss.
+
+Only what can change a number counts. Comments, docstrings, blank lines and formatting do not; nor do the modules that
+only draw or talk to a person (:data:`PRESENTATION`).
+"""
+
+import ast
+import hashlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parent
+PRESENTATION = frozenset({"__main__", "assignments", "cli", "paths", "plots", "publish", "scoreboard"})
+
+
+def _without_docstring(node: ast.AST) -> ast.AST:
+    documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+    if isinstance(node, documented) and ast.get_docstring(node, clean=False) is not None:
+        node.body = node.body[1:]
+    return node
+
+
+def _canonical(value: object) -> object:
+    # ast.dump differs between Python versions (empty fields, type_params); the fields that are set do not.
+    if isinstance(value, ast.AST):
+        fields = ((name, _canonical(child)) for name, child in ast.iter_fields(_without_docstring(value)))
+        return type(value).__name__, [(name, child) for name, child in fields if child not in (None, [])]
+    if isinstance(value, list):
+        return [_canonical(child) for child in value]
+    return repr(value) if value is not None else None
+
+
+def _imports(tree: ast.AST, folder: str) -> Iterator[str]:
+    """Dotted names of the ``support`` modules that a module imports; ``folder`` is the dotted package it lies in."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                base = ".".join([*folder.split(".")[: len(folder.split(".")) - node.level + 1], *filter(None, [base])])
+            yield base
+            yield from (f"{base}.{name.name}" for name in node.names)
+
+
+def _file(dotted: str) -> Path | None:
+    head, *tail = dotted.split(".")
+    if head != PACKAGE.name or not tail or tail[0] in PRESENTATION:
+        return None
+    path = PACKAGE.joinpath(*tail)
+    return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None)
+
+
+def reached(entry: Path) -> list[Path]:
+    """The Python files that ``entry`` (a chapter or a module of ``support``) reaches inside the package, itself first."""
+    found: dict[Path, None] = {}
+    queue = [entry.resolve()]
+    while queue:
+        file = queue.pop()
+        if file in found:
+            continue
+        found[file] = None
+        folder = ".".join([PACKAGE.name, *file.parent.relative_to(PACKAGE).parts]) if file.is_relative_to(PACKAGE) else ""
+        queue += [target for name in _imports(ast.parse(file.read_text(encoding="utf-8")), folder) if (target := _file(name))]
+    return list(found)
+
+
+def digest(entries: Iterable[Path]) -> str:
+    """Hash of the syntax trees of ``entries`` and of every ``support`` module that they reach.
+
+    Args:
+        entries: Python files: chapter sources or modules (``Path(module.__file__)``).
+
+    Returns:
+        The first 16 hexadecimal digits of a SHA-256 sum; equal for sources that differ in comments, docstrings or layout.
+    """
+    files = {file for entry in entries for file in reached(Path(entry))}
+    sums = sorted(
+        (file.name, hashlib.sha256(repr(_canonical(ast.parse(file.read_text(encoding="utf-8")))).encode()).hexdigest()) for file in files
+    )
+    return hashlib.sha256(repr(sums).encode()).hexdigest()[:16]
