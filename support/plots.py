@@ -17,7 +17,7 @@ SOFTMAX, GAUSS, THIRD, FOURTH = PALETTE[:4]
 
 def use_style() -> None:
     """The book's look: white ground, thin frame, colour-blind safe cycle, resolution for a retina screen."""
-    sns.set_theme(style="ticks", palette=PALETTE, rc={"figure.dpi": 110, "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False})
+    sns.set_theme(style="ticks", palette=PALETTE, rc={"figure.dpi": 110, "figure.constrained_layout.use": True, "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False})
 
 
 def band(ax: Axes, x: Sequence[float], runs: np.ndarray, *, label: str, color: str, style: str = "-", marker: str = "o") -> Axes:

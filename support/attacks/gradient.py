@@ -1,0 +1,407 @@
+"""Attacks in the maximum norm that follow the sign of a gradient: FGSM, BIM and PGD."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from support.attacks._contract import (
+    AttackResult,
+    Call,
+    Model,
+    check,
+    interval,
+    margin,
+    packed,
+    per_image,
+    prepare,
+    radii,
+    random_stream,
+    score,
+    whole_number,
+)
+
+REPACK_EVERY = 10
+"""Steps between two packings of the undecided images: the only moments at which the host waits for the device."""
+
+Loss = str | Callable[[Model, Tensor, Tensor], Tensor]
+Slope = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class _Goal:
+    """What is climbed and what is judged; ``y`` are the labels of the call, ``rival`` the classes that :func:`pgd_targets` aims at."""
+
+    slope: Callable[[Model, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+    """``(model, leaf, y, rival) -> (gradient of what is climbed, shaped like leaf, or None; scores (n, K))``."""
+    margin: Callable[[Tensor, Tensor], Tensor]
+    """``(scores, y) -> (n,)``; below zero is a success."""
+    passes: int
+    """Model passes that one step costs an image."""
+
+
+@dataclass(frozen=True)
+class _Found:
+    """The best iterate of every image so far. The tensors are updated in place, some rows at a time."""
+
+    x: Tensor
+    margin: Tensor
+    decided: Tensor
+    queries: Tensor
+
+
+@dataclass(frozen=True)
+class _Ball:
+    """The allowed box of every image, and the length of a step."""
+
+    low: Tensor
+    high: Tensor
+    step: Tensor
+
+
+@torch.inference_mode(False)
+@torch.no_grad()
+def fgsm(
+    model: Model,
+    x: Tensor,
+    y: Tensor,
+    eps: float | Tensor,
+    *,
+    targeted: bool = False,
+    loss: Loss = "ce",
+    generator: torch.Generator | None = None,
+    batch_size: int | None = None,
+) -> AttackResult:
+    """Fast gradient sign method: one step to the corner of the eps-ball that the loss gradient points to.
+
+    ``x_adv = x + eps * sign(grad loss)`` (Goodfellow, Shlens and Szegedy 2015, section 4), cut to [0,1]; a pixel whose derivative
+    is exactly zero stays. It is exact for a linear model with two classes. The step is taken for every image, also where the
+    clean one is misclassified, as in the papers' curves of accuracy against eps. Used in the chapter "Softmax is k-means"
+    (``fig2``).
+
+    Args:
+        model: maps (n, ...) images in [0,1] to (n, K) log-scores.
+        x: (N, ...) images in [0,1], float32 or float64.
+        y: (N,) int64 true labels, or the wanted ones if ``targeted``.
+        eps: radius in the maximum norm, in units of [0,1]; one number or (N,).
+        targeted: lower the loss of the wanted label instead of raising that of the true one.
+        loss: "ce" (cross-entropy of the log-scores; its gradient is followed without the factor that saturates), "margin" (best other
+            score minus the label's), or a callable ``(model, x, y) -> (n,)``, whose gradient is used as it is.
+        generator: unused, nothing is drawn; there so that all attacks are called alike.
+        batch_size: at most so many images in one forward pass; ``None`` picks what is fast on the device.
+
+    Returns:
+        The result; ``queries`` is 3 (4 with a callable loss).
+
+    Raises:
+        ValueError: a wrong input, or a model whose scores do not depend differentiably on the image.
+    """
+    check(model, x, y, batch_size=batch_size, generator=generator)
+    goal, radius = _goal(loss, targeted), radii("eps", eps, x)
+    call = prepare(model, x, y, batch_size)
+    low, high = interval(call.x, radius)
+    x_adv = call.x.clone()
+    for index, real in packed(torch.arange(len(x_adv), device=x_adv.device), call.rows):
+        direction, _ = _direction(call.model, goal, call.x[index], call.y[index], call.y[index])
+        corner = torch.where(direction > 0, high[index], torch.where(direction < 0, low[index], call.x[index]))
+        x_adv[index[:real]] = corner[:real]
+    return _judged(call, goal, x_adv, torch.full_like(call.y, 1 + goal.passes))
+
+
+@torch.inference_mode(False)
+@torch.no_grad()
+def bim(
+    model: Model,
+    x: Tensor,
+    y: Tensor,
+    eps: float | Tensor,
+    *,
+    steps: int = 10,
+    step_size: float | Tensor | None = None,
+    targeted: bool = False,
+    loss: Loss = "ce",
+    generator: torch.Generator | None = None,
+    batch_size: int | None = None,
+) -> AttackResult:
+    """Basic iterative method: signed steps from the image itself, cut to the eps-ball and to [0,1] after each.
+
+    ``x_{t+1} = clip(x_t + step_size * sign(grad loss(x_t)))`` around ``x`` (Kurakin, Goodfellow and Bengio 2017, section 2.2). It
+    differs from the papers' loops in what it returns: the first success, else the iterate of least margin, where they return the
+    last iterate. Used in the chapter "Softmax is k-means".
+
+    Args:
+        model: maps (n, ...) images in [0,1] to (n, K) log-scores.
+        x: (N, ...) images in [0,1], float32 or float64.
+        y: (N,) int64 true labels, or the wanted ones if ``targeted``.
+        eps: radius in the maximum norm, in units of [0,1]; one number or (N,).
+        steps: number of steps T.
+        step_size: length of a step in units of [0,1]; one number or (N,). Default ``eps / steps``, as wang2022 has it.
+        targeted: lower the loss of the wanted label instead of raising that of the true one.
+        loss: "ce", "margin" or a callable, as in :func:`fgsm`.
+        generator: unused, nothing is drawn.
+        batch_size: at most so many images in one forward pass; ``None`` picks what is fast on the device.
+
+    Returns:
+        The result; an image that holds out costs ``steps + 3`` queries (``2 * steps + 3`` with a callable loss).
+
+    Raises:
+        ValueError: a wrong input, or a model whose scores do not depend differentiably on the image.
+    """
+    check(model, x, y, batch_size=batch_size, generator=generator)
+    whole_number("steps", steps, 1)
+    goal, radius = _goal(loss, targeted), radii("eps", eps, x)
+    step = _step(step_size, x, radius, 1 / steps)
+    call = prepare(model, x, y, batch_size)
+    ball, found = _ball(call, radius, step), _clean(call, goal, radius)
+    _ascend(call, goal, ball, found, call.x, call.y, steps)
+    return _judged(call, goal, found.x, found.queries)
+
+
+@torch.inference_mode(False)
+@torch.no_grad()
+def pgd(
+    model: Model,
+    x: Tensor,
+    y: Tensor,
+    eps: float | Tensor,
+    *,
+    steps: int = 20,
+    step_size: float | Tensor | None = None,
+    restarts: int = 1,
+    targeted: bool = False,
+    loss: Loss = "ce",
+    generator: torch.Generator | None = None,
+    batch_size: int | None = None,
+) -> AttackResult:
+    """Projected gradient descent in the maximum norm, with uniform random starts; restarts are merged by success.
+
+    The steps are :func:`bim`'s; each restart begins at ``x + eps * u``, cut to [0,1], with ``u`` uniform in [-1, 1] (Madry et al.
+    2018, section 2.1), one ``u`` for all images. An image that one restart breaks is spared the next ones. With the same
+    generator seed, more restarts repeat the smaller run and go on, and so do more steps of the same given ``step_size``: no
+    success is lost, and no margin of an image that holds out grows. Used in the chapter "Softmax is k-means", second question.
+
+    Args:
+        model: maps (n, ...) images in [0,1] to (n, K) log-scores.
+        x: (N, ...) images in [0,1], float32 or float64.
+        y: (N,) int64 true labels, or the wanted ones if ``targeted``.
+        eps: radius in the maximum norm, in units of [0,1]; one number or (N,).
+        steps: steps of each restart.
+        step_size: length of a step in units of [0,1]; one number or (N,). Default ``2.5 * eps / steps``: any point of the ball
+            can be reached from any start, with room to turn.
+        restarts: number of random starts.
+        targeted: lower the loss of the wanted label instead of raising that of the true one.
+        loss: "ce", "margin" or a callable, as in :func:`fgsm`.
+        generator: source of the starts: ``restarts`` draws of an image's shape. ``None``: a fresh one of fixed seed.
+        batch_size: at most so many images in one forward pass; ``None`` picks what is fast on the device.
+
+    Returns:
+        The result; an image that holds out costs ``restarts * (steps + 1) + 2`` queries (``2 * steps + 1`` with a callable loss).
+
+    Raises:
+        ValueError: a wrong input, or a model whose scores do not depend differentiably on the image.
+    """
+    check(model, x, y, batch_size=batch_size, generator=generator)
+    whole_number("steps", steps, 1)
+    whole_number("restarts", restarts, 1)
+    goal, radius = _goal(loss, targeted), radii("eps", eps, x)
+    step = _step(step_size, x, radius, 2.5 / steps)
+    call = prepare(model, x, y, batch_size)
+    ball, found, stream = _ball(call, radius, step), _clean(call, goal, radius), random_stream(generator)
+    for _ in range(restarts):
+        _ascend(call, goal, ball, found, _start(call, ball, radius, stream), call.y, steps)
+    return _judged(call, goal, found.x, found.queries)
+
+
+@torch.inference_mode(False)
+@torch.no_grad()
+def pgd_targets(
+    model: Model,
+    x: Tensor,
+    y: Tensor,
+    eps: float | Tensor,
+    *,
+    steps: int = 20,
+    step_size: float | Tensor | None = None,
+    restarts: int = 1,
+    classes: int | None = None,
+    loss: Loss = "margin",
+    generator: torch.Generator | None = None,
+    batch_size: int | None = None,
+) -> AttackResult:
+    """PGD towards every other class in turn: the targeted sweep, merged by success.
+
+    The rivals of an image are tried from the best clean score down. Any misclassification on the way is a success, whichever
+    class wins. Where :func:`pgd` follows the rival that leads, the sweep also finds the ones that lead only later, as
+    AutoAttack's targeted part does (Croce and Hein 2020, section 4.2). Used in the chapter "Softmax is k-means", second question.
+
+    Args:
+        model: maps (n, ...) images in [0,1] to (n, K) log-scores.
+        x: (N, ...) images in [0,1], float32 or float64.
+        y: (N,) int64 true labels.
+        eps: radius in the maximum norm, in units of [0,1]; one number or (N,).
+        steps: steps towards each class.
+        step_size: length of a step in units of [0,1]; one number or (N,). Default ``2.5 * eps / steps``.
+        restarts: random starts; each is used for all classes.
+        classes: how many rivals are tried; ``None``: all K - 1.
+        loss: "margin" climbs the rival's score minus the true one's, "ce" lowers the rival's cross-entropy (without its
+            saturation), a callable ``(model, x, rival) -> (n,)`` is lowered.
+        generator: source of the starts: ``restarts`` draws of an image's shape. ``None``: a fresh one of fixed seed.
+        batch_size: at most so many images in one forward pass; ``None`` picks what is fast on the device.
+
+    Returns:
+        The result; an image that holds out costs ``restarts * classes * (steps + 1) + 2`` queries (``2 * steps + 1`` with a callable loss).
+
+    Raises:
+        ValueError: a wrong input, or a model whose scores do not depend differentiably on the image.
+    """
+    check(model, x, y, batch_size=batch_size, generator=generator)
+    whole_number("steps", steps, 1)
+    whole_number("restarts", restarts, 1)
+    if classes is not None:
+        whole_number("classes", classes, 1)
+    goal, radius = _sweep_goal(loss), radii("eps", eps, x)
+    step = _step(step_size, x, radius, 2.5 / steps)
+    call = prepare(model, x, y, batch_size)
+    ball, found, stream = _ball(call, radius, step), _clean(call, goal, radius), random_stream(generator)
+    ranked = call.scores.scatter(1, call.y[:, None], -torch.inf).argsort(dim=1, descending=True, stable=True)
+    rivals = ranked[ranked != call.y[:, None]].view(len(ranked), -1)[:, :classes]
+    for _ in range(restarts):
+        start = _start(call, ball, radius, stream)
+        for rival in rivals.unbind(1):
+            _ascend(call, goal, ball, found, start, rival, steps)
+    return _judged(call, goal, found.x, found.queries)
+
+
+def _goal(loss: Loss, targeted: bool) -> _Goal:
+    if not isinstance(targeted, bool):
+        raise ValueError(f"targeted must be True or False, not {targeted!r}")
+    sign = -1 if targeted else 1
+    named = {"ce": lambda scores, y, rival: sign * _ce_slope(scores, y), "margin": lambda scores, y, rival: sign * _margin_slope(scores, y)}
+    return _objective(loss, named, sign, lambda scores, y: sign * margin(scores, y))
+
+
+def _sweep_goal(loss: Loss) -> _Goal:
+    named = {"ce": lambda scores, y, rival: -_ce_slope(scores, rival), "margin": lambda scores, y, rival: _difference(scores, rival, y)}
+    return _objective(loss, named, -1, margin)
+
+
+def _objective(loss: Loss, named: dict[str, Slope], sign: int, judged: Callable[[Tensor, Tensor], Tensor]) -> _Goal:
+    """A named loss by its gradient with respect to the scores, or a given one of the class ``rival``, raised (sign 1) or lowered (-1)."""
+    if isinstance(loss, str) and loss in named:
+
+        def slope(model: Model, leaf: Tensor, y: Tensor, rival: Tensor) -> tuple[Tensor | None, Tensor]:
+            scores = model(leaf)
+            return _gradient(scores, leaf, named[loss](scores.detach(), y, rival)), scores.detach()
+
+        return _Goal(slope, judged, passes=1)
+    if not callable(loss):
+        raise ValueError(f'loss must be "ce", "margin" or a callable (model, x, y) -> (n,), not {loss!r}')
+
+    def slope_given(model: Model, leaf: Tensor, y: Tensor, rival: Tensor) -> tuple[Tensor | None, Tensor]:
+        values = loss(model, leaf, rival)
+        if not isinstance(values, Tensor) or values.shape != y.shape:
+            given = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+            raise ValueError(f"loss must return one value an image, shape {tuple(y.shape)}; it returned {given}")
+        with torch.no_grad():
+            scores = model(leaf)  # the loss keeps the scores that it saw to itself
+        return _gradient(values, leaf, torch.full_like(values, sign)), scores
+
+    return _Goal(slope_given, judged, passes=2)
+
+
+def _ce_slope(scores: Tensor, y: Tensor) -> Tensor:
+    """Direction (n, K) in score space that raises the cross-entropy of ``y`` fastest: softmax of the other scores, minus 1 at ``y``.
+
+    It is the gradient of the log-odds ``logsumexp_{j != y} s_j - s_y``, and cross-entropy is softplus of the log-odds: its own gradient is this one
+    times ``1 - p_y``. A signed step does not see that factor, which is what underflows to zero where the model is sure of itself.
+    """
+    own = y[:, None]
+    return scores.scatter(1, own, -torch.inf).softmax(1).scatter_(1, own, -1)
+
+
+def _margin_slope(scores: Tensor, y: Tensor) -> Tensor:
+    """Gradient (n, K) of the best other score minus that of ``y``; the first one, where several are best."""
+    return _difference(scores, scores.scatter(1, y[:, None], -torch.inf).argmax(1), y)
+
+
+def _difference(scores: Tensor, up: Tensor, down: Tensor) -> Tensor:
+    """Gradient (n, K) of the score of class ``up`` minus that of class ``down``."""
+    return torch.zeros_like(scores).scatter_(1, up[:, None], 1).scatter_(1, down[:, None], -1)
+
+
+def _gradient(outputs: Tensor, leaf: Tensor, weights: Tensor) -> Tensor | None:
+    return torch.autograd.grad(outputs, leaf, weights, allow_unused=True)[0] if outputs.requires_grad else None
+
+
+def _step(value: float | Tensor | None, x: Tensor, radius: Tensor, share: float) -> Tensor:
+    return radius * share if value is None else radii("step_size", value, x, positive=True)
+
+
+def _ball(call: Call, radius: Tensor, step: Tensor) -> _Ball:
+    return _Ball(*interval(call.x, radius), per_image(step, call.x).to(call.x.dtype))
+
+
+def _start(call: Call, ball: _Ball, radius: Tensor, stream: torch.Generator) -> Tensor:
+    noise = torch.rand(call.x.shape[1:], generator=stream, dtype=call.x.dtype, device=stream.device).to(call.x.device)
+    return torch.clamp(call.x + per_image(radius, call.x).to(call.x.dtype) * (2 * noise - 1), ball.low, ball.high)
+
+
+def _clean(call: Call, goal: _Goal, radius: Tensor) -> _Found:
+    """The clean images as first iterates; those that need no search, misclassified or with an empty ball, count as decided."""
+    clean = goal.margin(call.scores, call.y)
+    return _Found(call.x.clone(), clean, (clean < 0) | (radius == 0), torch.ones_like(call.y))
+
+
+def _direction(model: Model, goal: _Goal, x: Tensor, y: Tensor, rival: Tensor) -> tuple[Tensor, Tensor]:
+    """The sign of the gradient at ``x``, zero where the derivative is zero or no number, and the scores there."""
+    with torch.enable_grad():
+        slope, scores = goal.slope(model, x.detach().requires_grad_(), y, rival)
+    if slope is None:
+        raise ValueError("the loss does not depend differentiably on the image, so no gradient is there to follow: one_pixel needs none")
+    return slope.nan_to_num_(nan=0).sign_(), scores
+
+
+def _ascend(call: Call, goal: _Goal, ball: _Ball, found: _Found, start: Tensor, rival: Tensor, steps: int) -> None:
+    """Climb from ``start`` (N, ...) with all undecided images, and note the best iterates in ``found``."""
+    alive = (~found.decided).nonzero()[:, 0]
+    at = start[alive]
+    for done in range(0, steps, REPACK_EVERY):
+        for place, real in packed(torch.arange(len(alive), device=alive.device), call.rows):
+            index, here = alive[place], at[place]
+            y, wanted = call.y[index], rival[index]
+            low, high, step = ball.low[index], ball.high[index], ball.step[index]
+            best = _Found(found.x[index], found.margin[index], found.decided[index], found.queries[index])
+            for _ in range(min(REPACK_EVERY, steps - done)):
+                direction, scores = _direction(call.model, goal, here, y, wanted)
+                best = _better(best, here, goal.margin(scores, y), goal.passes)
+                here = torch.addcmul(here, direction, step).clamp_(low, high)
+            at[place[:real]] = here[:real]
+            _write(found, best, index, real)
+        left = (~found.decided[alive]).nonzero()[:, 0]
+        alive, at = alive[left], at[left]
+    if len(alive):
+        last = goal.margin(score(call.model, at, call.rows), call.y[alive])
+        best = _Found(found.x[alive], found.margin[alive], found.decided[alive], found.queries[alive])
+        _write(found, _better(best, at, last, 1), alive, len(alive))
+
+
+def _better(best: _Found, x: Tensor, margins: Tensor, passes: int) -> _Found:
+    """``best`` after one more iterate: an image keeps its first success, else its least margin; NaN margins never count."""
+    improved = (margins < best.margin) & ~best.decided
+    return _Found(
+        torch.where(per_image(improved, x), x, best.x),
+        torch.where(improved, margins, best.margin),
+        best.decided | (margins < 0),
+        best.queries + passes * ~best.decided,
+    )
+
+
+def _write(found: _Found, best: _Found, index: Tensor, real: int) -> None:
+    for whole, part in ((found.x, best.x), (found.margin, best.margin), (found.decided, best.decided), (found.queries, best.queries)):
+        whole[index[:real]] = part[:real]
+
+
+def _judged(call: Call, goal: _Goal, x_adv: Tensor, queries: Tensor) -> AttackResult:
+    margins = goal.margin(score(call.model, x_adv, call.rows), call.y)
+    return AttackResult(x_adv, margins < 0, margins, queries + 1)

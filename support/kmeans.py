@@ -1,0 +1,287 @@
+"""Softmax as k-means: the centroids of hess2020's Theorem 1, assignments to them, and the distances its Theorem 2 is about.
+
+Computations are in float64 whatever the inputs' type: norms that are equal to seven digits decide nothing. Chapter 1.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from support.heads import squared_distances
+
+_RANK = 1e-10  # a direction shorter than this share of the longest counts as none
+_EQUAL = 1e-9  # squared norms that differ by less than this share of their mean count as equal
+
+
+class NoEquidistantCentroids(ValueError):
+    """The class weights lie on no common sphere, so no shift gives them equal norms."""
+
+
+@dataclass(frozen=True)
+class Centroids:
+    """Centroids at equal distance from the origin, whose nearest one is the network's prediction (hess2020, Theorem 1).
+
+    Attributes:
+        centers: (K, d) float64, or (K, d + 1) where the layer has a bias.
+        shift: v, (d,) or (d + 1,): centers = weights + v.
+        radius: common norm of the centers.
+        bias: whether features are augmented by a constant 1.
+    """
+
+    centers: Tensor
+    shift: Tensor
+    radius: float
+    bias: bool
+
+    def assign(self, features: Tensor) -> Tensor:
+        """Index of the nearest centroid, (N,), for features (N, d) as the layer sees them (the constant 1 is added here)."""
+        _matrix("features", features)
+        features = features.to(torch.float64)
+        return assign(torch.cat([features, features.new_ones(len(features), 1)], 1) if self.bias else features, self.centers)
+
+
+def equidistant_centroids(weight: Tensor, bias: Tensor | None = None) -> Centroids:
+    """The centroids of hess2020's Theorem 1: Z_k = W_k + v with one v for all classes, and all Z_k of equal norm.
+
+    v solves 2 (W_1 - W_l)^T v = |W_l|^2 - |W_1|^2 for all l. It exists if and only if the weights lie on a common sphere (affine
+    independence is enough; d >= K - 1 is neither enough nor necessary), and is unique up to directions orthogonal to all
+    W_k - W_l. This returns the v of least norm, which lies in the span of those differences: v is zero where the weights have
+    equal norms already, and Z and W have the same component outside the span. Without that component, Z_k is W_k minus the
+    circumcentre of the weights' simplex.
+
+    With a bias the theorem is applied to the weights (W_k, b_k) and the features (f, 1). The cells in the space of (f, 1) are
+    cones; those in the space of f are slices of cones, which is to say a power diagram.
+
+    Weights within 1e-10 (relative to their spread) of a lower-dimensional flat are taken to lie in it, and squared norms that
+    agree to 1e-9 are taken to be equal.
+
+    Args:
+        weight: (K, d), one row per class.
+        bias: (K,) or None.
+
+    Raises:
+        NoEquidistantCentroids: the weights lie on no common sphere.
+        ValueError: shapes that do not fit, NaN or infinity.
+    """
+    w = _weights(weight, bias)
+    mean = w.mean(0)
+    centred = w - mean
+    u, sigma, vt = torch.linalg.svd(centred, full_matrices=False)
+    rank = int((sigma > _RANK * sigma.max()).sum())
+    u, sigma, vt = u[:, :rank], sigma[:rank], vt[:rank]
+    # With Z = centred + s, |Z_k|^2 is the same for all k iff 2 centred_k . s + |centred_k|^2 is.
+    squares = centred.square().sum(1)
+    s = -vt.T @ ((u.T @ (squares - squares.mean())) / (2 * sigma))
+    shift = s - vt.T @ (vt @ mean)
+    centers = w + shift
+    norms = centers.square().sum(1)
+    if (norms.max() - norms.min()) > _EQUAL * norms.mean():
+        raise NoEquidistantCentroids(
+            f"the {len(w)} class weights lie on no common sphere (their differences span {rank} dimensions): no shift gives them "
+            f"equal norms, the best leaves them between {float(norms.min().sqrt()):.6g} and {float(norms.max().sqrt()):.6g}"
+        )
+    return Centroids(centers, shift, float(norms.mean().sqrt()), bias is not None)
+
+
+def assign(features: Tensor, centers: Tensor) -> Tensor:
+    """Index of the nearest centre, (N,) int64: the assignment step of k-means (hess2020, Eq. 1).
+
+    Args:
+        features: (N, d).
+        centers: (K, d).
+    """
+    _matrix("features", features)
+    _matrix("centers", centers)
+    return squared_distances(features.to(torch.float64), centers.to(torch.float64)).argmin(1)
+
+
+def class_centroids(features: Tensor, labels: Tensor, n_classes: int) -> Tensor:
+    """Mean of the features of each class: C = f(X) Y (Y^T Y)^-1 (hess2020, Algorithm 1).
+
+    Args:
+        features: (N, d).
+        labels: (N,) int64 in 0 .. n_classes - 1, on any device.
+
+    Returns:
+        (K, d) in the features' dtype, summed in float64.
+
+    Raises:
+        ValueError: a class without images, labels out of range, shapes that do not fit.
+    """
+    _matrix("features", features)
+    labels = _labels("labels", labels, len(features), n_classes).to(features.device)
+    counts = labels.bincount(minlength=n_classes)
+    if (counts == 0).any():
+        raise ValueError(f"every class needs at least one image; classes {torch.nonzero(counts == 0)[:, 0].tolist()} have none")
+    sums = torch.zeros(n_classes, features.shape[1], dtype=torch.float64, device=features.device)
+    return (sums.index_add_(0, labels, features.to(torch.float64)) / counts[:, None]).to(features.dtype)
+
+
+def distortion_bound(
+    features: Tensor, features_adv: Tensor, centers: Tensor, label: Tensor, label_adv: Tensor, lipschitz: float, *, best: bool = False
+) -> Tensor:
+    """Lower bound on |x~ - x| for a pair predicted as k and l (hess2020, Theorem 2).
+
+    (|Z_l - Z_k| - |f~ - Z_l| - |f - Z_k|) / L. It needs the features f~ of the attacked image, so it is no certificate, and it
+    depends on two freedoms that no prediction depends on: Z may be shifted by any u orthogonal to all Z_k - Z_l, and the network
+    with features f / s, Lipschitz constant L / s and centroids s Z is the same one. With t = s^2, P the projector on those u and
+    Q = 1 - P, the best u is found by reflection, and leaves
+
+        g(t) = t |Z_l - Z_k| - sqrt((|Q f - t Q Z_k| + |Q f~ - t Q Z_l|)^2 + |P (f~ - f)|^2),
+
+    which is concave in t. ``best`` returns sup g / L over t >= 0, which is never more than |f~ - f| / L.
+
+    Args:
+        features, features_adv: (N, d), augmented by a 1 if the centroids are (``Centroids.bias``).
+        centers: (K, d), ``Centroids.centers``.
+        label, label_adv: (N,) int64, the two predictions k and l.
+        lipschitz: L, positive: a Lipschitz constant of the feature map in l2.
+        best: take the supremum over both freedoms.
+
+    Returns:
+        (N,) float64, often negative.
+
+    Raises:
+        ValueError: shapes that do not fit, labels out of range, NaN, or L that is not positive.
+    """
+    for name, value in (("features", features), ("features_adv", features_adv), ("centers", centers)):
+        _matrix(name, value)
+    if features.shape != features_adv.shape or features.shape[1] != centers.shape[1]:
+        given = ", ".join(str(tuple(value.shape)) for value in (features, features_adv, centers))
+        raise ValueError(f"features, features_adv and centers must be (N, d), (N, d) and (K, d); {given} were given")
+    f, f_adv, z = (value.to(torch.float64) for value in (features, features_adv, centers))
+    k, other = (_labels(name, value, len(f), len(z)).to(z.device) for name, value in (("label", label), ("label_adv", label_adv)))
+    lipschitz = _lipschitz(lipschitz)
+    separation = (z[other] - z[k]).norm(dim=1)
+    if not best:
+        return (separation - (f_adv - z[other]).norm(dim=1) - (f - z[k]).norm(dim=1)) / lipschitz
+    _, sigma, vt = torch.linalg.svd(z - z.mean(0), full_matrices=False)
+    vt = vt[sigma > _RANK * sigma.max()]  # an orthonormal basis of the image of Q
+    move = f_adv - f
+    free = (move - move @ vt.T @ vt).square().sum(1)
+    return _best_scale(f @ vt.T, f_adv @ vt.T, z[k] @ vt.T, z[other] @ vt.T, separation, free) / lipschitz
+
+
+def bisector_bound(features: Tensor, weight: Tensor, bias: Tensor | None, lipschitz: float) -> Tensor:
+    """Certified radius: no x~ with |x~ - x| below it has another prediction.
+
+    min over l != k of (score_k - score_l) / (L |W_k - W_l|): the distance of f to the nearest bisector of two centroids, over L
+    (what Theorem 2 of hess2020 leaves out; Proposition 1 of alfarra2021; chapters 1 and 4). Exact for a linear network.
+
+    Args:
+        features: (N, d), not augmented.
+        weight, bias: (K, d) with K >= 2, and (K,) or None.
+        lipschitz: L, positive: a Lipschitz constant of the feature map in l2.
+
+    Returns:
+        (N,) float64, at least 0; infinite where no other class can ever win.
+
+    Raises:
+        ValueError: shapes that do not fit, fewer than two classes, NaN, or L that is not positive.
+    """
+    _matrix("features", features)
+    _weights(weight, bias)
+    if len(weight) < 2:
+        raise ValueError(f"a decision needs at least two classes; {len(weight)} was given")
+    if features.shape[1] != weight.shape[1]:
+        raise ValueError(f"features have {features.shape[1]} columns and weight {weight.shape[1]}: they must agree (no constant 1 is added)")
+    f, w = features.to(torch.float64), weight.to(torch.float64)
+    scores = f @ w.T if bias is None else f @ w.T + bias.to(torch.float64)
+    k = scores.argmax(1)
+    margin = scores.gather(1, k[:, None]) - scores
+    apart = torch.cdist(w, w, compute_mode="donot_use_mm_for_euclid_dist")[k]
+    # Equal weights: their margin never changes. It is a tie from the start, or infinitely far from one.
+    radius = torch.where(apart > 0, margin / apart, torch.where(margin > 0, torch.inf, 0.0))
+    return radius.scatter(1, k[:, None], torch.inf).amin(1) / _lipschitz(lipschitz)
+
+
+def equal_norm_projection(weight: Tensor) -> Tensor:
+    """The nearest matrix (in the Frobenius norm) whose rows have equal norms: directions kept, lengths set to the mean length.
+
+    For a fixed common length r the nearest rows are r W_k / |W_k|, at squared distance sum (|W_k| - r)^2, which is least at the
+    mean. A reconstruction of the "proximal minimization update" that hess2020 announces and never states (chapter 1): afterwards
+    the weights themselves are the centroids of Theorem 1, with v = 0.
+
+    Args:
+        weight: (K, d) without zero rows.
+
+    Returns:
+        (K, d) in the weight's dtype, differentiable.
+
+    Raises:
+        ValueError: a zero row, which has no direction to keep, NaN, or no matrix.
+    """
+    _matrix("weight", weight)
+    norms = weight.to(torch.float64).norm(dim=1, keepdim=True)
+    if (norms == 0).any():
+        raise ValueError(f"a zero row has no direction to keep; rows {torch.nonzero(norms[:, 0] == 0)[:, 0].tolist()} are zero")
+    return (weight * (norms.mean() / norms)).to(weight.dtype)
+
+
+def _best_scale(a: Tensor, b: Tensor, za: Tensor, zb: Tensor, separation: Tensor, free: Tensor) -> Tensor:
+    """sup over t >= 0 of t * separation - sqrt((|a - t za| + |b - t zb|)^2 + free), for each row."""
+    tiny = torch.finfo(a.dtype).tiny
+    na, nb = za.norm(dim=1), zb.norm(dim=1)
+    excess = separation - na - nb
+    # Opposite centroids (always so for K = 2): the terms linear in t cancel, and the supremum is a limit at infinity.
+    excess = torch.where(excess.abs() <= 1e-12 * separation, 0.0, excess)
+
+    def distance_gain_slope(p: Tensor, z: Tensor, norm: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """|p - t z|; t |z| - |p - t z| without cancellation; and the derivative of the first."""
+        distance = (p - t[:, None] * z).norm(dim=1)
+        inner = (p * z).sum(1)
+        gain = (2 * t * inner - p.square().sum(1)) / (t * norm + distance).clamp_min(tiny)
+        return distance, gain, (t * norm.square() - inner) / distance.clamp_min(tiny)
+
+    def value_and_slope(t: Tensor) -> tuple[Tensor, Tensor]:
+        da, gain_a, slope_a = distance_gain_slope(a, za, na, t)
+        db, gain_b, slope_b = distance_gain_slope(b, zb, nb, t)
+        h = da + db
+        root = (h.square() + free).sqrt()
+        value = t * excess + gain_a + gain_b - free / (root + h).clamp_min(tiny)
+        return value, separation - h * (slope_a + slope_b) / root.clamp_min(tiny)
+
+    scale = (a.norm(dim=1) + b.norm(dim=1)) / (na + nb).clamp_min(tiny)
+    scale = torch.where(scale > 0, scale, 1.0)
+    low, high = (scale.log() + edge for edge in (-30.0, 30.0))
+    for _ in range(100):  # bisection on log t for the zero of the slope, which falls
+        middle = (low + high) / 2
+        rising = value_and_slope(middle.exp())[1] > 0
+        low, high = torch.where(rising, middle, low), torch.where(rising, high, middle)
+    at_zero = -((a.norm(dim=1) + b.norm(dim=1)).square() + free).sqrt()
+    return torch.stack([value_and_slope(low.exp())[0], value_and_slope(high.exp())[0], at_zero]).amax(0)
+
+
+def _weights(weight: Tensor, bias: Tensor | None) -> Tensor:
+    _matrix("weight", weight)
+    if bias is None:
+        return weight.to(torch.float64)
+    if not isinstance(bias, Tensor) or bias.shape != weight.shape[:1] or not bias.isfinite().all():
+        given = tuple(bias.shape) if isinstance(bias, Tensor) else type(bias).__name__
+        raise ValueError(f"bias must be {len(weight)} finite numbers, one per row of the weight; {given} was given")
+    return torch.cat([weight, bias[:, None]], 1).to(torch.float64)
+
+
+def _matrix(name: str, value: Tensor) -> None:
+    if not isinstance(value, Tensor) or value.dim() != 2 or not value.is_floating_point() or 0 in value.shape:
+        given = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+        raise ValueError(f"{name} must be a floating-point matrix that is not empty; {given} was given")
+    if not value.isfinite().all():
+        raise ValueError(f"{name} must be finite; {int((~value.isfinite()).sum())} of {value.numel()} entries are NaN or infinite")
+
+
+def _labels(name: str, labels: Tensor, n: int, n_classes: int) -> Tensor:
+    if not isinstance(labels, Tensor) or labels.dtype != torch.int64 or labels.shape != (n,):
+        given = f"{labels.dtype} {tuple(labels.shape)}" if isinstance(labels, Tensor) else type(labels).__name__
+        raise ValueError(f"{name} must be int64 of shape ({n},); {given} was given")
+    if int(labels.min()) < 0 or int(labels.max()) >= n_classes:
+        raise ValueError(f"{name} must be in 0 .. {n_classes - 1}; the range given is {int(labels.min())} .. {int(labels.max())}")
+    return labels
+
+
+def _lipschitz(value: float) -> float:
+    value = float(value)
+    if not 0 < value < float("inf"):
+        raise ValueError(f"lipschitz must be a positive number; {value} was given")
+    return value

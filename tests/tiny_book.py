@@ -1,0 +1,83 @@
+"""A book of one tiny chapter in a temporary folder, for the tests of the machinery."""
+
+from pathlib import Path
+
+CHAPTER = "01_tiny"
+
+PROFILE = """
+fields:
+  seeds: {type: int, min: 1, max: 9, help: "runs", quick: 2, standard: 3, paper: 3}
+  steps: {type: int, min: 1, max: 100, help: "steps taken", quick: 5, standard: 50, paper: 100}
+  rate:  {type: float, min: 0.0, max: 1.0, help: "learning rate", quick: 0.5, standard: 0.1, paper: 0.1}
+  sizes: {type: "list[float]", min: 0.0, help: "sizes", quick: [0.5, 1.0], standard: [1.0], paper: [1.0]}
+  data:  {type: str, choices: [digits, mnist], help: "data set", quick: digits, standard: digits, paper: mnist}
+  wide:  {type: bool, help: "whether wide", quick: false, standard: true, paper: true}
+estimate:
+  quick:    {minutes: 1, memory_gb: 1, disk_mb: 5}
+  standard: {minutes: 30, memory_gb: 2, disk_mb: 5}
+  paper:    {minutes: 90, memory_gb: 8, disk_mb: 50}
+"""
+
+CLAIMS = """
+paper: {key: tiny2020, title: "A tiny paper", authors: "A. Author", year: 2020, chapter: 01_tiny}
+claims:
+  - id: tiny2020.thm1
+    kind: identity
+    where: Theorem 1
+    says: "Two times two is four."
+    published: {error: 0}
+    rules: [{type: max_abs, value: error, tolerance: 1.0e-9}]
+    smallest: quick
+  - id: tiny2020.table1
+    kind: robustness
+    where: Table 1
+    says: "The accuracy is kept & the attack fails."
+    published: {accuracy: 0.9}
+    rules: [{type: interval, value: accuracy, low: 0.8}]
+    survives_rules: [{type: interval, value: worst, low: 0.5}]
+    smallest: standard
+    corrected: "It is not kept."
+"""
+
+SOURCE = '''# %% [markdown]
+# # Tiny
+#
+# The first words.
+
+# %% tags=["parameters"]
+profile: str = "quick"  # which column
+seed: int = 0  # first seed
+device: str = "cpu"  # where
+overrides: dict = {}  # changes
+
+# %% tags=["hide-input"]
+from support import runs
+
+run = runs.start("01_tiny", profile, seed, device, overrides)
+p = run.profile
+print("steps", p.steps)
+
+# %%
+run.show_claims()
+
+# %% tags=["nbval-check-output"]
+run.claim("tiny2020.thm1", error=2 * 2 - 4)
+
+# %%
+run.claim("tiny2020.table1", accuracy=[0.9 for _ in run.seeds], modern={"worst": 0.1})
+
+# %%
+run.show_verdicts()
+run.finish()
+'''
+
+
+def make(root: Path, source: str = SOURCE, claims: str = CLAIMS, profile: str = PROFILE) -> Path:
+    """Write the book under ``root`` and return ``root``."""
+    for folder in ("book", "data/claims", "data/profiles"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    (root / "_toc.yml").write_text(f"format: jb-book\nroot: book/index\nchapters:\n- file: book/{CHAPTER}\n", encoding="utf-8")
+    (root / "book" / f"{CHAPTER}.py").write_text(source, encoding="utf-8")
+    (root / "data" / "claims" / "tiny2020.yml").write_text(claims, encoding="utf-8")
+    (root / "data" / "profiles" / f"{CHAPTER}.yml").write_text(profile, encoding="utf-8")
+    return root
