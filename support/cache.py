@@ -85,6 +85,7 @@ class Cache:
         path, header = self.locate(name, key, code)
         found = self.read(path, header)
         if found is None:
+            self.writable()
             found = _as_unit(compute(), name)
             self.write(path, found, header)
         return found
@@ -93,9 +94,9 @@ class Cache:
         """The file of a unit, and the canonical text of its key, which the file carries as well."""
         if not re.fullmatch(r"[A-Za-z0-9._-]+", name) or name.startswith("."):
             raise ValueError(f"a unit's name has letters, digits, '.', '_' and '-', and begins with no dot; {name!r} was given")
-        header = json.dumps(
-            {"name": name, "key": describe(key), "code": sorted(code_digest(part) for part in code), "torch": torch.__version__.split("+")[0].rsplit(".", 1)[0]}, sort_keys=True
-        )
+        version = ".".join(torch.__version__.split(".")[:2])
+        parts = {"name": name, "key": describe(key), "code": sorted(code_digest(part) for part in code), "torch": version}
+        header = json.dumps(parts, sort_keys=True)
         return self.folder / f"{name}-{hashlib.sha256(header.encode()).hexdigest()[:16]}.safetensors", header
 
     def read(self, path: Path, header: str) -> Unit | None:
@@ -151,7 +152,7 @@ NO_CACHE = _NoCache()
 
 
 def describe(value: object) -> object:
-    """A value of a key as JSON that is equal when, and only when, the value is.
+    """A value of a key as JSON: equal for equal values, in every process, and different for different ones.
 
     Numbers, strings, None, sequences, mappings and paths stand for themselves; tensors and arrays for type, shape and checksum;
     functions for their code and what it refers to (their closure, their defaults, the global names they use).
@@ -166,7 +167,7 @@ def _describe(value: object, seen: tuple[int, ...]) -> object:
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float):
-        return repr(value)
+        return ["float", repr(value)]
     if isinstance(value, Tensor):
         bytes_ = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
         return ["tensor", str(value.dtype), list(value.shape), hashlib.sha256(bytes_).hexdigest()]
@@ -192,7 +193,7 @@ def _describe(value: object, seen: tuple[int, ...]) -> object:
         return ["function", value.__qualname__, code_digest(value), *(_describe(part, seen) for part in parts)]
     if callable(value) and getattr(value, "__module__", None) and getattr(value, "__qualname__", None):
         return ["named", value.__module__, value.__qualname__]
-    raise CacheError(f"a {type(value).__name__} has no lasting identity and cannot be part of a cache key: pass what matters of it, as numbers, strings or tensors")
+    raise CacheError(f"a {type(value).__name__} has no lasting identity and cannot be part of a cache key: name what matters of it instead")
 
 
 def code_digest(part: Code) -> str:

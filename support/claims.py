@@ -6,6 +6,7 @@ A measurement is a number, or one number per training run. A rule on runs is jud
 """
 
 import html
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,6 @@ from typing import Annotated, Any, Literal, NamedTuple
 import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from scipy.stats import t as student
 
 from support import paths
 from support.profiles import SIZES, Size, first_problem, near, parse_yaml
@@ -60,6 +60,8 @@ def interval(values: Sequence[float]) -> Interval:
 
 
 def _quantile(runs: int) -> float:
+    from scipy.stats import t as student  # a second to import, and a single run needs none
+
     return float(student.ppf((1 + CONFIDENCE) / 2, runs - 1))
 
 
@@ -134,7 +136,7 @@ class _Bounded(_Strict):
 
     @model_validator(mode="after")
     def _bounds(self):
-        if math.isnan(self.low) or math.isnan(self.high) or self.low > self.high or math.isinf(self.low) and math.isinf(self.high):
+        if math.isnan(self.low) or math.isnan(self.high) or self.low > self.high or (math.isinf(self.low) and math.isinf(self.high)):
             raise ValueError(f"wants low <= high, at least one of them finite; given {self.low} and {self.high}")
         return self
 
@@ -193,7 +195,7 @@ class OrderingRule(_Strict):
         return tuple(self.values)
 
     def apply(self, values: np.ndarray) -> Outcome:
-        steps = [_above(larger - smaller, self.gap) for larger, smaller in zip(values[:-1], values[1:], strict=True)]
+        steps = [_above(larger - smaller, self.gap) for larger, smaller in itertools.pairwise(values)]
         seen = ", ".join(f"{name} = {quantity(interval(row))}" for name, row in zip(self.values, values, strict=True))
         return Outcome(_both(steps), seen, " ≥ ".join(self.values) + (f", by {number(self.gap)} each" if self.gap else ""))
 
@@ -227,7 +229,9 @@ def _apply(claim_id: str, rule: IntervalRule | RatioRule | OrderingRule | MaxAbs
         return Outcome("missing", f"{absent}: not measured", getattr(rule, "wants", ""))
     runs = max(map(len, samples))
     if any(len(values) not in (1, runs) for values in samples):
-        raise ClaimError(f"{claim_id}: {', '.join(rule.names)} must have the same number of runs, given {', '.join(str(len(v)) for v in samples)}")
+        raise ClaimError(
+            f"{claim_id}: {', '.join(rule.names)} must have the same number of runs, given {', '.join(str(len(v)) for v in samples)}"
+        )
     return rule.apply(np.array([values * (runs // len(values)) for values in samples]))
 
 
@@ -334,7 +338,9 @@ def find(claim_id: str) -> tuple[Paper, Claim]:
     for paper in papers.values():
         if claim_id in paper.by_id:
             return paper, paper.by_id[claim_id]
-    raise ClaimError(f"no claim {claim_id!r} in the registry. {near(claim_id, [name for paper in papers.values() for name in paper.by_id])}".strip())
+    raise ClaimError(
+        f"no claim {claim_id!r} in the registry. {near(claim_id, [name for paper in papers.values() for name in paper.by_id])}".strip()
+    )
 
 
 # --- verdicts ---------------------------------------------------------------------------------------------------------------------
@@ -391,7 +397,9 @@ def judge(claim: Claim, measured: Measured, profile: str, modern: Measured | Non
     for given, rules in ((numbers, claim.rules), (modern_numbers, claim.survives_rules)):
         absent = sorted({name for rule in rules for name in rule.names} - set(given))
         if given and absent:
-            raise ClaimError(f"{claim.id}: its rules want {', '.join(absent)} beside {', '.join(given)}; give None for what was not measured")
+            raise ClaimError(
+                f"{claim.id}: its rules want {', '.join(absent)} beside {', '.join(given)}; give None for what was not measured"
+            )
     if shared := sorted(name for name in numbers.keys() & modern_numbers if numbers[name] != modern_numbers[name]):
         raise ClaimError(f"{claim.id}: {', '.join(shared)} has one value as measured and another as modern: give them two names")
     rows = tuple(_apply(claim.id, rule, numbers) for rule in claim.rules)
@@ -443,17 +451,25 @@ def badge(word: str, note: str = "") -> str:
     if not word:
         return ""
     sign, colour = _LOOKS[word]
-    label = f'<span style="background:{colour};color:#fff;border-radius:0.3em;padding:0.05em 0.45em;white-space:nowrap">{sign} {word}</span>'
+    label = (
+        f'<span style="background:{colour};color:#fff;border-radius:0.3em;padding:0.05em 0.45em;white-space:nowrap">{sign} {word}</span>'
+    )
     return label + (f"<br><small>{html.escape(note)}</small>" if note else "")
 
 
 def _towards(judgement: Judgement) -> str:
-    return {"": "", "mixed": "points both ways"}.get(judgement.direction, f"points {judgement.direction} {'from ' * (judgement.direction == 'away')}the paper")
+    return {"": "", "mixed": "points both ways"}.get(
+        judgement.direction, f"points {judgement.direction} {'from ' * (judgement.direction == 'away')}the paper"
+    )
 
 
 def _extras(claim: Claim, judgement: Judgement) -> list[str]:
     ruled = {name for rule in (*claim.rules, *claim.survives_rules) for name in rule.names}
-    return [f"{name} = {quantity(interval(values)) if values else 'not measured'}" for name, values in judgement.numbers.items() if name not in ruled]
+    return [
+        f"{name} = {quantity(interval(values)) if values else 'not measured'}"
+        for name, values in judgement.numbers.items()
+        if name not in ruled
+    ]
 
 
 def _published(claim: Claim) -> list[str]:
@@ -461,13 +477,20 @@ def _published(claim: Claim) -> list[str]:
 
 
 def _lines(rows: Sequence[Outcome]) -> list[str]:
-    return [f"{_MARKS[row.status]} {row.seen}" + (f" (wants {row.wants})" if row.wants and not (row.status == "pass" and row.seen.endswith(row.wants)) else "") for row in rows]
+    return [
+        f"{_MARKS[row.status]} {row.seen}"
+        + (f" (wants {row.wants})" if row.wants and not (row.status == "pass" and row.seen.endswith(row.wants)) else "")
+        for row in rows
+    ]
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """An HTML table of cells that are HTML already; it takes its colours from the page, light or dark."""
     head = "".join(f'<th style="text-align:left">{html.escape(cell)}</th>' for cell in header)
-    body = "".join("<tr>" + "".join(f'<td style="text-align:left;vertical-align:top;white-space:normal">{cell}</td>' for cell in row) + "</tr>" for row in rows)
+    body = "".join(
+        "<tr>" + "".join(f'<td style="text-align:left;vertical-align:top;white-space:normal">{cell}</td>' for cell in row) + "</tr>"
+        for row in rows
+    )
     return f'<table class="claims"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
 
 
@@ -482,14 +505,19 @@ def _statement(claim: Claim) -> str:
 def render(claim: Claim, judgement: Judgement) -> Rendered:
     """The row of a claim: what it says, published, here with intervals, and the verdicts."""
     here = _lines(judgement.rows) + _extras(claim, judgement)
-    header, cells = ["Claim", "Published", "Here", "Verdict"], [_statement(claim), _cell(_published(claim)), _cell(here), badge(judgement.verdict, _towards(judgement))]
+    header, cells = (
+        ["Claim", "Published", "Here", "Verdict"],
+        [_statement(claim), _cell(_published(claim)), _cell(here), badge(judgement.verdict, _towards(judgement))],
+    )
     text = [f"{claim.id} ({claim.where}): {judgement.verdict}" + (f", {_towards(judgement)}" if judgement.direction else "")]
     text += [f"  published {line}" for line in _published(claim)] + [f"  {line}" for line in here]
     if claim.survives_rules:
         modern = _lines(judgement.modern_rows)
         header += ["Under today's protocol", "Survives"]
         cells += [_cell(modern), badge(judgement.survives, "at this size" if judgement.direction else "")]
-        text += [f"  under today's protocol: {judgement.survives}" + (", at this size" if judgement.direction else "")] + [f"  {line}" for line in modern]
+        text += [f"  under today's protocol: {judgement.survives}" + (", at this size" if judgement.direction else "")] + [
+            f"  {line}" for line in modern
+        ]
     if claim.corrected:
         text.append(f"  what is true: {claim.corrected}")
     corrected = f"<p><small><strong>What is true:</strong> {html.escape(claim.corrected)}</small></p>" if claim.corrected else ""
@@ -505,8 +533,16 @@ def render_claims(claims: Sequence[Claim]) -> Rendered:
 
 def render_verdicts(judged: Sequence[tuple[Claim, Judgement]]) -> Rendered:
     """The verdicts side by side, and under them what is true where the paper is wrong or loose."""
-    rows = [[f"<code>{claim.id}</code>", html.escape(claim.where), badge(found.verdict, _towards(found)), badge(found.survives) or "–"] for claim, found in judged]
-    text = [f"{claim.id}: {found.verdict}" + (f" ({_towards(found)})" if found.direction else "") + (f"; {found.survives}" if found.survives else "") for claim, found in judged]
+    rows = [
+        [f"<code>{claim.id}</code>", html.escape(claim.where), badge(found.verdict, _towards(found)), badge(found.survives) or "–"]
+        for claim, found in judged
+    ]
+    text = [
+        f"{claim.id}: {found.verdict}"
+        + (f" ({_towards(found)})" if found.direction else "")
+        + (f"; {found.survives}" if found.survives else "")
+        for claim, found in judged
+    ]
     corrected = [(claim.id, claim.corrected) for claim, _ in judged if claim.corrected]
     items = "".join(f"<li><code>{name}</code>: {html.escape(true)}</li>" for name, true in corrected)
     below = f"<p><strong>What is true instead</strong></p><ul>{items}</ul>" if items else ""

@@ -11,11 +11,11 @@ from typing import Annotated
 import typer
 
 from support import paths
-from support.profiles import SIZES, ProfileError, load, near, parse_override
+from support.profiles import SIZES, ProfileError, near, parse_override
 
 app = typer.Typer(
     name="python -m support",
-    no_args_is_help=True,
+    invoke_without_command=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -33,8 +33,19 @@ Examples:
 Each command explains itself: python -m support run --help
 """,
 )
-data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Get or check data sets, in the folder that BOOK_DATA names (default data/sets).")
+data_app = typer.Typer(
+    invoke_without_command=True,
+    rich_markup_mode=None,
+    help="Get or check data sets, in the folder that BOOK_DATA names (default data/sets).",
+)
 app.add_typer(data_app, name="data")
+
+
+@app.callback()
+@data_app.callback()
+def _help(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
 
 
 class Refused(Exception):
@@ -47,27 +58,29 @@ Names = Annotated[list[str], typer.Argument(help="digits, mnist, fashion-mnist, 
 @app.command(name="list")
 def list_() -> None:
     """The chapters, their profiles, what is recorded, and how long each takes."""
-    from support import runner
+    from support import records
 
-    _some_chapters(runner)
-    for chapter in runner.chapters():
-        typer.echo(f"{chapter}: {_title(runner.source_file(chapter))}" + ("" if _in_toc(chapter) else " (not in _toc.yml)"))
+    for chapter in _some_chapters():
+        typer.echo(f"{chapter}: {_title(records.source_file(chapter))}" + ("" if _in_toc(chapter) else " (not in _toc.yml)"))
         for profile in SIZES:
-            found = runner.estimate(chapter, profile)
-            manifest = runner.collect(profile).get(chapter)
-            state = "not recorded"
-            if manifest:
-                state = f"recorded {manifest.finished[:10]}" + (", with older code" if runner.is_stale(manifest) else "")
-            typer.echo(f"  {profile:<9} {state}; {_needs(found)}")
+            manifest = records.collect(profile).get(chapter)
+            state = f"recorded {manifest.finished[:10]}{', with older code' * records.is_stale(manifest)}" if manifest else "not recorded"
+            typer.echo(f"  {profile:<9} {state}; {_needs(records.estimate(chapter, profile))}")
 
 
 @app.command()
 def run(
-    chapters: Annotated[list[str] | None, typer.Argument(help="Chapters by name or by the beginning of it, such as 01; all of them when none is given.", show_default=False)] = None,
+    chapters: Annotated[
+        list[str] | None,
+        typer.Argument(help="Chapters by name or by the beginning of it, such as 01; all of them when none is given.", show_default=False),
+    ] = None,
     profile: Annotated[str, typer.Option(help="quick, standard or paper.")] = "quick",
     seed: Annotated[int, typer.Option(help="First random seed.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto for a GPU where there is one.")] = "cpu",
-    changes: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Change a field of the profile; can be given several times.", show_default=False)] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Change a field of the profile; can be given several times.", show_default=False),
+    ] = None,
     estimate: Annotated[bool, typer.Option("--estimate", help="Only say what it would take in time, memory and disk.")] = False,
     record: Annotated[bool, typer.Option("--record", help="Keep the result in the tracked files: book/ and data/runs/.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Run again even if nothing has changed since the last run.")] = False,
@@ -85,59 +98,74 @@ def run(
       python -m support run 01 --set pgd_steps=100 --set "fgsm_eps=[0.1, 0.2]" --seed 7
       python -m support run 01 --record                          refresh the committed page
     """
-    from support import runner
+    from support import records
 
-    _some_chapters(runner)
-    names = list(dict.fromkeys(map(runner.resolve_chapter, chapters))) if chapters else runner.chapters()
+    known = _some_chapters()
+    names = list(dict.fromkeys(map(records.resolve_chapter, chapters))) if chapters else known
     pairs = [parse_override(change) for change in changes or []]
     overrides = dict(pairs)
     if len(overrides) < len(pairs):
         raise Refused("--set names the same field twice")
-    if estimate:
-        _print_estimates(runner, names, profile, overrides)
-        return
     for name in names:
-        runner.check_request(name, profile, seed, device, overrides, record=record)
+        records.check_request(name, profile, seed, overrides, record=record)
+    if estimate:
+        _print_estimates(names, profile, bool(overrides))
+        return
+    request = (profile, seed, device, overrides)
+    current = {} if force else {name: found for name in names if (found := records.current_run(name, *request))}
+    if waiting := [name for name in names if name not in current]:
+        from support import runner
+
+        for name in waiting:
+            runner.check_machine(name, device)
     failed = 0
     for name in names:
-        try:
-            failed += not _run_one(runner, name, (profile, seed, device, overrides), record, force)
-        except KeyboardInterrupt:
-            typer.echo(f"\ninterrupted: {name} at {profile} was not finished and left nothing half-written; the same command continues from the results in the cache", err=True)
-            raise typer.Exit(130) from None
+        if name in current and not record:
+            typer.echo(f"{name} at {profile}: up to date, {_relative(current[name])}")
+        else:
+            failed += not _execute(name, request, record, force, "recording" if name in current else "running")
     if failed:
         raise typer.Exit(1)
 
 
-def _run_one(runner, name: str, request: tuple, record: bool, force: bool) -> bool:
-    started = time.perf_counter()
-    current = None if force else runner.current_run(name, *request)
-    if current is None:
-        typer.echo(f"{name} at {request[0]}: running ...", err=True)
+def _execute(name: str, request: tuple, record: bool, force: bool, doing: str) -> bool:
+    """Run one chapter and say how it went; False if it failed."""
+    from support import runner
+
+    started, place = time.perf_counter(), f"{name} at {request[0]}"
+    typer.echo(f"{place}: {doing} ...", err=True)
     try:
         notebook = runner.execute(name, *request, record=record, force=force)
+    except KeyboardInterrupt:
+        stopped = (
+            f"\ninterrupted: {place} is not finished and left nothing half-written; the same command continues with what the cache has"
+        )
+        typer.echo(stopped, err=True)
+        raise typer.Exit(130) from None
     except runner.ChapterFailed as error:
         typer.echo(str(error), err=True)
         return False
-    done = "up to date" if current else f"done in {time.perf_counter() - started:.0f} s"
-    typer.echo(f"{name} at {request[0]}: {done}, {'recorded in ' * record}{_relative(notebook)}")
+    typer.echo(f"{place}: done in {time.perf_counter() - started:.0f} s, {'recorded in ' * record}{_relative(notebook)}")
     return True
 
 
-def _print_estimates(runner, names: list[str], profile: str, overrides: dict) -> None:
-    for name in names:
-        load(name, profile, overrides)
-    found = {name: runner.estimate(name, profile) for name in names}
+def _print_estimates(names: list[str], profile: str, changed: bool) -> None:
+    from support import records
+
+    found = {name: records.estimate(name, profile) for name in names}
     for name, needs in found.items():
         typer.echo(f"{name} at {profile}: {_needs(needs)}")
     if len(found) > 1:
-        typer.echo(f"all: {_minutes(sum(needs.minutes for needs in found.values()))}, {max(needs.memory_gb for needs in found.values()):.1f} GB of memory, {sum(needs.disk_mb for needs in found.values()):.0f} MB of disk")
-    if overrides:
+        minutes, memory, disk = zip(*(needs[:3] for needs in found.values()), strict=True)
+        typer.echo(f"all: {_minutes(sum(minutes))}, {max(memory):.1f} GB of memory, {sum(disk):.0f} MB of disk")
+    if changed:
         typer.echo("This is for the profile as it stands; what --set changes is not counted.")
 
 
 @app.command()
-def build(check: Annotated[bool, typer.Option(help="Compare the built pages with the table of contents and refuse an incomplete book.")] = True) -> None:
+def build(
+    check: Annotated[bool, typer.Option(help="Compare the built pages with the table of contents and refuse an incomplete book.")] = True,
+) -> None:
     """Build the book's pages as HTML, warnings as errors, and print where they are.
 
     Each chapter is shown with its largest recorded profile, or a fresher run made here. Run the chapters first: python -m support run
@@ -181,7 +209,9 @@ def score(
     widths = [max(map(len, [profile, *column])) for profile, column in zip(SIZES, shown, strict=True)]
     typer.echo("  ".join([f"{'claim':<{width}}", *(f"{profile:<{space}}" for profile, space in zip(SIZES, widths, strict=True))]).rstrip())
     for entry, *cells in zip((entry for entry in found if entry.profile == SIZES[0]), *shown, strict=True):
-        typer.echo("  ".join([f"{entry.claim.id:<{width}}", *(f"{cell:<{space}}" for cell, space in zip(cells, widths, strict=True))]).rstrip())
+        typer.echo(
+            "  ".join([f"{entry.claim.id:<{width}}", *(f"{cell:<{space}}" for cell, space in zip(cells, widths, strict=True))]).rstrip()
+        )
     for profile, table in scoreboard.counts(found).items():
         typer.echo(f"{profile}: " + ", ".join(f"{count} {word}" for word, count in table.items()))
     if any(entry.stale for entry in found):
@@ -190,7 +220,8 @@ def score(
 
 def _verdict(entry) -> str:
     row = entry.row
-    return f"{row['verdict']}{' ' * bool(row['direction'])}{row['direction']}{'; ' * bool(row['survives'])}{row['survives']}{'*' * entry.stale}"
+    words = " ".join(filter(None, [row["verdict"], row["direction"]]))
+    return "; ".join(filter(None, [words, row["survives"]])) + "*" * entry.stale
 
 
 @app.command()
@@ -204,9 +235,9 @@ def diff(
     Example:
       python -m support diff data/runs/quick/01_softmax_kmeans.json _build/runs/quick/01_softmax_kmeans.ipynb
     """
-    from support import runner, scoreboard
+    from support import records, scoreboard
 
-    lines = scoreboard.differences(runner.manifest_of(first), runner.manifest_of(second))
+    lines = scoreboard.differences(records.manifest_of(first), records.manifest_of(second))
     typer.echo("\n".join(lines) or "no differences")
     if lines:
         raise typer.Exit(1)
@@ -247,9 +278,12 @@ def _known(data, names: list[str]) -> list[str]:
     return names
 
 
-def _some_chapters(runner) -> None:
-    if not runner.chapters():
+def _some_chapters() -> list[str]:
+    from support import records
+
+    if not (known := records.chapters()):
         raise Refused(f"no chapters: {paths.root() / 'book'} holds no NN_name.py")
+    return known
 
 
 def _title(source: Path) -> str:
@@ -278,7 +312,7 @@ def _user_errors() -> tuple[type[Exception], ...]:
     """The errors that say in one line what is wrong with a request; only those whose modules were imported can have been raised."""
     names = {
         "support.cache": "CacheError", "support.claims": "ClaimError", "support.data": "DataError", "support.publish": "PublishError",
-        "support.runner": "RunnerError", "support.runs": "RunError",
+        "support.records": "RecordError", "support.runs": "RunError",
     }  # fmt: skip
     loaded = [getattr(sys.modules[module], name, None) for module, name in names.items() if module in sys.modules]
     return (Refused, ProfileError, *filter(None, loaded))
@@ -291,13 +325,11 @@ def main(arguments: list[str] | None = None) -> int:
     except Exception as error:
         # typer and click each have a class for usage errors, depending on their versions; both format themselves.
         if hasattr(error, "format_message"):
-            message = error.format_message() or "nothing to do; --help says what there is"
+            message = error.format_message()
         elif isinstance(error, (*_user_errors(), FileNotFoundError)):
             message = str(error)
         else:
             raise
         typer.echo(f"error: {' '.join(message.split())}", err=True)
         return 2
-    if status == 130:
-        return 130
     return status if isinstance(status, int) else 0

@@ -1,7 +1,7 @@
 """The hash of the code a result was computed with: what makes a record stale and a cache entry a miss.
 
 Only what can change a number counts. Comments, docstrings, blank lines and formatting do not; nor do the modules that
-only draw or talk to a person (:data:`PRESENTATION`).
+only draw, file, judge or talk to a person (:data:`PRESENTATION`): verdicts are computed afresh from the recorded numbers.
 """
 
 import ast
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent
-PRESENTATION = frozenset({"__main__", "assignments", "cli", "paths", "plots", "publish", "scoreboard"})
+PRESENTATION = frozenset({"__main__", "assignments", "claims", "cli", "environment", "paths", "plots", "progress", "publish", "records", "runner", "scoreboard"})
 
 
 def _without_docstring(node: ast.AST) -> ast.AST:

@@ -24,7 +24,7 @@ from support import paths
 NAMES = ("digits", "mnist", "fashion-mnist", "cifar10", "cifar100", "svhn")
 SPLITS = ("train", "test")
 DIGITS_TRAIN = 1297  # of 1797 images; the other 500 are the test split
-_NO_DOWNLOAD = "the quick profile uses digits, which needs no download"
+_ELSEWHERE = "point BOOK_DATA to a folder that has the set, or take the quick profile, which needs no download"
 _RESPONSE_SECONDS = 30.0  # a server that is silent for so long counts as no network
 
 
@@ -64,7 +64,7 @@ class ImageData:
             ValueError: ``n`` is not between 1 and the number of images.
         """
         if not 1 <= n <= len(self):
-            raise ValueError(f"{n} images of {self.name}/{self.split} were asked for; it has {len(self)}, so between 1 and {len(self)} can be taken")
+            raise ValueError(f"{n} images of {self.name}/{self.split} were asked for; between 1 and {len(self)} can be taken")
         if seed is None and n == len(self):
             return self
         index = torch.arange(n) if seed is None else _balanced(self.y, n, seed)
@@ -233,9 +233,8 @@ def _source(name: str) -> _Source:
             found = loader(root, train=split == "train")
             return torch.from_numpy(found.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(found.targets), tuple(found.classes)
 
-        return _Source(
-            {f"{loader.base_folder}/{file}": _File("md5", md5, sizes.get(file)) for file, md5 in sums}, read, lambda root: loader(root, download=True), True
-        )
+        files = {f"{loader.base_folder}/{file}": _File("md5", md5, sizes.get(file)) for file, md5 in sums}
+        return _Source(files, read, lambda root: loader(root, download=True), True)
     lists = {split: datasets.SVHN.split_list[split] for split in SPLITS}
 
     def read(root: Path, split: str) -> tuple[Tensor, Tensor, tuple[str, ...]]:
@@ -270,7 +269,7 @@ def _folder(root: Path | str | None) -> Path:
     if folder.exists() and not folder.is_dir():
         raise DataError(f"{folder} is a file: BOOK_DATA must name the folder that holds the data sets")
     if not folder.exists() and (root is not None or os.environ.get("BOOK_DATA")):
-        raise DataError(f"there is no folder {folder}: BOOK_DATA names it as the folder of the data sets. Make it, correct BOOK_DATA, or unset it to use data/sets")
+        raise DataError(f"there is no folder {folder} for the data sets: make it, correct BOOK_DATA, or unset BOOK_DATA to use data/sets")
     return folder
 
 
@@ -281,20 +280,21 @@ def _refuse_wrong_folder(name: str, source: _Source, folder: Path) -> None:
             if folder.joinpath(*parts[depth:]).is_file():
                 above = folder.parents[depth - 1] if folder.parts[-depth:] == parts[:depth] else None
                 hint = f"; {above} would do" if above else ""
-                raise DataError(f"{name}: {Path(*parts[depth:])} lies directly in {folder}, but BOOK_DATA must name the folder that holds {file}{hint}")
+                inside = Path(*parts[depth:])
+                raise DataError(f"{name}: {inside} lies directly in {folder}, but BOOK_DATA must name the folder that holds {file}{hint}")
 
 
 def _verify(name: str, source: _Source, folder: Path, split: str | None = None) -> None:
     """Raise a DataError for the first file that is missing, truncated or corrupt; with a split, only that split's idx files."""
     prefix = {"train": "train", "test": "t10k", None: ""}[split]
-    again = f"Delete it and run `python -m support data get {name}`, or take the quick profile: {_NO_DOWNLOAD}."
+    again = f"Delete it and run `python -m support data get {name}`, {_ELSEWHERE}."
     for file, wanted in source.files.items():
         path = folder / file
         if not path.name.startswith(prefix):
             continue
         if not path.is_file():
             _refuse_wrong_folder(name, source, folder)
-            raise DataError(f"{name}: {file} is not in {folder}. Run `python -m support data get {name}`, point BOOK_DATA to a folder that has it, or take the quick profile: {_NO_DOWNLOAD}.")
+            raise DataError(f"{name}: {file} is not in {folder}. Run `python -m support data get {name}`, {_ELSEWHERE}.")
         try:
             size = path.stat().st_size
             if wanted.size is not None and size < wanted.size:
@@ -304,7 +304,8 @@ def _verify(name: str, source: _Source, folder: Path, split: str | None = None) 
         except OSError as error:
             raise DataError(f"{name}: {path} cannot be read: {error.strerror}") from error
         if found != wanted.digest:
-            raise DataError(f"{name}: {path} is corrupt: its {wanted.algorithm} sum is {found[:16]}..., the official one {wanted.digest[:16]}.... {again}")
+            sums = f"its {wanted.algorithm} sum begins {found[:12]}, the official one {wanted.digest[:12]}"
+            raise DataError(f"{name}: {path} is corrupt: {sums}. {again}")
 
 
 def _download(name: str, source: _Source, folder: Path, missing: list[str]) -> None:
@@ -324,12 +325,11 @@ def _download(name: str, source: _Source, folder: Path, missing: list[str]) -> N
     except (OSError, RuntimeError) as error:
         number = getattr(error, "errno", None)
         if number in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EPERM, errno.EDQUOT):
-            raise DataError(f"{name} is not in {folder}, and {folder} cannot be written: {os.strerror(number)}. Point BOOK_DATA elsewhere, or take the quick profile: {_NO_DOWNLOAD}.") from error
-        reason = " ".join(str(error).split())
-        raise DataError(
-            f"{name} is not in {folder} and could not be downloaded ({reason[:200]}). Connect to a network and run `python -m support data get {name}`, "
-            f"point BOOK_DATA to a folder that has it, or take the quick profile: {_NO_DOWNLOAD}."
-        ) from error
+            reason = os.strerror(number)
+            raise DataError(f"{name} is not in {folder}, which cannot be written ({reason}): make room, {_ELSEWHERE}.") from error
+        reason = " ".join(str(error).split())[:200]
+        connect = f"connect to a network and run `python -m support data get {name}`"
+        raise DataError(f"{name} is not in {folder} and could not be downloaded ({reason}): {connect}, {_ELSEWHERE}.") from error
     finally:
         socket.setdefaulttimeout(seconds)
         for parent in made:  # innermost first; a folder made for nothing is taken away again

@@ -36,7 +36,7 @@ class Centroids:
 
     def assign(self, features: Tensor) -> Tensor:
         """Index of the nearest centroid, (N,), for features (N, d) as the layer sees them (the constant 1 is added here)."""
-        _matrix("features", features)
+        _matrix("features", features, rows=0)
         features = features.to(torch.float64)
         return assign(torch.cat([features, features.new_ones(len(features), 1)], 1) if self.bias else features, self.centers)
 
@@ -91,7 +91,7 @@ def assign(features: Tensor, centers: Tensor) -> Tensor:
         features: (N, d).
         centers: (K, d).
     """
-    _matrix("features", features)
+    _matrix("features", features, rows=0)
     _matrix("centers", centers)
     return squared_distances(features.to(torch.float64), centers.to(torch.float64)).argmin(1)
 
@@ -109,7 +109,7 @@ def class_centroids(features: Tensor, labels: Tensor, n_classes: int) -> Tensor:
     Raises:
         ValueError: a class without images, labels out of range, shapes that do not fit.
     """
-    _matrix("features", features)
+    _matrix("features", features, rows=0)
     labels = _labels("labels", labels, len(features), n_classes).to(features.device)
     counts = labels.bincount(minlength=n_classes)
     if (counts == 0).any():
@@ -145,8 +145,8 @@ def distortion_bound(
     Raises:
         ValueError: shapes that do not fit, labels out of range, NaN, or L that is not positive.
     """
-    for name, value in (("features", features), ("features_adv", features_adv), ("centers", centers)):
-        _matrix(name, value)
+    for name, value, rows in (("features", features, 0), ("features_adv", features_adv, 0), ("centers", centers, 1)):
+        _matrix(name, value, rows)
     if features.shape != features_adv.shape or features.shape[1] != centers.shape[1]:
         given = ", ".join(str(tuple(value.shape)) for value in (features, features_adv, centers))
         raise ValueError(f"features, features_adv and centers must be (N, d), (N, d) and (K, d); {given} were given")
@@ -180,12 +180,12 @@ def bisector_bound(features: Tensor, weight: Tensor, bias: Tensor | None, lipsch
     Raises:
         ValueError: shapes that do not fit, fewer than two classes, NaN, or L that is not positive.
     """
-    _matrix("features", features)
+    _matrix("features", features, rows=0)
     _weights(weight, bias)
     if len(weight) < 2:
         raise ValueError(f"a decision needs at least two classes; {len(weight)} was given")
     if features.shape[1] != weight.shape[1]:
-        raise ValueError(f"features have {features.shape[1]} columns and weight {weight.shape[1]}: they must agree (no constant 1 is added)")
+        raise ValueError(f"features have {features.shape[1]} columns and weight {weight.shape[1]}: they must agree (without a 1)")
     f, w = features.to(torch.float64), weight.to(torch.float64)
     scores = f @ w.T if bias is None else f @ w.T + bias.to(torch.float64)
     k = scores.argmax(1)
@@ -263,8 +263,9 @@ def _weights(weight: Tensor, bias: Tensor | None) -> Tensor:
     return torch.cat([weight, bias[:, None]], 1).to(torch.float64)
 
 
-def _matrix(name: str, value: Tensor) -> None:
-    if not isinstance(value, Tensor) or value.dim() != 2 or not value.is_floating_point() or 0 in value.shape:
+def _matrix(name: str, value: Tensor, rows: int = 1) -> None:
+    """Refuse what is not a finite floating-point matrix with at least so many rows."""
+    if not isinstance(value, Tensor) or value.dim() != 2 or not value.is_floating_point() or len(value) < rows or not value.shape[1]:
         given = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
         raise ValueError(f"{name} must be a floating-point matrix that is not empty; {given} was given")
     if not value.isfinite().all():
@@ -275,7 +276,7 @@ def _labels(name: str, labels: Tensor, n: int, n_classes: int) -> Tensor:
     if not isinstance(labels, Tensor) or labels.dtype != torch.int64 or labels.shape != (n,):
         given = f"{labels.dtype} {tuple(labels.shape)}" if isinstance(labels, Tensor) else type(labels).__name__
         raise ValueError(f"{name} must be int64 of shape ({n},); {given} was given")
-    if int(labels.min()) < 0 or int(labels.max()) >= n_classes:
+    if n and (int(labels.min()) < 0 or int(labels.max()) >= n_classes):
         raise ValueError(f"{name} must be in 0 .. {n_classes - 1}; the range given is {int(labels.min())} .. {int(labels.max())}")
     return labels
 

@@ -101,7 +101,7 @@ def lenet(shape: Sequence[int] = (1, 28, 28), n_classes: int = 10, *, seed: int 
     return _seeded(make, seed)
 
 
-def small_cnn(shape: Sequence[int], n_classes: int, *, seed: int = 0, width: int = 32) -> Classifier:
+def small_cnn(shape: Sequence[int], n_classes: int, *, seed: int = 0, width: int = 16) -> Classifier:
     """Four 3x3 convolutions with batch norm and ReLU, each but the last followed by 2x2 max pooling, then the mean over positions.
 
     The channels are w, 2w, 4w, 4w for ``width`` w; d = 4w. Made to train on a CPU.
@@ -118,7 +118,8 @@ def small_cnn(shape: Sequence[int], n_classes: int, *, seed: int = 0, width: int
         widths = (channels, width, 2 * width, 4 * width, 4 * width)
         for i, (a, b) in enumerate(itertools.pairwise(widths)):
             layers += [nn.Conv2d(a, b, 3, padding=1, bias=False), nn.BatchNorm2d(b), nn.ReLU(), *([nn.MaxPool2d(2)] if i < 3 else [])]
-        return Classifier(nn.Sequential(_picture_normalisation(channels), *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()), _linear_head(4 * width, n_classes))
+        body = nn.Sequential(_picture_normalisation(channels), *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        return Classifier(body, _linear_head(4 * width, n_classes))
 
     return _seeded(make, seed)
 
@@ -139,12 +140,13 @@ def resnet18(n_classes: int, *, seed: int = 0) -> Classifier:
 
 
 def vgg16(n_classes: int, *, seed: int = 0) -> Classifier:
-    """torchvision's VGG-16 with batch norm for 32x32 colour images: its convolutions, then one linear layer; d = 512 (after the last pooling)."""
+    """torchvision's VGG-16 with batch norm for 32x32 colour images: its convolutions, then one linear layer; d = 512."""
 
     def make() -> Classifier:
         from support.vision import tv_models
 
-        return Classifier(nn.Sequential(_picture_normalisation(3), tv_models.vgg16_bn(weights=None).features, nn.Flatten()), _linear_head(512, n_classes))
+        features = tv_models.vgg16_bn(weights=None).features  # five poolings leave one position
+        return Classifier(nn.Sequential(_picture_normalisation(3), features, nn.Flatten()), _linear_head(512, n_classes))
 
     return _seeded(make, seed)
 

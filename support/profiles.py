@@ -221,7 +221,9 @@ def load(chapter: str, profile: str = "quick", overrides: Mapping[str, Any] = NO
     for name in overrides:
         if name not in rows:
             raise ProfileError(f"{chapter} has no field {name!r}: {near(str(name), list(rows))}fields: {', '.join(rows)}")
-    model = create_model(f"Profile_{profile}", __base__=Profile, **{name: (row.annotation(), Field(description=row.help)) for name, row in rows.items()})
+    model = create_model(
+        f"Profile_{profile}", __base__=Profile, **{name: (row.annotation(), Field(description=row.help)) for name, row in rows.items()}
+    )
     model.name, model.chapter = profile, chapter
     values = {name: getattr(row, profile) for name, row in rows.items()} | dict(overrides)
     try:
@@ -230,6 +232,16 @@ def load(chapter: str, profile: str = "quick", overrides: Mapping[str, Any] = NO
         name = str(error.errors()[0]["loc"][0])
         source = "" if name in overrides else f" (from {chapter}.yml, {profile})"
         raise ProfileError(f"{name} = {values[name]!r}{source} is not allowed: wants {rows[name].allowed()} ({rows[name].help})") from error
+
+
+def check_seed(seed: int) -> None:
+    """Refuse what is not a seed.
+
+    Raises:
+        ProfileError: not an integer from 0 to 2**31 - 1.
+    """
+    if type(seed) is not int or not 0 <= seed < 2**31:
+        raise ProfileError(f"seed = {seed!r} is not allowed: wants an integer from 0 to {2**31 - 1}")
 
 
 def parse_override(text: str) -> tuple[str, Any]:

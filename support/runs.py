@@ -40,7 +40,7 @@ GENERATED = ("book/*.ipynb", "data/runs", "data/verdicts.csv")  # written by rec
 
 
 class RunError(RuntimeError):
-    """A run that cannot start or be recorded. The message is one line that says what to do."""
+    """A run that cannot start where it is meant to. The message is one line that says what to do."""
 
 
 class CountingCache(Cache):
@@ -65,7 +65,9 @@ class Run:
         cache: trained models and attack results of earlier runs.
     """
 
-    def __init__(self, chapter: str, profile: profiles.Profile, seed: int, device: torch.device, overrides: dict[str, Any], cache: CountingCache) -> None:
+    def __init__(
+        self, chapter: str, profile: profiles.Profile, seed: int, device: torch.device, overrides: dict[str, Any], cache: CountingCache
+    ) -> None:
         self.chapter, self.profile, self.seed, self.device, self.cache = chapter, profile, seed, device, cache
         self.seeds = list(range(seed, seed + profile.seeds))
         self._overrides = overrides
@@ -125,7 +127,9 @@ class Run:
             ClaimError: a registered claim of this chapter has no row.
         """
         if missing := [name for name in self._registered if name not in self._stated]:
-            raise claims.ClaimError(f"{self.chapter} never states {', '.join(missing)}: each registered claim of a chapter needs its run.claim(...)")
+            raise claims.ClaimError(
+                f"{self.chapter} never states {', '.join(missing)}: each registered claim of a chapter needs its run.claim(...)"
+            )
         record = self.record()
         _show(render_record(record), {"run": record})
 
@@ -167,12 +171,12 @@ def start(chapter: str, profile: str = "quick", seed: int = 0, device: str = "cp
         overrides: fields of the profile to change.
 
     Raises:
-        ProfileError: unknown chapter, profile or field, or a value that is not allowed.
-        RunError: a seed that is none, or no such device.
+        ProfileError: unknown chapter, profile or field, or a value or seed that is not allowed.
+        RunError: no such device.
         CacheError: the cache folder cannot be written.
     """
     found = profiles.load(chapter, profile, overrides)
-    check_seed(seed)
+    profiles.check_seed(seed)
     target = resolve_device(device)
     cache = CountingCache()
     cache.writable()
@@ -187,16 +191,6 @@ def start(chapter: str, profile: str = "quick", seed: int = 0, device: str = "cp
     random.seed(seed)
     values, usual = found.model_dump(mode="json"), profiles.load(chapter, profile).model_dump(mode="json")
     return Run(chapter, found, seed, target, {name: values[name] for name in overrides if values[name] != usual[name]}, cache)
-
-
-def check_seed(seed: int) -> None:
-    """Refuse what is not a seed.
-
-    Raises:
-        RunError: not an integer from 0 to 2**31 - 1.
-    """
-    if type(seed) is not int or not 0 <= seed < 2**31:
-        raise RunError(f"seed = {seed!r} is not allowed: wants an integer from 0 to {2**31 - 1}")
 
 
 def resolve_device(device: str) -> torch.device:
@@ -222,7 +216,8 @@ def render_record(record: Mapping[str, Any]) -> claims.Rendered:
         "Device": f"{record['device_name']}, {record['threads']} thread{'s' * (record['threads'] != 1)}",
         "Versions": ", ".join(f"{name} {version}" for name, version in record["versions"].items()) + f", {record['platform']}",
         "Data": ", ".join(f"{name} (sha256 {checksum[:12]}…)" for name, checksum in record["data"].items()) or "computed here",
-        "Code": f"{record['code']}, commit {(record['commit'] or 'unknown')[:12]}" + (", with changes that are not committed" if record["dirty"] else ""),
+        "Code": f"{record['code']}, commit {(record['commit'] or 'unknown')[:12]}"
+        + (", with changes that are not committed" if record["dirty"] else ""),
         "Computing": f"{record['computing_seconds']} s"
         + (f", {record['units_from_cache']} results taken from the cache" if record["units_from_cache"] else "")
         + (f", {record['peak_memory_mb']} MB of memory" if record["peak_memory_mb"] else ""),
@@ -230,7 +225,9 @@ def render_record(record: Mapping[str, Any]) -> claims.Rendered:
     }
     cells = claims.table(["", "This page was computed with"], [[html.escape(name), html.escape(value)] for name, value in rows.items()])
     summary = f"How this page was computed: profile {html.escape(rows['Profile'])}, {html.escape(rows['Device'])}"
-    return claims.Rendered(f"<details><summary>{summary}</summary>{cells}</details>", "\n".join(f"{name}: {value}" for name, value in rows.items()))
+    return claims.Rendered(
+        f"<details><summary>{summary}</summary>{cells}</details>", "\n".join(f"{name}: {value}" for name, value in rows.items())
+    )
 
 
 def _show(rendered: claims.Rendered, record: dict[str, Any]) -> None:

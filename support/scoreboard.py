@@ -11,7 +11,7 @@ from pathlib import Path
 
 import nbformat
 
-from support import claims, paths, runner
+from support import claims, paths, records, runner
 from support.profiles import SIZES
 
 COLUMNS = ("claim", "profile", "verdict", "direction", "survives")
@@ -36,14 +36,18 @@ class Entry:
     def row(self) -> dict[str, str]:
         """The claim's row of the table."""
         judged = self.judgement
-        verdicts = (judged.verdict, judged.direction, judged.survives) if judged else ("not run", "", "not run" if self.claim.survives_rules else "")
+        verdicts = (
+            (judged.verdict, judged.direction, judged.survives)
+            if judged
+            else ("not run", "", "not run" if self.claim.survives_rules else "")
+        )
         return dict(zip(COLUMNS, (self.claim.id, self.profile, *verdicts), strict=True))
 
 
 def _stated(chapter: str, profile: str) -> list[tuple[int, dict]]:
     """What a recorded notebook states: (cell, record); empty where there is none."""
-    file = runner.recorded_run(chapter, profile)
-    if not file.is_file() or not runner.manifest_path(file).is_file():
+    file = records.recorded_run(chapter, profile)
+    if not file.is_file() or not records.manifest_path(file).is_file():
         return []
     return runner.records_in(nbformat.read(file, as_version=4), "claim")
 
@@ -56,23 +60,38 @@ def _survey() -> tuple[list[Entry], list[str]]:
     for paper in papers.values():
         for claim in paper.claims:
             by_chapter[paper.chapter_of(claim)].append(claim)
-    for chapter in sorted({*by_chapter, *runner.chapters()}):
+    for chapter in sorted({*by_chapter, *records.chapters()}):
         for profile in SIZES:
             stated = _stated(chapter, profile)
             found = {record["id"]: (cell, record) for cell, record in stated}
-            notebook = runner.recorded_run(chapter, profile)
-            manifest = runner.manifest_of(notebook) if stated else None
+            notebook = records.recorded_run(chapter, profile)
+            manifest = records.manifest_of(notebook) if notebook.is_file() and records.manifest_path(notebook).is_file() else None
+            stale = manifest is not None and records.is_stale(manifest)
             place = f"{chapter} at {profile}"
-            if notebook.is_file() != runner.manifest_path(notebook).is_file():
+            if notebook.is_file() != records.manifest_path(notebook).is_file():
                 problems.append(f"{place}: of the notebook and its manifest only one is there; record the chapter again")
             registered = {claim.id: claim for claim in by_chapter[chapter]}
-            problems += [f"{place}: cell {cell + 1} names no claim of this chapter: {record['id']}" for cell, record in stated if record["id"] not in registered]
-            problems += [f"{place}: {name} is stated {count} times" for name, count in collections.Counter(record["id"] for _, record in stated).items() if count > 1]
-            problems += [f"{place}: {record['id']} was judged as {record['profile']}" for _, record in stated if record["profile"] != profile]
+            problems += [
+                f"{place}: cell {cell + 1} names no claim of this chapter: {record['id']}"
+                for cell, record in stated
+                if record["id"] not in registered
+            ]
+            problems += [
+                f"{place}: {name} is stated {count} times"
+                for name, count in collections.Counter(record["id"] for _, record in stated).items()
+                if count > 1
+            ]
+            problems += [
+                f"{place}: {record['id']} was judged as {record['profile']}" for _, record in stated if record["profile"] != profile
+            ]
             if manifest:
                 in_notebook = {name: (record["measured"], record["modern"], cell) for name, (cell, record) in found.items()}
                 in_manifest = {name: (record.measured, record.modern, record.cell) for name, record in manifest.claims.items()}
-                problems += [f"{place}: {name}: the notebook and its manifest differ" for name in sorted({*in_notebook, *in_manifest}) if in_notebook.get(name) != in_manifest.get(name)]
+                problems += [
+                    f"{place}: {name}: the notebook and its manifest differ"
+                    for name in sorted({*in_notebook, *in_manifest})
+                    if in_notebook.get(name) != in_manifest.get(name)
+                ]
             for claim in by_chapter[chapter]:
                 entry = Entry(claim, chapter, profile)
                 if manifest and claim.id not in found:
@@ -81,7 +100,7 @@ def _survey() -> tuple[list[Entry], list[str]]:
                     cell, record = found[claim.id]
                     try:
                         judgement = claims.judge(claim, record["measured"], profile, record["modern"])
-                        entry = Entry(claim, chapter, profile, judgement, cell, runner.is_stale(manifest))
+                        entry = Entry(claim, chapter, profile, judgement, cell, stale)
                     except claims.ClaimError as error:
                         problems.append(f"{place}: {error}")
                 entries.append(entry)
@@ -101,7 +120,12 @@ def counts(found: list[Entry]) -> dict[str, dict[str, int]]:
         rows = [entry.row for entry in found if entry.profile == profile]
         verdicts = collections.Counter(row["verdict"] for row in rows)
         survivals = collections.Counter(row["survives"] for row in rows if row["survives"] and row["survives"] != "not run")
-        table[profile] = {word: counter[word] for words, counter in ((claims.VERDICTS, verdicts), (claims.SURVIVALS, survivals)) for word in words if counter[word]}
+        table[profile] = {
+            word: counter[word]
+            for words, counter in ((claims.VERDICTS, verdicts), (claims.SURVIVALS, survivals))
+            for word in words
+            if counter[word]
+        }
     return table
 
 
@@ -131,22 +155,24 @@ def read() -> list[dict[str, str]]:
     with file.open(encoding="utf-8", newline="") as stream:
         reader = csv.DictReader(stream)
         if tuple(reader.fieldnames or ()) != COLUMNS:
-            raise claims.ClaimError(f"data/verdicts.csv has the columns {reader.fieldnames}, not {', '.join(COLUMNS)}; write it with: python -m support score --write")
+            raise claims.ClaimError(
+                f"data/verdicts.csv has the columns {reader.fieldnames}, not {', '.join(COLUMNS)}: score --write makes it"
+            )
         return list(reader)
 
 
 def write() -> Path:
     """Write the committed table, and make the rows in the recorded notebooks agree with their numbers and the registry."""
-    for chapter, profile, file in _records():
+    for chapter, _, file in _records():
         again = runner.text_of(runner.rendered_again(nbformat.read(file, as_version=4), chapter))
         if again != file.read_text(encoding="utf-8"):
-            runner.write_whole(file, again)
-    runner.write_whole(verdicts_file(), as_csv(entries()))
+            records.write_whole(file, again)
+    records.write_whole(verdicts_file(), as_csv(entries()))
     return verdicts_file()
 
 
 def _records() -> list[tuple[str, str, Path]]:
-    return [(chapter, profile, runner.recorded_run(chapter, profile)) for profile in SIZES for chapter in runner.collect(profile)]
+    return [(chapter, profile, records.recorded_run(chapter, profile)) for profile in SIZES for chapter in records.collect(profile)]
 
 
 def check() -> list[str]:
@@ -163,16 +189,28 @@ def check() -> list[str]:
     smallest = {entry.claim.id: entry.claim.smallest for entry in found}
     computed = {(entry.claim.id, entry.profile): entry.row for entry in found}
     keys = [(row["claim"], row["profile"]) for row in committed]
-    problems += [f"data/verdicts.csv has two rows for {name} at {profile}" for (name, profile), count in collections.Counter(keys).items() if count > 1]
-    problems += [f"data/verdicts.csv has a row for {name} at {profile}, which is not registered" for name, profile in keys if (name, profile) not in computed]
+    problems += [
+        f"data/verdicts.csv has two rows for {name} at {profile}"
+        for (name, profile), count in collections.Counter(keys).items()
+        if count > 1
+    ]
+    problems += [
+        f"data/verdicts.csv has a row for {name} at {profile}, which is not registered"
+        for name, profile in keys
+        if (name, profile) not in computed
+    ]
     problems += [f"data/verdicts.csv has no row for {name} at {profile}" for name, profile in computed if (name, profile) not in keys]
     for row in committed:
         name, profile = key = (row["claim"], row["profile"])
         if key not in computed:
             continue
-        problems += [f"{name} at {profile}: {column} is committed as {row[column]!r}, computed as {computed[key][column]!r}" for column in COLUMNS[2:] if row[column] != computed[key][column]]
+        problems += [
+            f"{name} at {profile}: {column} is committed as {row[column]!r}, computed as {computed[key][column]!r}"
+            for column in COLUMNS[2:]
+            if row[column] != computed[key][column]
+        ]
         if SIZES.index(profile) < SIZES.index(smallest[name]) and row["verdict"] not in ("scaled-down", "not run"):
-            problems.append(f"{name} at {profile}: {row['verdict']!r} is more than this profile can say; the smallest that may judge it is {smallest[name]}")
+            problems.append(f"{name} at {profile}: {row['verdict']!r} is more than this profile can say; it takes {smallest[name]}")
     for chapter, profile, file in _records():
         shown = nbformat.read(file, as_version=4)
         again = runner.rendered_again(nbformat.read(file, as_version=4), chapter)
@@ -182,7 +220,7 @@ def check() -> list[str]:
     return problems
 
 
-def differences(first: runner.Manifest, second: runner.Manifest) -> list[str]:
+def differences(first: records.Manifest, second: records.Manifest) -> list[str]:
     """What two runs differ in: parameters, versions, machine, code, data, and each claim's numbers and verdicts."""
     lines = []
     for name in ("chapter", "profile", "seed", "device", "device_name", "threads", "platform", "commit", "dirty", "code"):
@@ -198,7 +236,9 @@ def differences(first: runner.Manifest, second: runner.Manifest) -> list[str]:
         for value in [*numbers[0], *(value for value in numbers[1] if value not in numbers[0])]:
             lines += _change(f"{name} {value}", numbers[0].get(value), numbers[1].get(value))
         if name in known and left and right:
-            old, new = (claims.judge(known[name], record.measured, run.profile, record.modern) for record, run in ((left, first), (right, second)))
+            old, new = (
+                claims.judge(known[name], record.measured, run.profile, record.modern) for record, run in ((left, first), (right, second))
+            )
             for word in ("verdict", "direction", "survives"):
                 lines += _change(f"{name} {word}", getattr(old, word), getattr(new, word))
     return lines

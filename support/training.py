@@ -272,7 +272,7 @@ def _batched(model: Classifier, function: Callable[[Tensor], Tensor], x: Tensor,
         raise ValueError(f"batch_size must be at least 1; {batch_size} was given")
     for name, module in model.named_modules():
         if module.training and isinstance(module, nn.modules.batchnorm._BatchNorm | nn.modules.dropout._DropoutNd):
-            raise ValueError(f"{name} ({type(module).__name__}) is in training mode, where a batch's images influence one another: call eval()")
+            raise ValueError(f"{name} ({type(module).__name__}) is in training mode, which ties a batch's images together: call eval()")
     device = next((t.device for t in (*model.parameters(), *model.buffers())), x.device)
     with torch.inference_mode():
         parts = [function(batch.to(device)) for batch in x.split(batch_size)]

@@ -39,7 +39,7 @@ claims:
     corrected: "It is not kept."
 """
 
-SOURCE = '''# %% [markdown]
+SOURCE = """# %% [markdown]
 # # Tiny
 #
 # The first words.
@@ -69,7 +69,7 @@ run.claim("tiny2020.table1", accuracy=[0.9 for _ in run.seeds], modern={"worst":
 # %%
 run.show_verdicts()
 run.finish()
-'''
+"""
 
 
 def make(root: Path, source: str = SOURCE, claims: str = CLAIMS, profile: str = PROFILE) -> Path:

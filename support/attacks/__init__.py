@@ -27,4 +27,16 @@ from support.attacks.census import corner_outputs
 from support.attacks.gradient import bim, fgsm, pgd, pgd_targets
 from support.attacks.one_pixel import one_pixel, one_pixel_corners
 
-__all__ = ["SEED", "AttackResult", "bim", "corner_outputs", "fgsm", "interval", "margin", "one_pixel", "one_pixel_corners", "pgd", "pgd_targets"]
+__all__ = [
+    "SEED",
+    "AttackResult",
+    "bim",
+    "corner_outputs",
+    "fgsm",
+    "interval",
+    "margin",
+    "one_pixel",
+    "one_pixel_corners",
+    "pgd",
+    "pgd_targets",
+]

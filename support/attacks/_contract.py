@@ -85,10 +85,12 @@ def interval(x: Tensor, eps: float | Tensor) -> tuple[Tensor, Tensor]:
     """
     exact = x.double()
     radius = per_image(torch.as_tensor(eps, dtype=torch.float64, device=x.device), x)
-    low, high = (exact - radius).to(x.dtype), (exact + radius).to(x.dtype)
-    low = torch.where(exact - low.double() > radius, torch.nextafter(low, torch.full_like(low, torch.inf)), low)
-    high = torch.where(high.double() - exact > radius, torch.nextafter(high, torch.full_like(high, -torch.inf)), high)
-    return low.clamp_min(0), high.clamp_max(1)
+    low, high = (exact - radius).to(x.dtype).clamp_min_(0), (exact + radius).to(x.dtype).clamp_max_(1)
+    # Floats of one sign are ordered as the integers of their bits: one more is the next float up, one less the next down.
+    bits = torch.int32 if x.dtype == torch.float32 else torch.int64
+    low.view(bits).add_(exact - low.double() > radius)
+    high.view(bits).sub_((high.double() - exact > radius).to(bits))
+    return low, high
 
 
 def per_image(values: Tensor, x: Tensor) -> Tensor:

@@ -38,5 +38,6 @@ def corner_outputs(function: Callable[[Tensor], Tensor], x: Tensor, *, batch_siz
         index, position = rest // (height * width), rest % (height * width)
         with torch.inference_mode():
             painted = flat[index].scatter(2, position[:, None, None].expand(-1, channels, 1), colours[corner][:, :, None])
-            found = function(painted.view(-1, channels, height, width))
+            # convolutions of several channels are faster with the channels last, on a CPU as on a GPU
+            found = function(painted.view(-1, channels, height, width).contiguous(memory_format=torch.channels_last))
         yield index, found.clone()

@@ -43,12 +43,29 @@ class _Goal:
 
 @dataclass(frozen=True)
 class _Found:
-    """The best iterate of every image so far. The tensors are updated in place, some rows at a time."""
+    """The best iterate of every image so far: its first success, else its least margin. The tensors are updated in place."""
 
     x: Tensor
     margin: Tensor
     decided: Tensor
     queries: Tensor
+
+    def take(self, index: Tensor) -> "_Found":
+        """A copy of some rows."""
+        return _Found(*(whole.index_select(0, index) for whole in (self.x, self.margin, self.decided, self.queries)))
+
+    def put(self, index: Tensor, part: "_Found") -> None:
+        """Write the first rows of a copy back."""
+        for whole, rows in ((self.x, part.x), (self.margin, part.margin), (self.decided, part.decided), (self.queries, part.queries)):
+            whole.index_copy_(0, index, rows[: len(index)])
+
+    def note(self, x: Tensor, margins: Tensor, passes: int) -> None:
+        """One more iterate, seen at the cost of some passes; NaN margins never count."""
+        self.queries.add_(~self.decided, alpha=passes)
+        improved = (margins < self.margin) & ~self.decided
+        self.x.lerp_(x, per_image(improved, x).to(x.dtype))  # by a weight of 0 or 1 lerp is exact, and it is 10 times faster than where
+        self.margin.copy_(torch.where(improved, margins, self.margin))
+        self.decided.logical_or_(margins < 0)
 
 
 @dataclass(frozen=True)
@@ -313,8 +330,8 @@ def _objective(loss: Loss, named: dict[str, Slope], sign: int, judged: Callable[
 def _ce_slope(scores: Tensor, y: Tensor) -> Tensor:
     """Direction (n, K) in score space that raises the cross-entropy of ``y`` fastest: softmax of the other scores, minus 1 at ``y``.
 
-    It is the gradient of the log-odds ``logsumexp_{j != y} s_j - s_y``, and cross-entropy is softplus of the log-odds: its own gradient is this one
-    times ``1 - p_y``. A signed step does not see that factor, which is what underflows to zero where the model is sure of itself.
+    It is the gradient of the log-odds ``logsumexp_{j != y} s_j - s_y``. Cross-entropy is softplus of the log-odds, its gradient this one times
+    ``1 - p_y``: a factor that a signed step does not see, and that underflows to zero where the model is sure of itself.
     """
     own = y[:, None]
     return scores.scatter(1, own, -torch.inf).softmax(1).scatter_(1, own, -1)
@@ -365,41 +382,25 @@ def _direction(model: Model, goal: _Goal, x: Tensor, y: Tensor, rival: Tensor) -
 def _ascend(call: Call, goal: _Goal, ball: _Ball, found: _Found, start: Tensor, rival: Tensor, steps: int) -> None:
     """Climb from ``start`` (N, ...) with all undecided images, and note the best iterates in ``found``."""
     alive = (~found.decided).nonzero()[:, 0]
-    at = start[alive]
+    at = start.index_select(0, alive)
     for done in range(0, steps, REPACK_EVERY):
         for place, real in packed(torch.arange(len(alive), device=alive.device), call.rows):
-            index, here = alive[place], at[place]
-            y, wanted = call.y[index], rival[index]
-            low, high, step = ball.low[index], ball.high[index], ball.step[index]
-            best = _Found(found.x[index], found.margin[index], found.decided[index], found.queries[index])
+            index = alive[place]
+            here, y, wanted = at.index_select(0, place), call.y[index], rival[index]
+            low, high, step = (ends.index_select(0, index) for ends in (ball.low, ball.high, ball.step))
+            best = found.take(index)
             for _ in range(min(REPACK_EVERY, steps - done)):
                 direction, scores = _direction(call.model, goal, here, y, wanted)
-                best = _better(best, here, goal.margin(scores, y), goal.passes)
+                best.note(here, goal.margin(scores, y), goal.passes)
                 here = torch.addcmul(here, direction, step).clamp_(low, high)
             at[place[:real]] = here[:real]
-            _write(found, best, index, real)
+            found.put(index[:real], best)
         left = (~found.decided[alive]).nonzero()[:, 0]
-        alive, at = alive[left], at[left]
+        alive, at = alive[left], at.index_select(0, left)
     if len(alive):
-        last = goal.margin(score(call.model, at, call.rows), call.y[alive])
-        best = _Found(found.x[alive], found.margin[alive], found.decided[alive], found.queries[alive])
-        _write(found, _better(best, at, last, 1), alive, len(alive))
-
-
-def _better(best: _Found, x: Tensor, margins: Tensor, passes: int) -> _Found:
-    """``best`` after one more iterate: an image keeps its first success, else its least margin; NaN margins never count."""
-    improved = (margins < best.margin) & ~best.decided
-    return _Found(
-        torch.where(per_image(improved, x), x, best.x),
-        torch.where(improved, margins, best.margin),
-        best.decided | (margins < 0),
-        best.queries + passes * ~best.decided,
-    )
-
-
-def _write(found: _Found, best: _Found, index: Tensor, real: int) -> None:
-    for whole, part in ((found.x, best.x), (found.margin, best.margin), (found.decided, best.decided), (found.queries, best.queries)):
-        whole[index[:real]] = part[:real]
+        best = found.take(alive)
+        best.note(at, goal.margin(score(call.model, at, call.rows), call.y[alive]), 1)
+        found.put(alive, best)
 
 
 def _judged(call: Call, goal: _Goal, x_adv: Tensor, queries: Tensor) -> AttackResult:

@@ -1,0 +1,47 @@
+"""The census of one-pixel corners: every candidate once, the right pixel, and the same answer as the search that stops early."""
+
+import pytest
+import torch
+from support import attacks
+from torch import nn
+
+
+def test_every_pixel_meets_every_corner_once():
+    x = torch.rand(2, 3, 2, 3, generator=torch.Generator().manual_seed(0)) * 0.8 + 0.1
+    seen = [set(), set()]
+    for index, images in attacks.corner_outputs(lambda batch: batch, x, batch_size=7):
+        for i, image in zip(index.tolist(), images, strict=True):
+            changed = (image != x[i]).any(0)
+            assert int(changed.sum()) == 1
+            seen[i].add((int(changed.flatten().nonzero()), tuple(image[:, changed][:, 0].tolist())))
+    assert [len(found) for found in seen] == [2 * 3 * 8, 2 * 3 * 8]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_least_margin_is_that_of_the_search(channels):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(channels, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 9, 5)).eval()
+    x, y = torch.rand(6, channels, 5, 5), torch.randint(5, (6,))
+    least = attacks.margin(model(x), y).detach()
+    for index, scores in attacks.corner_outputs(model, x, batch_size=50):
+        least.scatter_reduce_(0, index, attacks.margin(scores, y[index]), "amin")
+    found = attacks.one_pixel_corners(model, x, y, success=lambda scores, y: torch.zeros(len(y), dtype=torch.bool))
+    assert torch.allclose(least, found.margin, atol=1e-5)
+
+
+def test_the_outputs_can_take_part_in_a_loss():
+    weight = torch.ones(3, requires_grad=True)
+    for _, output in attacks.corner_outputs(lambda batch: batch.flatten(1)[:, :3], torch.zeros(1, 1, 2, 2)):
+        (output * weight).sum().backward()
+    assert weight.grad is not None
+
+
+@pytest.mark.parametrize("bad", [torch.rand(2, 3), torch.rand(1, 1, 2, 2) + 1, torch.full((1, 1, 2, 2), float("nan")), torch.zeros(1, 1, 2, 2, dtype=torch.int64)])
+def test_images_that_are_none_are_refused(bad):
+    with pytest.raises(ValueError, match="x must be"):
+        next(attacks.corner_outputs(lambda batch: batch, bad))
+
+
+def test_a_batch_size_of_zero_is_refused():
+    with pytest.raises(ValueError, match="batch_size"):
+        next(attacks.corner_outputs(lambda batch: batch, torch.rand(1, 1, 2, 2), batch_size=0))

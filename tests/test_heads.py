@@ -1,0 +1,311 @@
+"""The heads against closed forms, float64 brute force and finite differences, at small and at extreme distances."""
+
+import math
+
+import mpmath
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from support import heads
+
+finite = st.floats(-1e3, 1e3, allow_nan=False)
+
+
+def normal(*shape, seed=0, dtype=torch.float64):
+    return torch.randn(*shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
+
+
+def direct(features, centers):
+    """Squared distances by subtraction, in float64."""
+    return (features.double()[:, None] - centers.double()).square().sum(2)
+
+
+# --- squared distances ------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data(), st.integers(1, 6), st.integers(1, 5), st.integers(1, 8))
+def test_squared_distances_are_those_by_subtraction(data, n, k, d):
+    features = torch.from_numpy(data.draw(arrays.arrays("float64", (n, d), elements=finite)))
+    centers = torch.from_numpy(data.draw(arrays.arrays("float64", (k, d), elements=finite)))
+    found = heads.squared_distances(features, centers)
+    assert (found >= 0).all()
+    spread = features.square().sum() + centers.square().sum() + 1
+    assert torch.allclose(found, direct(features, centers), rtol=1e-12, atol=1e-13 * float(spread))
+    assert torch.allclose(heads.squared_distances(centers, centers), heads.squared_distances(centers, centers).T, atol=1e-13 * float(spread))
+
+
+@pytest.mark.parametrize("offset", [0.0, 10.0, 1e4])
+@pytest.mark.parametrize("gap", [1e-3, 1.0, 1e3])
+def test_float32_distances_keep_their_digits_far_below_the_norms(offset, gap):
+    centers = normal(10, 64, dtype=torch.float32) + offset
+    features = centers[torch.arange(40) % 10] + gap * normal(40, 64, seed=1, dtype=torch.float32)
+    found = heads.squared_distances(features, centers)
+    assert found.dtype == torch.float32
+    assert torch.allclose(found.double(), direct(features, centers), rtol=1e-6)
+
+
+def test_distance_and_gradient_at_a_centre():
+    centers = normal(4, 7, dtype=torch.float32)
+    features = centers.clone().requires_grad_()
+    d2 = heads.squared_distances(features, centers)
+    assert (d2.diagonal() <= 1e-12).all()
+    gradient = torch.autograd.grad(d2.diagonal().sum(), features)[0]
+    assert gradient.abs().max() <= 1e-6  # the distance has its minimum there
+
+
+def test_gradients_of_the_distances():
+    features, centers = normal(3, 4).requires_grad_(), normal(5, 4, seed=1).requires_grad_()
+    assert torch.autograd.gradcheck(heads.squared_distances, (features, centers))
+    assert torch.autograd.gradgradcheck(heads.squared_distances, (features, centers))
+    upstream = normal(3, 5, seed=2)
+    got = torch.autograd.grad(heads.squared_distances(features, centers), (features, centers), upstream)
+    difference = 2 * (features[:, None] - centers) * upstream[:, :, None]
+    assert torch.allclose(got[0], difference.sum(1))
+    assert torch.allclose(got[1], -difference.sum(0))
+
+
+def test_low_precision_features_get_float32_distances():
+    features = normal(6, 16).bfloat16()
+    centers = normal(3, 16, seed=1, dtype=torch.float32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = heads.squared_distances(features, centers)
+    assert found.dtype == torch.float32
+    assert torch.allclose(found.double(), direct(features, centers), rtol=1e-6)
+
+
+def test_a_row_does_not_depend_on_its_neighbours():
+    features, centers = normal(64, 20, dtype=torch.float32), normal(10, 20, seed=1, dtype=torch.float32)
+    whole = heads.squared_distances(features, centers)
+    order = torch.randperm(64, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(heads.squared_distances(features[order], centers), whole[order])
+
+
+# --- Gauss ------------------------------------------------------------------------------------------------------------
+
+
+def test_gauss_log_confidence_is_the_logarithm_of_the_kernel():
+    features, centers = normal(20, 5), normal(4, 5, seed=1)
+    expected = (-0.3 * direct(features, centers)).exp()
+    head = heads.GaussHead(centers, gamma=0.3)
+    assert torch.allclose(head.confidence(head(features)), expected, rtol=1e-12)
+    assert torch.equal(head(features), heads.gauss_log_confidence(features, centers, 0.3))
+
+
+def test_the_logarithm_and_its_gradient_survive_where_the_kernel_vanishes():
+    point = torch.tensor([[1e3, 0.0]], requires_grad=True)
+    head = heads.GaussHead(torch.zeros(1, 2))
+    score = head(point)
+    assert score.item() == pytest.approx(-1e6)
+    assert torch.autograd.grad(score.sum(), point)[0].tolist() == [[-2000.0, 0.0]]
+    confidence = head.confidence(head(point))
+    assert confidence.item() == 0
+    assert torch.autograd.grad(confidence.sum(), point)[0].abs().max() == 0  # the trap that chapter 1 shows
+
+
+def test_gauss_centres_are_a_buffer_and_gamma_a_number():
+    given_centers = normal(3, 2)
+    head = heads.GaussHead(given_centers, gamma=torch.tensor(0.25))
+    given_centers.zero_()
+    assert head.centers.abs().sum() > 0
+    assert not list(head.parameters())
+    assert head.gamma == 0.25
+    assert "gamma=0.25" in repr(head)
+
+
+# --- softRmax ---------------------------------------------------------------------------------------------------------
+
+
+def exact_log_softrmax(z, digits=60):
+    """log p in arbitrary precision, from the definition."""
+    with mpmath.workdps(digits):
+        z = [mpmath.mpf(v) for v in z]
+        d2 = [sum((zj - (1 if i == j else 0)) ** 2 for j, zj in enumerate(z)) for i in range(len(z))]
+        total = sum(1 / d for d in d2)
+        return [float(mpmath.log(1 / d / total)) for d in d2]
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.lists(st.one_of(finite, st.floats(-1e12, 1e12), st.floats(-1e-6, 1e-6)), min_size=2, max_size=6))
+def test_log_softrmax_is_its_definition(values):
+    z = torch.tensor([values], dtype=torch.float64)
+    one_hot = torch.nn.functional.one_hot(z.argmax(1), len(values)).double()
+    if (z == one_hot).all():
+        return
+    expected = torch.tensor([exact_log_softrmax(values)], dtype=torch.float64)
+    assert torch.allclose(heads.log_softrmax(z), expected, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_softrmax_is_the_softmax_of_minus_log_distances(dtype):
+    z = 3 * normal(200, 10, dtype=dtype)
+    d2 = direct(z, torch.eye(10))
+    assert torch.allclose(heads.softrmax(z).double(), (-d2.log()).softmax(1), rtol=1e-5 if dtype == torch.float32 else 1e-12)
+
+
+def test_softrmax_at_its_centres():
+    z = torch.eye(4, dtype=torch.float64).requires_grad_()
+    log_p = heads.log_softrmax(z)
+    assert torch.equal(log_p.exp(), torch.eye(4, dtype=torch.float64))
+    assert (log_p.diagonal() == 0).all()
+    assert (log_p.detach().fill_diagonal_(-torch.inf) == -torch.inf).all()
+    for loss in (log_p.diagonal().sum(), torch.nn.functional.cross_entropy(heads.log_softrmax(z), torch.arange(4))):
+        assert (torch.autograd.grad(loss, z, retain_graph=True)[0] == 0).all()
+    scores = -heads.squared_distances(z.detach(), torch.eye(4, dtype=torch.float64)).log()
+    assert (scores.diagonal() > 60).all()  # the score -log d^2 has its pole here: a head must not return it
+
+
+@pytest.mark.parametrize("offset", [1e-30, 1e-8, 1e-3])
+def test_softrmax_beside_a_centre(offset):
+    z = [offset, 1.0, 0.0]
+    assert heads.log_softrmax(torch.tensor([z], dtype=torch.float64))[0].tolist() == pytest.approx(exact_log_softrmax(z, 120), rel=1e-9)
+
+
+@pytest.mark.parametrize("size", [1e3, 1e8, 1e18, 1e37])
+def test_the_tail_tends_to_one_over_k_and_keeps_the_order_of_the_logits(size):
+    z = size * torch.tensor([[0.3, -0.7, 0.2999, 0.1]])
+    assert z.dtype == torch.float32
+    log_p = heads.log_softrmax(z)
+    assert torch.allclose(log_p.exp(), torch.full((1, 4), 0.25), atol=4 / size)
+    if size <= 1e3:
+        assert log_p.argsort().tolist() == z.argsort().tolist()
+    leaf = z.clone().requires_grad_()
+    assert torch.autograd.grad(heads.log_softrmax(leaf)[0, 1], leaf)[0].isfinite().all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(arrays.arrays("float64", (3, 4), elements=st.floats(-50, 50)))
+def test_softrmax_ranks_like_the_logits(values):
+    z = torch.from_numpy(values)
+    log_p = heads.log_softrmax(z)
+    assert torch.allclose(log_p.logsumexp(1), torch.zeros(3, dtype=torch.float64), atol=1e-12)
+    order = z.argsort(1)
+    assert (log_p.gather(1, order).diff(dim=1).nan_to_num(0) >= 0).all()
+
+
+def test_gradients_of_log_softrmax():
+    z = (2 * normal(6, 5)).requires_grad_()
+    assert torch.autograd.gradcheck(heads.log_softrmax, (z,))
+    assert torch.autograd.gradgradcheck(heads.log_softrmax, (z,))
+
+
+def test_softrmax_head():
+    head = heads.SoftRmaxHead(normal(4, 6), normal(4, seed=1))
+    features = normal(8, 6, seed=2)
+    assert torch.equal(head(features), heads.log_softrmax(head.logits(features)))
+    assert torch.equal(head(features).argmax(1), head.logits(features).argmax(1))
+    assert torch.allclose(head.confidence(head(features)).sum(1), torch.ones(8, dtype=torch.float64))
+
+
+# --- clusters ---------------------------------------------------------------------------------------------------------
+
+
+def brute_force_clusters(features, centers, variance, nearest):
+    """Equation 4 of alfarra2021 cluster by cluster, in arbitrary precision."""
+    rows = []
+    for f in features.tolist():
+        with mpmath.workdps(60):
+            d2 = {(k, m): sum((mpmath.mpf(a) - mpmath.mpf(b)) ** 2 for a, b in zip(f, c, strict=True))
+                  for k, group in enumerate(centers.tolist()) for m, c in enumerate(group)}  # fmt: skip
+            counted = sorted(d2, key=d2.get)[: nearest or len(d2)]
+            kernel = {key: mpmath.exp(-d2[key] / (2 * mpmath.mpf(variance))) for key in counted}
+            total = sum(kernel.values())
+            per_class = [sum(v for (k, _), v in kernel.items() if k == j) for j in range(len(centers))]
+            rows.append([float(mpmath.log(p / total)) if p else -math.inf for p in per_class])
+    return torch.tensor(rows, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("nearest", [None, 1, 2, 5])
+@pytest.mark.parametrize("distance", [1.0, 1e3])
+def test_cluster_log_prob_is_equation_4(nearest, distance):
+    centers, features = distance * normal(4, 3, 5), distance * normal(12, 5, seed=1)
+    found = heads.cluster_log_prob(features, centers, 0.7, nearest)
+    assert torch.allclose(found, brute_force_clusters(features, centers, 0.7, nearest), rtol=1e-10, atol=1e-12)
+    head = heads.ClusterHead(centers, 0.7, nearest)
+    assert torch.equal(head(features), found)
+    assert torch.allclose(head.confidence(found).sum(1), torch.ones(12, dtype=torch.float64))
+
+
+def test_one_cluster_per_class_is_a_softmax_of_gauss_scores():
+    centers, features = normal(5, 6), normal(9, 6, seed=1)
+    expected = heads.gauss_log_confidence(features, centers, gamma=0.25).log_softmax(1)
+    assert torch.allclose(heads.cluster_log_prob(features, centers[:, None], 2.0), expected)
+
+
+def test_the_nearest_cluster_alone_is_certain_and_flat():
+    """At D = 1 the probability is 1 for every image, and its gradient zero (alfarra2021, d1-exact)."""
+    centers, features = normal(3, 2, 4), normal(10, 4, seed=1).requires_grad_()
+    log_p = heads.cluster_log_prob(features, centers, 1.0, nearest=1)
+    assert ((log_p == 0) | (log_p == -torch.inf)).all()
+    assert ((log_p == 0).sum(1) == 1).all()
+    gradient = torch.autograd.grad(log_p.amax(1).sum(), features)[0]
+    assert (gradient == 0).all()
+
+
+@pytest.mark.parametrize("nearest", [None, 2])
+def test_gradients_of_the_clusters(nearest):
+    centers, features = normal(3, 2, 4), normal(5, 4, seed=1).requires_grad_()
+
+    def counted(f):
+        log_p = heads.cluster_log_prob(f, centers, 1.5, nearest)
+        return torch.where(log_p == -torch.inf, 0.0, log_p)
+
+    assert torch.autograd.gradcheck(counted, (features,))
+    gradient = torch.autograd.grad(torch.nn.functional.cross_entropy(heads.cluster_log_prob(features, centers, 1.5), torch.zeros(5).long()), features)
+    assert gradient[0].isfinite().all()
+
+
+# --- the linear head, and what heads refuse ---------------------------------------------------------------------------
+
+
+def test_linear_head():
+    weight, bias, features = normal(3, 4), normal(3, seed=1), normal(5, 4, seed=2)
+    head = heads.LinearHead(weight, bias)
+    assert torch.allclose(head(features), features @ weight.T + bias)
+    assert torch.allclose(head.confidence(head(features)), (features @ weight.T + bias).softmax(1))
+    assert {name for name, _ in head.named_parameters()} == {"weight", "bias"}
+    assert heads.LinearHead(weight).bias is None
+    weight.zero_()
+    assert head.weight.abs().sum() > 0
+
+
+def test_gauss_scores_are_linear_scores_up_to_a_common_term():
+    """-gamma |f - c|^2 = 2 gamma f.c - gamma |c|^2 - gamma |f|^2: the algebra that the heads share."""
+    centers, features = normal(6, 3), normal(7, 3, seed=1)
+    linear = heads.LinearHead(2 * 0.4 * centers, -0.4 * centers.square().sum(1))
+    difference = heads.GaussHead(centers, 0.4)(features) - linear(features)
+    assert torch.allclose(difference, difference[:, :1].expand(-1, 6))
+
+
+@pytest.mark.parametrize("gamma", [0.0, -1.0, math.nan, math.inf])
+def test_an_impossible_width_is_refused(gamma):
+    for make in (
+        lambda: heads.GaussHead(normal(2, 2), gamma),
+        lambda: heads.gauss_log_confidence(normal(2, 2), normal(2, 2), gamma),
+        lambda: heads.ClusterHead(normal(2, 1, 2), gamma),
+    ):
+        with pytest.raises(ValueError, match="must be a positive number"):
+            make()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: heads.squared_distances(torch.zeros(3), torch.zeros(2, 2)), r"features must be .* 2 dimensions; torch.float32 \(3,\)"),
+        (lambda: heads.squared_distances(torch.zeros(3, 2).long(), torch.zeros(2, 2)), "torch.int64"),
+        (lambda: heads.squared_distances(torch.zeros(3, 2), torch.zeros(2, 5)), "features have 2 columns and centers 5"),
+        (lambda: heads.squared_distances(torch.full((1, 2), torch.nan), torch.zeros(2, 2)), "must not contain NaN; 2 of 2"),
+        (lambda: heads.log_softrmax(torch.zeros(3)), "z must be"),
+        (lambda: heads.cluster_log_prob(torch.zeros(3, 2), torch.zeros(4, 2), 1.0), "centers must be .* 3 dimensions"),
+        (lambda: heads.cluster_log_prob(torch.zeros(3, 2), torch.zeros(4, 2, 2), 1.0, 0), "between 1 and the number of clusters, 8; 0"),
+        (lambda: heads.cluster_log_prob(torch.zeros(3, 2), torch.zeros(4, 2, 2), 1.0, 9), "between 1 and the number of clusters, 8; 9"),
+        (lambda: heads.LinearHead(torch.zeros(3, 2), torch.zeros(2)), "one entry per row of the weight, 3; 2"),
+        (lambda: heads.GaussHead([[0.0]]), "list was given"),
+    ],
+)
+def test_what_does_not_fit_is_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

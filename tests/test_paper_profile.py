@@ -1,0 +1,35 @@
+"""The paper profile runs from the command line: at tiny sizes here, since its own sizes want a GPU."""
+
+import json
+import shutil
+
+import pytest
+from support import paths, records, runner
+
+TINY = {
+    "01_softmax_kmeans": {
+        "seeds": 1, "digits_data": "digits", "digits_model": "mlp", "digits_train": 400, "digits_test": 200, "digits_epochs": 8, "digits_tailor_epochs": 3,
+        "pictures_data": "digits", "pictures_models": ["mlp", "small_cnn"], "pictures_train": 400, "pictures_test": 200, "pictures_epochs": 8, "pictures_tailor_epochs": 3, "augment": False,
+        "attack_images": 20, "pgd_steps": 5, "pgd_restarts": 1, "corner_images": 20, "corner_images_digits": 20, "de_images": 2, "de_population": 20, "de_generations": 3,
+        "theorem_images": 60, "collapse_epochs": 3,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("chapter", sorted(TINY))
+def test_the_paper_profile_runs_at_tiny_sizes(chapter, tmp_path, monkeypatch):
+    root = paths.root()
+    for folder in ("book", "data/claims", "data/profiles"):
+        (tmp_path / folder).mkdir(parents=True)
+    for file in (f"book/{chapter}.py", f"data/profiles/{chapter}.yml", "_toc.yml", *(str(p.relative_to(root)) for p in (root / "data/claims").glob("*.yml"))):
+        shutil.copy(root / file, tmp_path / file)
+    monkeypatch.setenv("BOOK_ROOT", str(tmp_path))
+    monkeypatch.setenv("BOOK_CACHE", str(tmp_path / "cache"))
+    notebook = runner.execute(chapter, "paper", 0, "cpu", TINY[chapter])
+    manifest = json.loads(notebook.with_suffix(".json").read_text())
+    assert manifest["profile"] == "paper" and manifest["overrides"] == TINY[chapter]
+    assert len(manifest["claims"]) >= 28, "every claim of the chapter is stated at this profile too"
+
+
+def test_every_chapter_is_tried():
+    assert set(TINY) == set(records.chapters())
