@@ -5,6 +5,7 @@ hash of everything that decides its content (parameters, checksums of the data, 
 never a wrong hit. Files are safetensors: reading one runs no code.
 """
 
+import contextlib
 import dis
 import errno
 import hashlib
@@ -60,8 +61,9 @@ class Cache:
                 probe.flush()
                 os.fsync(probe.fileno())
             for left in self.folder.glob(".*.tmp"):
-                if time.time() - left.stat().st_mtime > _STALE_SECONDS:
-                    left.unlink(missing_ok=True)
+                with contextlib.suppress(FileNotFoundError):  # another process has just finished with it
+                    if time.time() - left.stat().st_mtime > _STALE_SECONDS:
+                        left.unlink()
         except OSError as error:
             raise _cannot_write(self.folder, error) from error
 
@@ -176,7 +178,7 @@ def _describe(value: object, seen: tuple[int, ...]) -> object:
     if isinstance(value, Mapping):
         return {"mapping": sorted([[_describe(k, seen), _describe(v, seen)] for k, v in value.items()], key=repr)}
     if isinstance(value, list | tuple):
-        return [_describe(v, seen) for v in value]
+        return ["list", *(_describe(v, seen) for v in value)]
     if isinstance(value, Path | torch.dtype | torch.device):
         return str(value)
     if isinstance(value, torch.nn.Module):

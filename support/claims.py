@@ -197,7 +197,7 @@ class OrderingRule(_Strict):
     def apply(self, values: np.ndarray) -> Outcome:
         steps = [_above(larger - smaller, self.gap) for larger, smaller in itertools.pairwise(values)]
         seen = ", ".join(f"{name} = {quantity(interval(row))}" for name, row in zip(self.values, values, strict=True))
-        return Outcome(_both(steps), seen, " ≥ ".join(self.values) + (f", by {number(self.gap)} each" if self.gap else ""))
+        return Outcome(_both(steps), seen, " ≥ ".join(self.values) + (f", by {number(self.gap)}" if self.gap else ""))
 
 
 class MaxAbsRule(_Strict):
@@ -425,10 +425,10 @@ _MARKS = {"pass": "✓", "fail": "✗", "undecided": "?", "missing": "–"}
 
 
 def number(value: float) -> str:
-    """A number with four significant digits; whole numbers in full."""
+    """A number with four significant digits; whole numbers in full, and what is nearly 1 by what it lacks: ``1 - 3e-05``."""
     if math.isfinite(value) and value == int(value) and abs(value) < 1e6:
         return str(int(value))
-    return f"{value:.4g}"
+    return f"1 - {1 - value:.1g}" if 0.99995 <= value < 1 else f"{value:.4g}"
 
 
 def quantity(found: Interval) -> str:
@@ -454,7 +454,7 @@ def badge(word: str, note: str = "") -> str:
     label = (
         f'<span style="background:{colour};color:#fff;border-radius:0.3em;padding:0.05em 0.45em;white-space:nowrap">{sign} {word}</span>'
     )
-    return label + (f"<br><small>{html.escape(note)}</small>" if note else "")
+    return label + (f" <small>{html.escape(note)}</small>" if note else "")
 
 
 def _towards(judgement: Judgement) -> str:
@@ -484,44 +484,47 @@ def _lines(rows: Sequence[Outcome]) -> list[str]:
     ]
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """An HTML table of cells that are HTML already; it takes its colours from the page, light or dark."""
-    head = "".join(f'<th style="text-align:left">{html.escape(cell)}</th>' for cell in header)
-    body = "".join(
-        "<tr>" + "".join(f'<td style="text-align:left;vertical-align:top;white-space:normal">{cell}</td>' for cell in row) + "</tr>"
-        for row in rows
-    )
-    return f'<table class="claims"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, even: bool = False) -> str:
+    """An HTML table of headings and cells that are HTML already; it takes its colours from the page, light or dark, and never outgrows it.
+
+    Args:
+        even: all columns equally wide, for cells that are to be compared.
+    """
+    style = f"width:100%;table-layout:{'fixed' if even else 'auto'};overflow-wrap:anywhere"
+    cell = "text-align:left;vertical-align:top;white-space:normal"
+    head = "".join(f'<th style="{cell}">{name}</th>' for name in header)
+    body = "".join("<tr>" + "".join(f'<td style="{cell}">{content}</td>' for content in row) + "</tr>" for row in rows)
+    return f'<table class="claims" style="{style}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
 
 
 def _cell(lines: Sequence[str]) -> str:
-    return "<br>".join(map(html.escape, lines)) or "–"
+    return "<br>".join(html.escape(line).replace("_", " ") for line in lines) or "–"
+
+
+def _name(claim: Claim) -> str:
+    # Not <code>: the theme's dark mode writes it in a light colour on the light ground that it gives to HTML outputs.
+    return f'<span style="font-family:monospace;font-weight:bold">{claim.id}</span>'
 
 
 def _statement(claim: Claim) -> str:
-    return f"<code>{claim.id}</code><br>{html.escape(claim.says)}<br><small>{html.escape(claim.where)} · {claim.kind}</small>"
+    return f"{_name(claim)}<br>{html.escape(claim.says)}<br><small>{html.escape(claim.where)} · {claim.kind}</small>"
 
 
 def render(claim: Claim, judgement: Judgement) -> Rendered:
     """The row of a claim: what it says, published, here with intervals, and the verdicts."""
-    here = _lines(judgement.rows) + _extras(claim, judgement)
-    header, cells = (
-        ["Claim", "Published", "Here", "Verdict"],
-        [_statement(claim), _cell(_published(claim)), _cell(here), badge(judgement.verdict, _towards(judgement))],
-    )
+    here, modern = _lines(judgement.rows) + _extras(claim, judgement), _lines(judgement.modern_rows)
+    size = "at this size" if judgement.direction else ""
+    columns = {"Published": _cell(_published(claim)), f"Here {badge(judgement.verdict, _towards(judgement))}": _cell(here)}
     text = [f"{claim.id} ({claim.where}): {judgement.verdict}" + (f", {_towards(judgement)}" if judgement.direction else "")]
     text += [f"  published {line}" for line in _published(claim)] + [f"  {line}" for line in here]
     if claim.survives_rules:
-        modern = _lines(judgement.modern_rows)
-        header += ["Under today's protocol", "Survives"]
-        cells += [_cell(modern), badge(judgement.survives, "at this size" if judgement.direction else "")]
-        text += [f"  under today's protocol: {judgement.survives}" + (", at this size" if judgement.direction else "")] + [
-            f"  {line}" for line in modern
-        ]
-    if claim.corrected:
-        text.append(f"  what is true: {claim.corrected}")
-    corrected = f"<p><small><strong>What is true:</strong> {html.escape(claim.corrected)}</small></p>" if claim.corrected else ""
-    return Rendered(table(header, [cells]) + corrected, "\n".join(text))
+        columns[f"Under today's protocol {badge(judgement.survives, size)}"] = _cell(modern)
+        text += [f"  under today's protocol: {judgement.survives}" + (f", {size}" if size else "")]
+        text += [f"  {line}" for line in modern]
+    top = f"<p>{_statement(claim)}</p>"
+    below = f"<p><small><strong>What is true:</strong> {html.escape(claim.corrected)}</small></p>" if claim.corrected else ""
+    text += [f"  what is true: {claim.corrected}"] if claim.corrected else []
+    return Rendered(top + table(list(columns), [list(columns.values())], even=True) + below, "\n".join(text))
 
 
 def render_claims(claims: Sequence[Claim]) -> Rendered:
@@ -534,20 +537,22 @@ def render_claims(claims: Sequence[Claim]) -> Rendered:
 def render_verdicts(judged: Sequence[tuple[Claim, Judgement]]) -> Rendered:
     """The verdicts side by side, and under them what is true where the paper is wrong or loose."""
     rows = [
-        [f"<code>{claim.id}</code>", html.escape(claim.where), badge(found.verdict, _towards(found)), badge(found.survives) or "–"]
+        [
+            f"{_name(claim)}<br><small>{html.escape(claim.where)}</small>",
+            badge(found.verdict, _towards(found)),
+            badge(found.survives) or "–",
+        ]
         for claim, found in judged
     ]
-    text = [
-        f"{claim.id}: {found.verdict}"
-        + (f" ({_towards(found)})" if found.direction else "")
-        + (f"; {found.survives}" if found.survives else "")
-        for claim, found in judged
-    ]
-    corrected = [(claim.id, claim.corrected) for claim, _ in judged if claim.corrected]
-    items = "".join(f"<li><code>{name}</code>: {html.escape(true)}</li>" for name, true in corrected)
+    text = []
+    for claim, found in judged:
+        direction, survives = f" ({_towards(found)})" if found.direction else "", f"; {found.survives}" if found.survives else ""
+        text.append(f"{claim.id}: {found.verdict}{direction}{survives}")
+    corrected = [claim for claim, _ in judged if claim.corrected]
+    items = "".join(f"<li>{_name(claim)}: {html.escape(claim.corrected)}</li>" for claim in corrected)
     below = f"<p><strong>What is true instead</strong></p><ul>{items}</ul>" if items else ""
-    text += [f"what is true, {name}: {true}" for name, true in corrected]
-    return Rendered(table(["Claim", "Where", "Reproduces?", "Survives?"], rows) + below, "\n".join(text))
+    text += [f"what is true, {claim.id}: {claim.corrected}" for claim in corrected]
+    return Rendered(table(["Claim", "Reproduces?", "Survives today's protocol?"], rows) + below, "\n".join(text))
 
 
 def plain(measured: Mapping[str, Any] | None) -> dict[str, list[float | None]]:

@@ -11,6 +11,7 @@ import hashlib
 import os
 import socket
 import tempfile
+import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -327,7 +328,7 @@ def _download(name: str, source: _Source, folder: Path, missing: list[str]) -> N
         if number in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EPERM, errno.EDQUOT):
             reason = os.strerror(number)
             raise DataError(f"{name} is not in {folder}, which cannot be written ({reason}): make room, {_ELSEWHERE}.") from error
-        reason = " ".join(str(error).split())[:200]
+        reason = textwrap.shorten(str(error), 180, placeholder=" ...")
         connect = f"connect to a network and run `python -m support data get {name}`"
         raise DataError(f"{name} is not in {folder} and could not be downloaded ({reason}): {connect}, {_ELSEWHERE}.") from error
     finally:

@@ -29,8 +29,7 @@ def mathjax() -> Path:
 
 
 def _other_bundles(folder: str, names: list[str]) -> list[str]:
-    here = Path(folder)
-    return [name for name in names if (here == mathjax() and name.endswith(".js") and name != BUNDLE) or here.name + "/" + name == "output/svg"]
+    return [name for name in names if Path(folder) == mathjax() and name.endswith(".js") and name != BUNDLE]
 
 
 def _copy_mathjax(app: Sphinx, error: Exception | None) -> None:

@@ -31,7 +31,7 @@ def bar(total: int, desc: str, *, initial: int = 0) -> Iterator[plain_tqdm]:
             yield shown
         return
     try:
-        stream = open(where, "w", encoding="utf-8")  # noqa: SIM115 (closed below, after the bar)
+        stream = open(where, "a", encoding="utf-8")  # noqa: SIM115 (closed below, after the bar)
     except OSError:  # the terminal is gone: no reason to stop the work
         with plain_tqdm(disable=True, **common) as shown:
             yield shown

@@ -24,6 +24,8 @@ from support.profiles import SIZES
 
 BUILDERS = ("jupyter-book", "sphinx", "myst-nb", "sphinx-book-theme", "sphinx-proof", "sphinx-exercise", "sphinx-mathjax-offline")
 STAMP = "inputs.sha256"  # in the built book: the hash of what it was built from
+# The command of this interpreter, wherever its script lies; a warning makes it fail, after all of them were shown.
+JUPYTER_BOOK = (sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", "-W", "-n", "--keep-going")
 
 
 class PublishError(RuntimeError):
@@ -80,13 +82,15 @@ def box(manifest: records.Manifest) -> str:
         f"{commit}{', with changes not committed' if manifest.dirty else ''}.",
         _verdicts(manifest),
         "",
-        "{doc}`What the words mean <how_to_read>`; the last table of the page lists every parameter and version."
-        + ("" if manifest.profile == "quick" else f' The parameters cell shows the defaults; this run was given `profile = "{manifest.profile}"`.'),
-        "```",
+        "{doc}`What the words mean <how_to_read>`; the last table of the page lists every parameter and version.",
     ]
+    if manifest.profile != "quick":
+        lines.append(f'The parameters cell shows the defaults; this run was given `profile = "{manifest.profile}"`.')
+    lines.append("```")
     if records.is_stale(manifest):
         again = f"python -m support run {manifest.chapter} --profile {manifest.profile}"
-        lines += ["", "```{warning}", "The code of this page has changed since it was run, so its numbers may be out of date.", f"To run it again: `{again}`", "```"]
+        text = "The code of this page has changed since it was run, so its numbers may be out of date."
+        lines += ["", "```{warning}", text, f"To run it again: `{again}`", "```"]
     return "\n".join(lines)
 
 
@@ -191,10 +195,10 @@ def build(out: Path | None = None, *, check: bool = True) -> str:
 
 def _jupyter_book(folder: Path, log: Path) -> None:
     # Always from nothing: a second, incremental build would not repeat the warnings that made the first one fail.
-    program = "from jupyter_book.cli.main import main; main()"  # the command of this interpreter, wherever its script lies
-    command = [sys.executable, "-c", program, "build", "-W", "-n", "--keep-going", str(folder)]
+    environment = os.environ | {"PYTHONUTF8": "1", "NO_COLOR": "1"}
     with log.open("w", encoding="utf-8") as stream:
-        status = subprocess.run(command, stdout=stream, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=os.environ | {"PYTHONUTF8": "1"}).returncode
+        streams = {"stdin": subprocess.DEVNULL, "stdout": stream, "stderr": subprocess.STDOUT}
+        status = subprocess.run([*JUPYTER_BOOK, str(folder)], env=environment, **streams).returncode
     if status:
         said = log.read_text(encoding="utf-8", errors="replace").splitlines()
         problems = [line.strip() for line in said if "WARNING" in line or "ERROR" in line] or said[-3:]
@@ -211,5 +215,6 @@ def check_complete(built: Path) -> None:
     wanted = set(pages())
     found = {file.relative_to(built).with_suffix("").as_posix() for file in (built / "book").rglob("*.html")}
     if found != wanted or not (built / "index.html").is_file():
-        missing, extra = sorted({*wanted, "index"} - {*found, *(["index"] * (built / "index.html").is_file())}), sorted(found - wanted)
-        raise PublishError(f"the built pages are not those of _toc.yml: missing {', '.join(missing) or 'none'}, not listed {', '.join(extra) or 'none'}")
+        missing = sorted(wanted - found) + ["index"] * (not (built / "index.html").is_file())
+        lists = f"missing {', '.join(missing) or 'none'}, not listed {', '.join(sorted(found - wanted)) or 'none'}"
+        raise PublishError(f"the built pages are not those of {paths.MARKER}: {lists}")

@@ -33,6 +33,7 @@ from support.profiles import NOTHING
 from support.records import DEFAULTS, ClaimRecord, Manifest, RecordError
 
 LARGEST_RECORD_MB = 5.0
+KERNEL_LOG = "kernel.log"
 _MACHINE_PATH = r"(?:/home/|/Users/|/root/|/tmp/|/var/folders/|[A-Za-z]:\\\\?Users\\)[^\s\"'<>]*"
 
 
@@ -137,7 +138,8 @@ def _execute(chapter: str, profile: str, seed: int, device: str, overrides: Mapp
         except (PapermillExecutionError, DeadKernelError, RecordError) as error:
             if unfinished.is_file():
                 records.write_whole(failed, text_of(_cleaned(nbformat.read(unfinished, as_version=4))))
-            raise ChapterFailed(f"{chapter} failed {_reason(error)}; {records.shown(failed)} shows how far it came") from error
+            reason = _reason(error, Path(folder) / KERNEL_LOG)
+            raise ChapterFailed(f"{chapter} failed {reason}; {records.shown(failed)} shows how far it came") from error
     # The manifest goes last and makes the run count; until then an older one must not speak for the new notebook.
     records.manifest_path(target).unlink(missing_ok=True)
     records.write_whole(target, text_of(executed))
@@ -151,15 +153,23 @@ def _kernel(scratch: Path) -> type[AsyncKernelManager]:
     package = str(code.PACKAGE.parent)
     environment = {
         "BOOK_ROOT": str(paths.root()),
-        "BOOK_PROGRESS": _terminal() or "off",
+        "BOOK_PROGRESS": os.environ.get("BOOK_PROGRESS") or _terminal() or "off",
         "IPYTHONDIR": str(scratch / "ipython"),
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",
         "PYTHONPATH": os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH", "")])),
     }
-    # Below ERROR the kernel only warns, at every start, that its channels on this machine are not encrypted.
-    argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--IPKernelApp.log_level=ERROR"]
+    argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
     spec = KernelSpec(argv=argv, display_name="Python 3", language="python", env=environment, resource_dir=str(scratch))
-    return type("BookKernel", (AsyncKernelManager,), {"kernel_spec": spec})
+
+    class BookKernel(AsyncKernelManager):
+        kernel_spec = spec
+
+        async def start_kernel(self, **options: Any) -> None:
+            # What the process itself says (about its channels, about being interrupted) is not for the reader's terminal.
+            with (scratch / KERNEL_LOG).open("w") as log:
+                await super().start_kernel(stderr=log, **options)
+
+    return BookKernel
 
 
 def _terminal() -> str:
@@ -175,11 +185,13 @@ def _silence_papermill() -> None:
     logging.getLogger("papermill").setLevel(logging.ERROR)
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, log: Path) -> str:
     if isinstance(error, PapermillExecutionError):
         return f"in cell {error.cell_index + 1} (In [{error.exec_count}]): {error.ename}: {' '.join(str(error.evalue).split())}"
     if isinstance(error, DeadKernelError):
-        return "because its kernel died; a lack of memory is the usual cause (run --estimate says what a profile needs)"
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+        said = [line for line in lines if line.strip() and "without encryption" not in line]
+        return f"because its kernel died; {f'it last said: {said[-1]:.200}' if said else 'too little memory is the usual cause'}"
     return f"to leave its record: {error}"
 
 
@@ -322,7 +334,7 @@ def record_run(notebook: Path) -> Path:
 def _unfit(notebook: NotebookNode) -> str:
     """Why a notebook must not be committed, or nothing."""
     places = "|".join(re.escape(str(place)) for place in (paths.root(), sys.prefix, Path.home(), tempfile.gettempdir()))
-    here = re.compile(rf"(?<![\w.])(?:{places})(?![\w-])|{_MACHINE_PATH}")
+    here = re.compile(rf"(?<![\w.])(?:{_MACHINE_PATH}|(?:{places})(?![\w-]))")
     for index, cell in enumerate(notebook.cells):
         for output in cell.get("outputs", []):
             contents = {"text": output["text"]} if output.output_type == "stream" else output.get("data", {})

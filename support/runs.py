@@ -44,13 +44,16 @@ class RunError(RuntimeError):
 
 
 class CountingCache(Cache):
-    """The cache of a run; it counts what was found, because a run that found much says little about how long one takes."""
+    """The cache of a run. ``hits`` counts what earlier runs had left there: a run that found much says little about the time it takes."""
 
-    hits = 0
+    def __init__(self) -> None:
+        super().__init__()
+        self.hits = 0
+        self._begun = time.time()
 
     def read(self, path: Path, header: str) -> dict[str, torch.Tensor] | None:
         found = super().read(path, header)
-        self.hits += found is not None
+        self.hits += found is not None and path.stat().st_mtime < self._begun
         return found
 
 
@@ -74,6 +77,8 @@ class Run:
         self._registered = {claim.id: claim for claim in claims.of_chapter(chapter)}
         self._stated: dict[str, claims.Judgement] = {}
         self._data: dict[str, str] = {}
+        # Now, not at the end: a source that is edited while the run goes on is not what it computes with.
+        self._code = code.digest([paths.root() / "book" / f"{chapter}.py"])
         self._started = time.perf_counter()
 
     def load(self, name: str, split: str = "train") -> data.ImageData:
@@ -149,7 +154,7 @@ class Run:
             "platform": f"{platform.system()} {platform.machine()}",
             **_commit(),
             "data": dict(sorted(self._data.items())),
-            "code": code.digest([paths.root() / "book" / f"{self.chapter}.py"]),
+            "code": self._code,
             "units_from_cache": self.cache.hits,
             "computing_seconds": round(time.perf_counter() - self._started, 1),
             "peak_memory_mb": _peak_memory_mb(),

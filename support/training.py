@@ -200,7 +200,9 @@ def _epoch(
     model.train()
     try:
         with torch.random.fork_rng(devices=[x.device] if cuda else []):
-            torch.manual_seed(stream)  # for dropout, which knows no other source
+            # For dropout, which knows no other source. torch.manual_seed would also reach generators that are not restored here.
+            for source in (torch.random.default_generator, *([torch.cuda.default_generators[x.device.index]] if cuda else [])):
+                source.manual_seed(stream)
             for step, index in enumerate(batches):
                 for group in optimizer.param_groups:
                     group["lr"] = settings["lr"] * learning_rate(settings["schedule"], (epoch + step / len(batches)) / settings["epochs"])

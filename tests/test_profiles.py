@@ -38,7 +38,14 @@ def test_profiles_of_two_sizes_do_not_share_their_names():
 
 @pytest.mark.parametrize(
     ("field", "value", "expected"),
-    [("steps", 7, 7), ("rate", 1, 1.0), ("rate", 0.25, 0.25), ("sizes", [1, 2.5], (1.0, 2.5)), ("data", "mnist", "mnist"), ("wide", True, True)],
+    [
+        ("steps", 7, 7),
+        ("rate", 1, 1.0),
+        ("rate", 0.25, 0.25),
+        ("sizes", [1, 2.5], (1.0, 2.5)),
+        ("data", "mnist", "mnist"),
+        ("wide", True, True),
+    ],
 )
 def test_overrides_are_typed(field, value, expected):
     found = getattr(profiles.load("01_tiny", "quick", {field: value}), field)

@@ -12,9 +12,9 @@ Every attack is a function of a model, images and labels, returns an :class:`Att
   are read from one last pass over the returned images. The clean image counts: one that is misclassified already is returned as it is
   (except by :func:`fgsm`, whose single step is always taken).
 - **Independence.** All images of a call share the random draws, which come at a fixed shape from ``generator`` (default: a fresh one,
-  seeded with :data:`SEED`), whoever is still undecided. Undecided images are packed into forward passes of one fixed size, where a row's
-  bits depend on neither its place nor its neighbours; with another ``batch_size``, or another number of images, verdicts agree except
-  at margins below 1e-5.
+  seeded with :data:`SEED`), whoever is still undecided. Undecided images are packed into forward passes of a few fixed sizes, in which
+  a row's bits depend on neither its place nor its neighbours, nor, with one CPU thread, on which of the sizes it is. With another
+  ``batch_size``, or another number of images, verdicts agree except at margins below 1e-5.
 - **Cost.** Decided images leave the batch, every ten steps (:func:`pgd`) or after every generation (:func:`one_pixel`);
   ``queries`` counts, image by image, the model passes made until it was decided, with the clean pass and the last one. Rows that
   ride along until the next packing, and the padding of the last pass, come on top.

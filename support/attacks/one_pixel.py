@@ -115,7 +115,9 @@ def one_pixel(
     if not isinstance(recombination, Real) or isinstance(recombination, bool) or not 0 <= recombination <= 1:
         raise ValueError(f"recombination must be a probability, not {recombination!r}")
     whole_number("levels", levels, 2)
-    search, found = _begin(model, x, y, success, objective, batch_size)
+    rules = _rule("objective", objective, margin), _rule("success", success, _misclassified)
+    search = _Search(prepare(model, x, y, batch_size), *rules, batch_size or fast_rows(x, _MOST_CANDIDATES))
+    found = _clean(search)
     stream, alive = random_stream(generator), found.undecided()
     first = _first_population(population, x, stream)
     members, values = first.expand(len(alive), -1, -1), None
@@ -181,11 +183,13 @@ def one_pixel_corners(
     check(model, x, y, batch_size=batch_size, generator=generator, pictures=True)
     whole_number("ascent", ascent, 0)
     whole_number("ascent_steps", ascent_steps, 1)
-    whole_number("levels", levels, 2)
-    search, found = _begin(model, x, y, success, objective, batch_size)
     channels, places = x.shape[1], x.shape[2] * x.shape[3]
     if ascent > places:
         raise ValueError(f"ascent must be at most the {places} positions of an image, not {ascent}")
+    whole_number("levels", levels, 2)
+    rules = _rule("objective", objective, margin), _rule("success", success, _misclassified)
+    search = _Search(prepare(model, x, y, batch_size), *rules, batch_size or fast_rows(x, _MOST_CANDIDATES))
+    found = _clean(search)
     corners = (torch.arange(2**channels, device=x.device)[:, None] >> torch.arange(channels, device=x.device)) & 1
     position, colour = torch.arange(places, device=x.device).repeat_interleave(len(corners)), corners.to(x.dtype).repeat(places, 1)
     block = even(len(position), search.rows)
@@ -196,14 +200,9 @@ def one_pixel_corners(
         value, hit = _evaluate(search, alive, here, paint)
         _note(found, alive, here, paint, value, hit)
         values[alive, part] = value
-    alive = found.undecided()
-    here = values[alive].view(len(alive), places, -1).amin(2).argsort(dim=1, stable=True)[:, :ascent]
-    tint = torch.full((*here.shape, channels), 0.5, dtype=x.dtype, device=x.device)
-    for step in range(ascent_steps if ascent else 0):
-        paint = _rounded(tint, levels)
-        value, hit, slope = _slopes(search, alive, here, paint)
-        _note(found, alive, here, paint, value, hit)
-        tint = (tint - 0.25 * (1 - step / ascent_steps) * slope.sign()).clamp(0, 1)
+    if ascent:
+        best = values.view(len(x), places, len(corners)).amin(2).argsort(dim=1, stable=True)[:, :ascent]
+        _climb_colours(search, found, best, ascent_steps, levels)
     return _judged(search, found)
 
 
@@ -214,18 +213,17 @@ def _factor_range(mutation: float | tuple[float, float]) -> tuple[float, float]:
     return ends
 
 
-def _begin(
-    model: Model, x: Tensor, y: Tensor, success: Rule | None, objective: Rule | None, batch_size: int | None
-) -> tuple[_Search, _Found]:
-    """The clean pass; the clean image is the first candidate."""
-    for name, rule in (("success", success), ("objective", objective)):
-        if rule is not None and not callable(rule):
-            raise ValueError(f"{name} must be None or a callable (scores (M, K), y (M,)) -> (M,), not {rule!r}")
-    call = prepare(model, x, y, batch_size)
-    search = _Search(call, objective or margin, success or _misclassified, batch_size or fast_rows(x, _MOST_CANDIDATES))
-    value, hit = _judge(search, call.scores, call.y)
-    position = torch.full_like(call.y, -1)
-    return search, _Found(position, x.new_zeros(x.shape[:2]), value, hit, torch.ones_like(position))
+def _rule(name: str, rule: Rule | None, default: Rule) -> Rule:
+    if rule is not None and not callable(rule):
+        raise ValueError(f"{name} must be None or a callable (scores (M, K), y (M,)) -> (M,), not {rule!r}")
+    return rule or default
+
+
+def _clean(search: _Search) -> _Found:
+    """The clean images as first candidates."""
+    value, hit = _judge(search, search.call.scores, search.call.y)
+    position = torch.full_like(search.call.y, -1)
+    return _Found(position, search.call.x.new_zeros(search.call.x.shape[:2]), value, hit, torch.ones_like(position))
 
 
 def _misclassified(scores: Tensor, y: Tensor) -> Tensor:
@@ -374,6 +372,18 @@ def _note(found: _Found, index: Tensor, position: Tensor, colour: Tensor, value:
     found.colour[index] = torch.where(taken[:, None], chosen, found.colour[index])
     found.queries[index] += position.shape[1] * ~done
     found.decided[index] = done | success
+
+
+def _climb_colours(search: _Search, found: _Found, position: Tensor, steps: int, levels: int) -> None:
+    """Refine the colours at some positions (N, Q) by signed steps from mid-grey, which end at nothing."""
+    alive = found.undecided()
+    here = position[alive]
+    colour = torch.full((*here.shape, search.call.x.shape[1]), 0.5, dtype=search.call.x.dtype, device=here.device)
+    for step in range(steps):
+        paint = _rounded(colour, levels)
+        value, hit, slope = _slopes(search, alive, here, paint)
+        _note(found, alive, here, paint, value, hit)
+        colour = (colour - 0.25 * (1 - step / steps) * slope.sign()).clamp(0, 1)
 
 
 def _judged(search: _Search, found: _Found) -> AttackResult:

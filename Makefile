@@ -1,0 +1,34 @@
+# make book   every chapter at its quick size, then the pages     make test   every test
+# Both first make the environment .venv, and again only when pyproject.toml or constraints.txt changes.
+# Another Python:  make book PYTHON=python3.12
+
+PYTHON ?= python3
+VENV := .venv
+ifeq ($(OS),Windows_NT)
+RUN := $(VENV)/Scripts/python
+else
+RUN := $(VENV)/bin/python
+endif
+READY := $(VENV)/.ready
+
+.PHONY: book test bench clean
+
+book: $(READY)
+	$(RUN) -m support run --profile quick
+	@echo "building the pages ..."
+	@$(RUN) -m support build
+
+test: $(READY)
+	$(RUN) -m pytest
+
+bench: $(READY)
+	$(RUN) -m pytest tests/benchmarks --benchmark-only
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and '$(PYTHON) is Python %d.%d; the book needs 3.11 or newer: make PYTHON=...' % sys.version_info[:2])"
+	$(PYTHON) -m venv --clear $(VENV)
+	$(RUN) -m pip install --disable-pip-version-check -c constraints.txt -e ".[book,tests,classroom]"
+	@$(RUN) -c "import pathlib; pathlib.Path('$(READY)').touch()"
+
+clean:
+	@$(PYTHON) -c "import shutil; [shutil.rmtree(folder, ignore_errors=True) for folder in ('$(VENV)', '_build')]"

@@ -1,0 +1,106 @@
+"""The hash of the code: what can change a number counts, what cannot does not."""
+
+import itertools
+from pathlib import Path
+
+import pytest
+
+from support import code
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A package ``support`` of a few modules in a temporary folder, and a function that changes one and hashes the chapter."""
+    root = tmp_path / "support"
+    (root / "inner").mkdir(parents=True)
+    files = {
+        "chapter.py": '"""A chapter."""\nfrom support import kernel, plots\nx = kernel.f(1)  # one\n',
+        "support/__init__.py": "",
+        "support/kernel.py": "from support.inner import deep\nfrom support.inner.side import g\ndef f(x):\n    return deep.h(x) + g(x)\n",
+        "support/inner/__init__.py": "from .relative import r\n",
+        "support/inner/deep.py": "from ..base import b\n\n\ndef h(x):\n    return b * x\n",
+        "support/inner/side.py": "from . import deep\n\n\ndef g(x):\n    return deep.h(x)\n",
+        "support/inner/relative.py": "r = 1\n",
+        "support/base.py": "b = 2\n",
+        "support/plots.py": "import support.drawing\ncolour = 1\n",
+        "support/drawing.py": "line = 1\n",
+        "support/unused.py": "u = 1\n",
+    }
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(code, "PACKAGE", root)
+
+    def digest_with(name: str = "chapter.py", old: str = "", new: str = "") -> str:
+        assert old in files[name]
+        (tmp_path / name).write_text(files[name].replace(old, new) if old else files[name])
+        try:
+            return code.digest([tmp_path / "chapter.py"])
+        finally:
+            (tmp_path / name).write_text(files[name])
+
+    return digest_with
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("chapter.py", "  # one", "  # another comment"),
+        ("chapter.py", '"""A chapter."""\n', ""),
+        ("chapter.py", "x = kernel.f(1)", "\n\nx  =  kernel . f( 1, )"),
+        ("chapter.py", "kernel.f(1)", "(kernel.f(\n    0x1\n))"),
+        ("support/kernel.py", "def f(x):\n", 'def f(x):\n    """What f is."""\n    # and why\n'),
+        ("support/base.py", "b = 2\n", '"""The base."""\nb = 2\n'),
+        ("support/plots.py", "colour = 1", "colour = 2"),
+        ("support/drawing.py", "line = 1", "line = 2"),  # reached through plots only
+        ("support/unused.py", "u = 1", "u = 2"),
+    ],
+)
+def test_what_cannot_change_a_number_does_not_count(package, name, old, new):
+    assert package(name, old, new) == package()
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("chapter.py", "kernel.f(1)", "kernel.f(2)"),
+        ("chapter.py", "kernel.f(1)", "kernel.f('1')"),
+        ("chapter.py", "kernel.f(1)", "kernel.f(1.0)"),
+        ("chapter.py", "kernel.f(1)", "kernel.f(True)"),
+        ("chapter.py", "x = ", "y = "),
+        ("support/kernel.py", "deep.h(x) + g(x)", "deep.h(x) - g(x)"),
+        ("support/inner/deep.py", "b * x", "x * b"),
+        ("support/inner/side.py", "deep.h(x)", "-deep.h(x)"),
+        ("support/inner/__init__.py", "import r", "import r as q"),
+        ("support/inner/relative.py", "r = 1", "r = 2"),  # from . in the package's own __init__
+        ("support/base.py", "b = 2", "b = 3"),  # from .. two levels down
+    ],
+)
+def test_what_can_change_a_number_counts(package, name, old, new):
+    assert package(name, old, new) != package()
+
+
+def test_a_string_that_is_no_docstring_counts(package):
+    first = package("support/kernel.py", "return deep", 'y = "a"\n    return deep')
+    assert first != package("support/kernel.py", "return deep", 'y = "b"\n    return deep')
+
+
+def test_the_place_of_a_file_does_not_count(package, tmp_path):
+    here = package()
+    moved = tmp_path / "elsewhere" / "chapter.py"
+    moved.parent.mkdir()
+    moved.write_text((tmp_path / "chapter.py").read_text())
+    assert code.digest([moved]) == here
+
+
+def test_entries_count_as_a_set(package, tmp_path):
+    entries = [tmp_path / "chapter.py", tmp_path / "support" / "unused.py", tmp_path / "support" / "base.py"]
+    assert len({code.digest(order) for order in itertools.permutations(entries)}) == 1
+    assert code.digest(entries) == code.digest([*entries, entries[0]]) != code.digest(entries[:1])
+
+
+def test_reached_lists_the_kernels_of_the_real_package():
+    package = Path(code.__file__).parent
+    names = {file.name for file in code.reached(package / "runs.py")}
+    assert {"runs.py", "data.py", "cache.py", "code.py"} <= names
+    assert not {f"{name}.py" for name in code.PRESENTATION} & names
+    assert len(code.digest([package / "data.py"])) == 16
