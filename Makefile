@@ -25,7 +25,7 @@ bench: $(READY)
 	$(RUN) -m pytest tests/benchmarks --benchmark-only
 
 $(READY): pyproject.toml constraints.txt
-	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and '$(PYTHON) is Python %d.%d; the book needs 3.11 or newer: make PYTHON=...' % sys.version_info[:2])"
+	@$(PYTHON) -c "import sys; sys.exit(None if sys.version_info >= (3, 11) else '$(PYTHON) is Python ' + sys.version.split()[0] + '; the book needs 3.11 or newer: make PYTHON=...')"
 	$(PYTHON) -m venv --clear $(VENV)
 	$(RUN) -m pip install --disable-pip-version-check -c constraints.txt -e ".[book,tests,classroom]"
 	@$(RUN) -c "import pathlib; pathlib.Path('$(READY)').touch()"

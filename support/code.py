@@ -10,7 +10,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent
-PRESENTATION = frozenset({"__main__", "assignments", "claims", "cli", "environment", "paths", "plots", "progress", "publish", "records", "runner", "scoreboard"})
+PRESENTATION = frozenset(
+    {"__main__", "assignments", "claims", "cli", "environment", "paths", "plots", "progress", "publish", "records", "runner", "scoreboard"}
+)
 
 
 def _without_docstring(node: ast.AST) -> ast.AST:
@@ -31,16 +33,19 @@ def _canonical(value: object) -> object:
 
 
 def _imports(tree: ast.AST, folder: str) -> Iterator[str]:
-    """Dotted names of the ``support`` modules that a module imports; ``folder`` is the dotted package it lies in."""
+    """Dotted names of the modules that a module imports, the packages on the way included; ``folder`` is the package it lies in."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from (name.name for name in node.names)
+            names = [name.name for name in node.names]
         elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                base = ".".join([*folder.split(".")[: len(folder.split(".")) - node.level + 1], *filter(None, [base])])
-            yield base
-            yield from (f"{base}.{name.name}" for name in node.names)
+            above = folder.split(".")[: len(folder.split(".")) - node.level + 1] if node.level else []
+            base = ".".join([*above, *filter(None, [node.module])])
+            names = [f"{base}.{name.name}" for name in node.names]
+        else:
+            continue
+        for name in names:
+            parts = name.split(".")
+            yield from (".".join(parts[:length]) for length in range(1, len(parts) + 1))
 
 
 def _file(dotted: str) -> Path | None:

@@ -17,7 +17,8 @@ SOFTMAX, GAUSS, THIRD, FOURTH = PALETTE[:4]
 
 def use_style() -> None:
     """The book's look: white ground, thin frame, colour-blind safe cycle, resolution for a retina screen."""
-    sns.set_theme(style="ticks", palette=PALETTE, rc={"figure.dpi": 110, "figure.constrained_layout.use": True, "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False})
+    frame = {"axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False}
+    sns.set_theme(style="ticks", palette=PALETTE, rc={"figure.dpi": 110, "figure.constrained_layout.use": True, **frame})
 
 
 def band(ax: Axes, x: Sequence[float], runs: np.ndarray, *, label: str, color: str, style: str = "-", marker: str = "o") -> Axes:
@@ -66,7 +67,9 @@ def cells(ax: Axes, predict, extent: float, *, resolution: int = 300) -> Axes:
     grid = torch.cartesian_prod(line, line)
     classes = predict(grid).reshape(resolution, resolution).T
     colors = ListedColormap(PALETTE[: int(classes.max()) + 1])
-    ax.imshow(classes, origin="lower", extent=(-extent, extent, -extent, extent), cmap=colors, vmin=-0.5, vmax=len(colors.colors) - 0.5, alpha=0.35, interpolation="nearest")
+    square = (-extent, extent, -extent, extent)
+    bounds = {"vmin": -0.5, "vmax": len(colors.colors) - 0.5}
+    ax.imshow(classes, origin="lower", extent=square, cmap=colors, alpha=0.35, interpolation="nearest", **bounds)
     ax.set_aspect("equal")
     ax.set(xticks=[], yticks=[])
     return ax

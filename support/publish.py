@@ -80,8 +80,8 @@ def box(manifest: records.Manifest) -> str:
         f"Profile **{manifest.profile}**{f' with {changed}' if changed else ''}, {seeds}; {manifest.device_name}{threads}.",
         f"Finished on {finished.day} {finished:%B %Y} in {_duration(manifest.wall_seconds)}{cached}; "
         f"{commit}{', with changes not committed' if manifest.dirty else ''}.",
-        _verdicts(manifest),
         "",
+        _verdicts(manifest),
         "{doc}`What the words mean <how_to_read>`; the last table of the page lists every parameter and version.",
     ]
     if manifest.profile != "quick":

@@ -65,7 +65,7 @@ def digits() -> tuple[Tensor, Tensor]:
 @cache
 def trained() -> nn.Sequential:
     """An undefended network on the first 1,297 digits (do not change it: the tests share it)."""
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), torch.enable_grad():
         torch.manual_seed(0)
         body = nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 32, 3, padding=1), nn.ReLU()
         net = nn.Sequential(*body, nn.Flatten(), nn.Linear(2048, 10))

@@ -16,37 +16,39 @@ os.environ.setdefault("MPLBACKEND", "agg")
 os.environ["BOOK_PROGRESS"] = "off"
 
 # Passed tests that a lane must have at the least. A lane is a file or folder; what no other lane names belongs to "kernels".
-LANES = {"book/": 30, "tests/test_book.py": 12, "tests/test_claims.py": 10, "tests/test_packaging.py": 10}
-KERNELS = 100
-_passed: collections.Counter = collections.Counter()
+LANES = {"book/": 40, "tests/test_book.py": 15, "tests/test_claims.py": 50, "tests/test_packaging.py": 15, "kernels": 300}
 
 
-def _lane(nodeid: str) -> str:
-    return next((lane for lane in LANES if nodeid.startswith(lane)), "kernels")
+class Lanes:
+    """Counts what passed. A plugin, because pytest calls the hooks of this file for the tests of this folder only."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.passed: collections.Counter = collections.Counter()
+        narrowed = config.option.keyword or config.option.markexpr or config.option.collectonly
+        self.whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS and not narrowed
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "call" and report.passed:
+            self.passed[next((lane for lane in LANES if report.nodeid.startswith(lane)), "kernels")] += 1
+
+    def empty(self) -> list[str]:
+        """Lanes of a whole run that did too little."""
+        found = {lane: (self.passed[lane], least) for lane, least in LANES.items() if self.whole}
+        return [f"{lane}: {passed} passed, {least} expected" for lane, (passed, least) in found.items() if passed < least]
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        if exitstatus == pytest.ExitCode.OK and self.empty():
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        for line in self.empty():
+            terminalreporter.write_line(f"EMPTY LANE {line}", red=True)
 
 
-def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    if report.when == "call" and report.passed:
-        _passed[_lane(report.nodeid)] += 1
-
-
-def _empty_lanes(config: pytest.Config) -> list[str]:
-    whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS and not (config.option.keyword or config.option.markexpr)
-    if not whole or config.option.collectonly or hasattr(config, "workerinput"):
-        return []
-    wanted = LANES | {"kernels": KERNELS}
-    return [f"{lane}: {_passed[lane]} tests passed, {least} expected" for lane, least in wanted.items() if _passed[lane] < least]
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    if exitstatus == pytest.ExitCode.OK and _empty_lanes(session.config):
-        session.exitstatus = pytest.ExitCode.TESTS_FAILED
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    for line in _empty_lanes(config):
-        terminalreporter.write_line(f"EMPTY LANE {line}", red=True)
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Lanes(config), "lanes")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from support import attacks
 from torch import nn
+
+from support import attacks
 
 
 def test_every_pixel_meets_every_corner_once():
@@ -36,7 +37,15 @@ def test_the_outputs_can_take_part_in_a_loss():
     assert weight.grad is not None
 
 
-@pytest.mark.parametrize("bad", [torch.rand(2, 3), torch.rand(1, 1, 2, 2) + 1, torch.full((1, 1, 2, 2), float("nan")), torch.zeros(1, 1, 2, 2, dtype=torch.int64)])
+NO_IMAGES = (
+    torch.rand(2, 3),
+    torch.rand(1, 1, 2, 2) + 1,
+    torch.full((1, 1, 2, 2), float("nan")),
+    torch.zeros(1, 1, 2, 2, dtype=torch.int64),
+)
+
+
+@pytest.mark.parametrize("bad", NO_IMAGES)
 def test_images_that_are_none_are_refused(bad):
     with pytest.raises(ValueError, match="x must be"):
         next(attacks.corner_outputs(lambda batch: batch, bad))

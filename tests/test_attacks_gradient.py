@@ -123,6 +123,7 @@ def test_plain_clipping_would_break_the_bound():
     assert not bool(((interval(x, 0.1)[1].double() - x.double()).abs() > 0.1).any())
 
 
+@pytest.mark.filterwarnings("ignore:all scores lie in")  # now and then those of a random network do
 @settings(max_examples=25, deadline=None)
 @given(st.sampled_from(RADII), st.integers(0, 10**6), st.sampled_from([torch.float32, torch.float64]), st.sampled_from(GRADIENT))
 def test_adversarial_images_lie_in_the_ball_and_the_box_judged_in_float64(eps, seed, dtype, attack):
@@ -369,6 +370,13 @@ def test_zero_and_undefined_gradients_move_no_pixel_and_break_no_bound(attack):
     black = torch.zeros(5, 1, 4, 4)
     kink = attack(Kink(), black, classes_of(Kink(), black), 0.1)
     assert bool(kink.x_adv.isfinite().all()) and bool((kink.x_adv <= 0.1).all())
+
+
+@pytest.mark.parametrize("attack", GRADIENT)
+def test_a_gradient_that_is_one_number_for_all_pixels_is_followed(attack):
+    x, y = torch.full((6, 1, 3, 3), 0.5), torch.zeros(6, dtype=torch.int64)
+    found = attack(lambda x: x.sum((1, 2, 3))[:, None] * torch.tensor([1.0, -1.0]), x, y, 0.25)
+    assert torch.allclose(found.margin, torch.tensor(2 * 9 * 0.25)) and torch.allclose(found.x_adv, torch.tensor(0.25))
 
 
 @pytest.mark.parametrize("attack", GRADIENT)

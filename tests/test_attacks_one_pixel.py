@@ -14,7 +14,7 @@ from torch import nn
 import support.vision  # noqa: F401  torchattacks imports torchvision, which may need this door
 from support import attacks
 from support.attacks import one_pixel, one_pixel_corners
-from support.attacks.one_pixel import _others, _trial
+from support.attacks.one_pixel import _others, _plans, _trial
 
 SEARCHES = [one_pixel, one_pixel_corners]
 
@@ -53,7 +53,7 @@ def test_corner_search_is_brute_force(channels, seed):
     found = one_pixel_corners(model, x, y, success=never)
     assert torch.allclose(found.margin, least, atol=1e-5) and not bool(found.success.any())
     assert torch.equal(one_pixel_corners(model, x, y).success, least < 0)
-    assert 0 < int((least < 0).sum())
+    assert int((least < 0).sum()) > 0
     assert found.queries.unique().tolist() == [16 * 2**channels + 2]
 
 
@@ -76,11 +76,11 @@ def test_linear_models_have_a_closed_form_that_both_searches_reach():
     corners = one_pixel_corners(model, x, y, success=never)
     assert torch.allclose(corners.margin, least, rtol=0, atol=1e-12)
     assert torch.equal(one_pixel_corners(model, x, y).success, least < 0) and 0 < int((least < 0).sum()) < 40
-    # Evolution samples 16 * 256**3 pixels: never better, and near the optimum.
+    # Evolution over 16 * 256**3 pixels is never better; it ends at the optimum for three images in four, elsewhere at another pixel's.
     evolved = one_pixel(model, x, y, population=400, generations=60, success=never)
     share = (margin_now(model, x, y) - evolved.margin) / gain
-    print(share.min(), share.mean(), (least<0).sum())
-    assert bool((share <= 1 + 1e-12).all()) and share.min() > 0.9 and share.mean() > 0.98
+    assert bool((share <= 1 + 1e-12).all())
+    assert int((share > 1 - 1e-12).sum()) >= 30 and share.mean() > 0.98
 
 
 class Bump(nn.Module):
@@ -148,8 +148,8 @@ def test_all_pixels_of_oblong_images_are_reached():
 
 def test_partners_are_distinct_and_uniform():
     stream, counts = torch.Generator().manual_seed(0), torch.zeros(3, 7, 7)
-    for _ in range(400):
-        picked = _others(7, stream, torch.device("cpu"))
+    for uniform in torch.rand((400, 1, 3, 7), generator=stream):
+        picked = [partner[0] for partner in _others(uniform)]
         everyone = torch.stack([torch.arange(7), *picked])
         assert bool((everyone.sort(0).values.diff(dim=0) > 0).all())
         for which, partner in enumerate(picked):
@@ -181,16 +181,18 @@ def reference_trial(members, values, strategy, factor, crossed, partners, anew):
 @pytest.mark.parametrize("recombination", [0.0, 0.6, 1.0])
 def test_trials_are_those_of_a_loop_over_members(strategy, recombination):
     members, values = torch.rand(3, 9, 5, dtype=torch.float64), torch.randn(3, 9)
-    found = _trial(members, values, strategy, (0.5, 1.0), recombination, torch.Generator().manual_seed(5))
-    stream = torch.Generator().manual_seed(5)
-    factor = 0.5 + 0.5 * float(torch.rand((), generator=stream, dtype=torch.float64))
-    partners = _others(9, stream, torch.device("cpu"))
-    crossed = torch.rand((9, 5), generator=stream, dtype=torch.float64) < recombination
-    crossed |= torch.arange(5) == torch.randint(5, (9, 1), generator=stream)
-    anew = torch.rand((9, 5), generator=stream, dtype=torch.float64)
-    assert crossed.any(1).all()
-    expected = reference_trial(members.numpy(), values.numpy(), strategy, factor, crossed, partners, anew)
-    assert torch.allclose(found, torch.from_numpy(expected), rtol=0, atol=1e-15)
+    plans = list(_plans(12, 9, 5, (0.5, 1.0), recombination, torch.Generator().manual_seed(5), members))
+    assert len(plans) == 12 and len({float(plan.factor) for plan in plans}) == 12
+    for plan in plans:
+        assert 0.5 <= float(plan.factor) < 1 and plan.crossed.any(1).all()
+        expected = reference_trial(members.numpy(), values.numpy(), strategy, float(plan.factor), plan.crossed, plan.partners, plan.anew)
+        found = _trial(members, values, strategy, plan)
+        assert torch.allclose(found, torch.from_numpy(expected), rtol=0, atol=1e-15)
+        assert bool(((found >= 0) & (found <= 1)).all())
+    share = torch.stack([plan.crossed for plan in plans]).double().mean().item()
+    assert share == pytest.approx(recombination + (1 - recombination) / 5, abs=0.08)  # one coordinate of five always crosses
+    fewer = _plans(3, 9, 5, (0.5, 1.0), recombination, torch.Generator().manual_seed(5), members)
+    assert all(torch.equal(few.anew, many.anew) for few, many in zip(fewer, plans, strict=False))
 
 
 def test_the_first_population_is_tested_and_costs_its_passes():
@@ -224,7 +226,7 @@ def sure_error(scores, y):
 
 
 class Gauss(nn.Module):
-    """Scores -distance^2 of the trained network's features to ten centres."""
+    """Scores -0.3 distance^2 of the trained network's outputs to ten centres."""
 
     def __init__(self):
         super().__init__()
@@ -232,7 +234,7 @@ class Gauss(nn.Module):
 
     def forward(self, x):
         features = self.net(x) / 8
-        return -(features[:, None] - torch.eye(10)).square().sum(2)
+        return -0.3 * (features[:, None] - torch.eye(10)).square().sum(2)
 
 
 @pytest.mark.parametrize("attack", SEARCHES)
@@ -242,7 +244,7 @@ def test_the_success_rule_decides_what_ends_a_search(attack):
     with torch.no_grad():
         assert torch.equal(ruled.success, sure_error(model(ruled.x_adv), y))
         assert torch.equal(plain.success, model(plain.x_adv).argmax(1) != y)
-    assert bool((ruled.success <= plain.success).all()) and int(ruled.success.sum()) > 0
+    assert bool((ruled.success <= plain.success).all()) and 5 < int(ruled.success.sum()) < int(plain.success.sum())
     assert bool((ruled.margin[ruled.success] < 0).all())
     swapped = search(attack, model, x, y, success=lambda scores, y: attacks.margin(scores, y) < 0)
     assert same(swapped, plain)
@@ -310,7 +312,7 @@ def test_it_breaks_what_torchattacks_one_pixel_breaks():
     (x, y), model = held_out(60), trained()
     right = classes_of(model, x) == y
     x, y = x[right], y[right]
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), np.errstate(divide="ignore"):
         state = np.random.get_state()  # its differential evolution draws from numpy's global generator
         np.random.seed(0)
         theirs = torchattacks.OnePixel(model, pixels=1, steps=10, popsize=10)(x, y)
@@ -366,7 +368,7 @@ def test_rules_that_return_something_else_are_refused(attack):
     net = linear((1, 4, 4), 3)
     for options, message in (
         ({"success": lambda scores, y: attacks.margin(scores, y)}, "one bool a row.*float32"),
-        ({"success": lambda scores, y: (scores > 0)}, r"returned torch.bool of shape \(4, 3\)"),
+        ({"success": lambda scores, y: scores > 0}, r"returned torch.bool of shape \(4, 3\)"),
         ({"success": lambda scores, y: True}, "returned bool"),
         ({"objective": lambda scores, y: scores.argmax(1)}, "one floating value a row.*int64"),
         ({"objective": lambda scores, y: 0.0}, "returned float"),

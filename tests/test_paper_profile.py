@@ -4,16 +4,15 @@ import json
 import shutil
 
 import pytest
+
 from support import paths, records, runner
 
-TINY = {
-    "01_softmax_kmeans": {
-        "seeds": 1, "digits_data": "digits", "digits_model": "mlp", "digits_train": 400, "digits_test": 200, "digits_epochs": 8, "digits_tailor_epochs": 3,
-        "pictures_data": "digits", "pictures_models": ["mlp", "small_cnn"], "pictures_train": 400, "pictures_test": 200, "pictures_epochs": 8, "pictures_tailor_epochs": 3, "augment": False,
-        "attack_images": 20, "pgd_steps": 5, "pgd_restarts": 1, "corner_images": 20, "corner_images_digits": 20, "de_images": 2, "de_population": 20, "de_generations": 3,
-        "theorem_images": 60, "collapse_epochs": 3,
-    },
-}  # fmt: skip
+DIGITS = {"digits_data": "digits", "digits_model": "mlp", "digits_train": 400, "digits_test": 200, "digits_epochs": 8}
+PICTURES = {"pictures_data": "digits", "pictures_models": ["mlp", "small_cnn"], "pictures_train": 400, "pictures_test": 200}
+TRAINING = {"digits_tailor_epochs": 3, "pictures_epochs": 8, "pictures_tailor_epochs": 3, "augment": False, "collapse_epochs": 3}
+ATTACKS = {"attack_images": 20, "pgd_steps": 5, "pgd_restarts": 1, "corner_images": 20, "corner_images_digits": 20, "theorem_images": 60}
+EVOLUTION = {"de_images": 2, "de_population": 20, "de_generations": 3}
+TINY = {"01_softmax_kmeans": {"seeds": 1, **DIGITS, **PICTURES, **TRAINING, **ATTACKS, **EVOLUTION}}
 
 
 @pytest.mark.parametrize("chapter", sorted(TINY))
@@ -21,8 +20,9 @@ def test_the_paper_profile_runs_at_tiny_sizes(chapter, tmp_path, monkeypatch):
     root = paths.root()
     for folder in ("book", "data/claims", "data/profiles"):
         (tmp_path / folder).mkdir(parents=True)
-    for file in (f"book/{chapter}.py", f"data/profiles/{chapter}.yml", "_toc.yml", *(str(p.relative_to(root)) for p in (root / "data/claims").glob("*.yml"))):
-        shutil.copy(root / file, tmp_path / file)
+    wanted = [f"book/{chapter}.py", f"data/profiles/{chapter}.yml", "_toc.yml"]
+    for file in (*map(root.joinpath, wanted), *(root / "data/claims").glob("*.yml")):
+        shutil.copy(file, tmp_path / file.relative_to(root))
     monkeypatch.setenv("BOOK_ROOT", str(tmp_path))
     monkeypatch.setenv("BOOK_CACHE", str(tmp_path / "cache"))
     notebook = runner.execute(chapter, "paper", 0, "cpu", TINY[chapter])

@@ -16,6 +16,7 @@ import psutil
 import pytest
 import tiny_book
 import torch
+from safetensors.torch import load_file
 
 from support import records, runner, runs
 from support.claims import ClaimError
@@ -339,11 +340,7 @@ def test_ctrl_c_stops_the_kernel_and_leaves_nothing(book):
         text=True,
         env=os.environ | {"BOOK_ROOT": str(book)},
     )
-    started = book / "book" / "started"
-    deadline = time.monotonic() + 120
-    while not (started.is_file() and started.read_text()) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    kernel = int(started.read_text())
+    kernel = _wait_for(book / "book" / "started")
     process.send_signal(signal.SIGINT)
     errors = process.communicate(timeout=60)[1].strip().splitlines()
     assert process.returncode == 130
@@ -355,6 +352,41 @@ def test_ctrl_c_stops_the_kernel_and_leaves_nothing(book):
         time.sleep(0.1)
     assert not _alive(kernel)
     assert not list(book.rglob("01_tiny*.ipynb"))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
+def test_a_run_that_is_killed_continues_from_its_finished_units(book):
+    work = """import os, time, torch
+first = run.unit("first", {}, lambda: {"draw": torch.rand(3)}, code=[])
+if not os.path.exists("second-time"):
+    open("started", "w").write(str(os.getpid()))
+    time.sleep(600)
+print(first["draw"].tolist() == [float(x) for x in open("drawn").read().split()] if os.path.exists("drawn") else "")"""
+    change_source(book, 'print("steps", p.steps)', work)
+    package = str(Path(runs.__file__).parents[1])
+    process = subprocess.Popen([sys.executable, "-m", "support", "run", "01"], cwd=package, env=os.environ | {"BOOK_ROOT": str(book)})
+    kernel = _wait_for(book / "book" / "started")
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 30
+    while _alive(kernel) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not _alive(kernel)
+    assert not (book / "_build").exists()
+
+    (unit,) = (book / "data" / "cache").glob("first-*.safetensors")
+    (book / "book" / "drawn").write_text(" ".join(map(repr, load_file(unit)["draw"].tolist())))
+    (book / "book" / "second-time").write_text("")
+    notebook = nbformat.read(runner.execute(CHAPTER), as_version=4)
+    assert notebook.cells[2].outputs[0].text == "True\n"
+    assert records.manifest_of(records.local_run(CHAPTER, "quick")).units_from_cache == 1
+
+
+def _wait_for(file: Path) -> int:
+    deadline = time.monotonic() + 120
+    while not (file.is_file() and file.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return int(file.read_text())
 
 
 def _alive(process: int) -> bool:

@@ -1,4 +1,4 @@
-"""What all attacks share: their result, the checks of their input, the exact bounds, and passes of one fixed size."""
+"""What all attacks share: their result, the checks of their input, the exact bounds, and passes of a few fixed sizes."""
 
 import math
 import warnings
@@ -125,8 +125,8 @@ def packed(index: Tensor, most: int, least: int = LEAST_ROWS) -> Iterator[tuple[
 def score(model: Model, x: Tensor, rows: int) -> Tensor:
     """Scores (N, K) of ``x`` (N, ...), without gradients, in passes of at most ``rows`` images."""
     with torch.inference_mode():
-        parts = [model(x[index])[:real] for index, real in packed(torch.arange(len(x), device=x.device), rows)]
-        found = torch.cat(parts)
+        pieces = packed(torch.arange(len(x), device=x.device), rows)
+        found = torch.cat([model(x.index_select(0, index))[:real] for index, real in pieces])
     return found.clone()  # outside inference mode a copy is an ordinary tensor
 
 
@@ -160,15 +160,15 @@ def check(
         whole_number("batch_size", batch_size, 1)
 
 
-def prepare(model: Model, x: Tensor, y: Tensor, batch_size: int | None) -> Call:
-    """Copy checked inputs, make the clean pass, check its scores.
+def prepare(model: Model, x: Tensor, y: Tensor, most: int) -> Call:
+    """Copy checked inputs, make the clean pass, check its scores; ``most`` bounds the images of one forward pass.
 
     Raises:
         ValueError: the scores are no log-scores, or a label exceeds the number of classes (both judged after one forward pass, but for NaN
             scores and probabilities, which are judged on all clean images).
     """
     x, y = x.detach().clone(), y.detach().clone()
-    rows = even(len(x), batch_size or fast_rows(x))
+    rows = even(len(x), most)
     first = _first_scores(model, x[:rows])
     if int(y.max()) >= first.shape[1]:
         raise ValueError(f"y holds label {int(y.max())}, but the model scores {first.shape[1]} classes, from 0 to {first.shape[1] - 1}")
@@ -206,6 +206,11 @@ def radii(name: str, value: float | Tensor, x: Tensor, *, positive: bool = False
 def fast_rows(x: Tensor, most: int = _MOST_ROWS) -> int:
     """How many images of the size of ``x`` (N, ...) make a fast forward pass on their device, whatever the model; ``most`` at most."""
     return min(max(_VALUES_PER_PASS.get(x.device.type, _VALUES_ON_ACCELERATOR) // x[0].numel(), LEAST_ROWS), most)
+
+
+def ample_rows(x: Tensor, wanted: int) -> int:
+    """As :func:`fast_rows`, but ``wanted`` rows where memory allows: dense nets gain by more rows what convolutional ones lose."""
+    return max(fast_rows(x), min(wanted, _VALUES_ON_ACCELERATOR // x[0].numel()))
 
 
 def _check_images(x: Tensor, pictures: bool) -> None:

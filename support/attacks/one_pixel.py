@@ -12,6 +12,7 @@ from support.attacks._contract import (
     AttackResult,
     Call,
     Model,
+    ample_rows,
     check,
     even,
     fast_rows,
@@ -27,16 +28,20 @@ Rule = Callable[[Tensor, Tensor], Tensor]
 
 _MEAN, _SPREAD = 128 / 255, 127 / 255  # of the first colours, as Su et al. draw them
 _MOST_CANDIDATES = 4096  # of one forward pass, where the device's own limit is higher
+_SHARED_CANDIDATES = (
+    256  # of one forward pass at the least, where several images share it: populations are small, and calls cost more than rows
+)
 
 
 @dataclass(frozen=True)
 class _Search:
-    """A one-pixel search: what is lowered, what ends it, and the most candidates of one forward pass."""
+    """A one-pixel search: what is lowered, what ends it, and the most candidates of a forward pass, of one image and of several."""
 
     call: Call
     objective: Rule
     success: Rule
     rows: int
+    shared_rows: int
 
 
 @dataclass(frozen=True)
@@ -116,14 +121,13 @@ def one_pixel(
         raise ValueError(f"recombination must be a probability, not {recombination!r}")
     whole_number("levels", levels, 2)
     rules = _rule("objective", objective, margin), _rule("success", success, _misclassified)
-    search = _Search(prepare(model, x, y, batch_size), *rules, batch_size or fast_rows(x, _MOST_CANDIDATES))
+    search = _Search(prepare(model, x, y, batch_size or fast_rows(x)), *rules, *_most_candidates(x, batch_size))
     found = _clean(search)
     stream, alive = random_stream(generator), found.undecided()
-    first = _first_population(population, x, stream)
-    members, values = first.expand(len(alive), -1, -1), None
-    for _ in range(generations + 1):
-        # Everything is drawn whether or not an image is left, so that the stream does not depend on the images.
-        trial = members if values is None else _trial(members, values, strategy, (low, high), recombination, stream)
+    members, values = _first_population(population, x, stream).expand(len(alive), -1, -1), None
+    # All plans are drawn, whether or not an image is left, so that the stream does not depend on the images.
+    for plan in (None, *_plans(generations, population, 2 + x.shape[1], (low, high), recombination, stream, x)):
+        trial = members if plan is None else _trial(members, values, strategy, plan)
         position, colour = _decode(trial, x.shape, levels)
         value, hit = _evaluate(search, alive, position, colour)
         _note(found, alive, position, colour, value, hit)
@@ -188,7 +192,7 @@ def one_pixel_corners(
         raise ValueError(f"ascent must be at most the {places} positions of an image, not {ascent}")
     whole_number("levels", levels, 2)
     rules = _rule("objective", objective, margin), _rule("success", success, _misclassified)
-    search = _Search(prepare(model, x, y, batch_size), *rules, batch_size or fast_rows(x, _MOST_CANDIDATES))
+    search = _Search(prepare(model, x, y, batch_size or fast_rows(x)), *rules, *_most_candidates(x, batch_size))
     found = _clean(search)
     corners = (torch.arange(2**channels, device=x.device)[:, None] >> torch.arange(channels, device=x.device)) & 1
     position, colour = torch.arange(places, device=x.device).repeat_interleave(len(corners)), corners.to(x.dtype).repeat(places, 1)
@@ -217,6 +221,11 @@ def _rule(name: str, rule: Rule | None, default: Rule) -> Rule:
     if rule is not None and not callable(rule):
         raise ValueError(f"{name} must be None or a callable (scores (M, K), y (M,)) -> (M,), not {rule!r}")
     return rule or default
+
+
+def _most_candidates(x: Tensor, batch_size: int | None) -> tuple[int, int]:
+    alone = batch_size or fast_rows(x, _MOST_CANDIDATES)
+    return alone, batch_size or max(alone, ample_rows(x, _SHARED_CANDIDATES))
 
 
 def _clean(search: _Search) -> _Found:
@@ -253,32 +262,66 @@ def _uniform(shape: tuple[int, ...], stream: torch.Generator, x: Tensor) -> Tens
     return torch.rand(shape, generator=stream, dtype=x.dtype, device=stream.device).to(x.device)
 
 
-def _others(count: int, stream: torch.Generator, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """For each of ``count`` members three others, distinct: each (count,)."""
-    taken = [torch.arange(count, device=device)]
-    for _ in range(3):
-        drawn = torch.randint(count - len(taken), (count,), generator=stream, device=stream.device).to(device)
+@dataclass(frozen=True)
+class _Plan:
+    """The draws of one generation, the same for all images."""
+
+    factor: Tensor
+    """()"""
+    partners: tuple[Tensor, Tensor, Tensor]
+    """(P,) each, three distinct other members"""
+    crossed: Tensor
+    """(P, D) bool, coordinates that come from the trial"""
+    anew: Tensor
+    """(P, D), in place of coordinates outside the cube"""
+
+
+def _plans(
+    generations: int,
+    population: int,
+    dimensions: int,
+    factors: tuple[float, float],
+    recombination: float,
+    stream: torch.Generator,
+    x: Tensor,
+) -> Iterator[_Plan]:
+    points = population * dimensions
+    for first in range(0, generations, 10):
+        # One draw a generation, so that more generations begin like fewer; ten at a time, to spare calls.
+        drawn = torch.stack([_uniform((1 + 4 * population + 2 * points,), stream, x) for _ in range(min(10, generations - first))])
+        factor, partners, always, crossed, anew = drawn.split([1, 3 * population, population, points, points], dim=1)
+        factor = factors[0] + (factors[1] - factors[0]) * factor[:, 0]
+        always = _index(always, dimensions)[..., None] == torch.arange(dimensions, device=x.device)
+        crossed = (crossed.view(-1, population, dimensions) < recombination) | always
+        a, b, c = _others(partners.view(-1, 3, population))
+        for which in range(len(drawn)):
+            yield _Plan(factor[which], (a[which], b[which], c[which]), crossed[which], anew[which].view(population, dimensions))
+
+
+def _index(uniform: Tensor, count: int) -> Tensor:
+    """Uniform numbers in [0, 1) as whole numbers below ``count``."""
+    return (uniform * count).long().clamp_max(count - 1)  # just below 1, the product may round up to count
+
+
+def _others(uniform: Tensor) -> list[Tensor]:
+    """For each of P members three others, distinct, from uniform numbers (G, 3, P): each (G, P)."""
+    generations, _, count = uniform.shape
+    taken = [torch.arange(count, device=uniform.device).expand(generations, -1)]
+    for which in range(3):
+        drawn = _index(uniform[:, which], count - len(taken))
         for other in torch.stack(taken).sort(0).values:
             drawn = drawn + (drawn >= other)
         taken.append(drawn)
-    return taken[1], taken[2], taken[3]
+    return taken[1:]
 
 
-def _trial(
-    members: Tensor, values: Tensor, strategy: str, factors: tuple[float, float], recombination: float, stream: torch.Generator
-) -> Tensor:
+def _trial(members: Tensor, values: Tensor, strategy: str, plan: _Plan) -> Tensor:
     """One trial (B, P, D) for each of the members (B, P, D), whose values are (B, P)."""
-    _, population, dimensions = members.shape
-    factor = factors[0] + (factors[1] - factors[0]) * _uniform((), stream, members)
-    a, b, c = _others(population, stream, members.device)
-    crossed = _uniform((population, dimensions), stream, members) < recombination
-    always = torch.randint(dimensions, (population, 1), generator=stream, device=stream.device).to(members.device)
-    crossed |= always == torch.arange(dimensions, device=members.device)
-    anew = _uniform((population, dimensions), stream, members)
-    best = values.argmin(1)[:, None, None].expand(-1, 1, dimensions)
+    a, b, c = plan.partners
+    best = values.argmin(1)[:, None, None].expand(-1, 1, members.shape[2])
     base = members.gather(1, best) if strategy == "best1bin" else members[:, c]
-    trial = torch.where(crossed, base + factor * (members[:, a] - members[:, b]), members)
-    return torch.where((trial < 0) | (trial > 1), anew, trial)
+    trial = torch.where(plan.crossed, base + plan.factor * (members[:, a] - members[:, b]), members)
+    return torch.where((trial < 0) | (trial > 1), plan.anew, trial)
 
 
 def _rounded(colour: Tensor, levels: int) -> Tensor:
@@ -288,9 +331,7 @@ def _rounded(colour: Tensor, levels: int) -> Tensor:
 def _decode(points: Tensor, shape: torch.Size, levels: int) -> tuple[Tensor, Tensor]:
     """Points (B, P, 2 + C) of the unit cube as flat positions (B, P) and colours (B, P, C) for images of ``shape`` (N, C, H, W)."""
     _, _, height, width = shape
-    row = (points[..., 0] * height).long().clamp_max(height - 1)
-    column = (points[..., 1] * width).long().clamp_max(width - 1)
-    return row * width + column, _rounded(points[..., 2:], levels)
+    return _index(points[..., 0], height) * width + _index(points[..., 1], width), _rounded(points[..., 2:], levels)
 
 
 @dataclass(frozen=True)
@@ -303,54 +344,66 @@ class _Pass:
     """(n, width)"""
     colour: Tensor
     """(n, width, C)"""
-    y: Tensor
-    """(n * width,)"""
-    rows: Tensor
-    """(real, 1) the rows of the table of candidates that the first images are"""
-    columns: Tensor
-    """(real,) its columns that the first candidates are"""
+    place: Tensor
+    """(real,) the rows of the table of candidates that the first images are"""
+    start: int
+    """The column of the table that the first candidate is."""
 
-    def painted(self, shape: torch.Size, colour: Tensor) -> Tensor:
-        """(n * width, C, H, W) the images with their pixels set; one copy, one scatter."""
-        pictures = self.images[:, None].expand(-1, self.position.shape[1], -1, -1)
-        where = self.position[:, :, None, None].expand(-1, -1, shape[1], 1)
-        return pictures.scatter(3, where, colour[..., None]).reshape(-1, *shape[1:])
+    def pictures(self) -> Tensor:
+        """(n, width, C, H * W) the images, once for each candidate: a view."""
+        return self.images[:, None].expand(-1, self.position.shape[1], -1, -1)
+
+    def pixels(self) -> Tensor:
+        """(n, width, C, 1) where the candidates' pixels are."""
+        return self.position[:, :, None, None].expand(-1, -1, self.images.shape[1], 1)
 
     def write(self, table: Tensor, values: Tensor) -> None:
         """Put the pass's values (n * width, ...) in their places of the table (B, Q, ...)."""
         own = values.view(*self.position.shape, *values.shape[1:])
-        table[self.rows, self.columns] = own[: len(self.rows), : len(self.columns)]
+        columns = slice(self.start, self.start + own.shape[1])
+        table[self.place, columns] = own[: len(self.place), : table.shape[1] - self.start]
 
 
 def _passes(search: _Search, index: Tensor, position: Tensor, colour: Tensor) -> Iterator[_Pass]:
     """Cut the candidates (B, Q) of the images ``index`` (B,) into forward passes of a few fixed sizes."""
     flat, count = search.call.x.flatten(2), position.shape[1]
     width = even(count, search.rows)
-    for place, real in packed(torch.arange(len(index), device=index.device), max(1, search.rows // width), -(-LEAST_ROWS // width)):
-        images, y = flat[index[place]], search.call.y[index[place]].repeat_interleave(width)
-        for columns in torch.arange(count, device=index.device).split(width):
-            full = torch.cat([columns, columns[:1].expand(width - len(columns))])
-            yield _Pass(images, position[place][:, full], colour[place][:, full], y, place[:real, None], columns)
+    short = -count % width  # the last columns are filled up with the first
+    position, colour = torch.cat([position, position[:, :short]], 1), torch.cat([colour, colour[:, :short]], 1)
+    images = max(1, (search.shared_rows if width == count else search.rows) // width)
+    for place, real in packed(torch.arange(len(index), device=index.device), images, -(-LEAST_ROWS // width)):
+        own, where, paint = flat[index[place]], position[place], colour[place]
+        for start in range(0, count, width):
+            columns = slice(start, start + width)
+            yield _Pass(own, where[:, columns], paint[:, columns], place[:real], start)
 
 
 def _evaluate(search: _Search, index: Tensor, position: Tensor, colour: Tensor) -> tuple[Tensor, Tensor]:
     """Values and successes (B, Q) of the candidates ``position`` (B, Q), ``colour`` (B, Q, C) of the images ``index`` (B,)."""
-    values, hits = colour.new_empty(position.shape), torch.empty_like(position, dtype=torch.bool)
+    call, buffer = search.call, None
+    scores = call.scores.new_empty((*position.shape, call.scores.shape[1]))
     with torch.inference_mode():
         for part in _passes(search, index, position, colour):
-            value, hit = _judge(search, search.call.model(part.painted(search.call.x.shape, part.colour)), part.y)
-            part.write(values, value)
-            part.write(hits, hit)
-    return values, hits
+            pictures = part.pictures()
+            if buffer is None or buffer.shape != pictures.shape:
+                buffer = pictures.new_empty(pictures.shape)
+            buffer.copy_(pictures).scatter_(3, part.pixels(), part.colour[..., None])
+            part.write(scores, call.model(buffer.view(-1, *call.x.shape[1:])))
+    value, hit = _judge(search, scores.flatten(0, 1), call.y[index].repeat_interleave(position.shape[1]))
+    return value.view(position.shape), hit.view(position.shape)
 
 
 def _slopes(search: _Search, index: Tensor, position: Tensor, colour: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """:func:`_evaluate`, and the gradients (B, Q, C) of the values with respect to the colours."""
+    call = search.call
     values, hits, slopes = colour.new_empty(position.shape), torch.empty_like(position, dtype=torch.bool), torch.empty_like(colour)
     for part in _passes(search, index, position, colour):
+        y = call.y[index[part.place]]
+        y = torch.cat([y, y[:1].expand(len(part.images) - len(y))]).repeat_interleave(part.position.shape[1])
         with torch.enable_grad():
             leaf = part.colour.clone().requires_grad_()
-            value, hit = _judge(search, search.call.model(part.painted(search.call.x.shape, leaf)), part.y)
+            painted = part.pictures().scatter(3, part.pixels(), leaf[..., None])
+            value, hit = _judge(search, call.model(painted.reshape(-1, *call.x.shape[1:])), y)
             slope = torch.autograd.grad(value.sum(), leaf, allow_unused=True)[0] if value.requires_grad else None
         if slope is None:
             raise ValueError("the objective does not depend differentiably on the colour, so there is no gradient to follow: use ascent=0")
