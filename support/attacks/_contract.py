@@ -9,14 +9,15 @@ from numbers import Integral, Real
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.dropout import _DropoutNd
 
 SEED = 0
 """Seed of the generator that an attack makes for itself when it is given none."""
 
-# Image values in one forward pass. On a CPU a pass is fastest while its activations fit the cache (measured on LeNet and on
-# 4-convolution nets: 50-200 rows, beyond which a row costs up to twice as much); an accelerator wants many rows.
-_VALUES_PER_PASS = {"cpu": 150_000}
+# Image values in one pass on a CPU. A convolutional net is fastest while its activations fit the cache (measured on LeNet and on
+# 4-convolution nets: beyond it a row costs up to twice as much), a dense one gains by more rows.
+_VALUES_FORWARD, _VALUES_BACKWARD, _VALUES_DENSE = 150_000, 50_000, 800_000
 _VALUES_ON_ACCELERATOR = 2**22
 _MOST_ROWS = 512
 
@@ -203,14 +204,19 @@ def radii(name: str, value: float | Tensor, x: Tensor, *, positive: bool = False
     return found.expand(len(x)).clone()
 
 
-def fast_rows(x: Tensor, most: int = _MOST_ROWS) -> int:
-    """How many images of the size of ``x`` (N, ...) make a fast forward pass on their device, whatever the model; ``most`` at most."""
-    return min(max(_VALUES_PER_PASS.get(x.device.type, _VALUES_ON_ACCELERATOR) // x[0].numel(), LEAST_ROWS), most)
+def fast_rows(x: Tensor, most: int = _MOST_ROWS, *, model: Model | None = None, backward: bool = False) -> int:
+    """How many images of the size of ``x`` (N, ...) make a fast pass on their device.
 
-
-def ample_rows(x: Tensor, wanted: int) -> int:
-    """As :func:`fast_rows`, but ``wanted`` rows where memory allows: dense nets gain by more rows what convolutional ones lose."""
-    return max(fast_rows(x), min(wanted, _VALUES_ON_ACCELERATOR // x[0].numel()))
+    Args:
+        x: images.
+        most: no more rows than that.
+        model: the model, if it is known: one without convolutions is given more rows.
+        backward: whether the pass goes back, too.
+    """
+    dense = isinstance(model, nn.Module) and not any(isinstance(part, _ConvNd) for part in model.modules())
+    on_cpu = _VALUES_DENSE if dense else _VALUES_BACKWARD if backward else _VALUES_FORWARD
+    values = on_cpu if x.device.type == "cpu" else _VALUES_ON_ACCELERATOR
+    return min(max(values // x[0].numel(), LEAST_ROWS), most)
 
 
 def _check_images(x: Tensor, pictures: bool) -> None:

@@ -10,8 +10,8 @@ from support.attacks._contract import (
     AttackResult,
     Call,
     Model,
-    ample_rows,
     check,
+    fast_rows,
     interval,
     margin,
     packed,
@@ -25,8 +25,6 @@ from support.attacks._contract import (
 
 REPACK_EVERY = 10
 """Steps between two packings of the undecided images: the only moments at which the host waits for the device."""
-
-_ROWS = 128  # of a pass at the least: convolutional nets, too, are about as fast with them as with fewer (measured)
 
 Loss = str | Callable[[Model, Tensor, Tensor], Tensor]
 Slope = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -119,7 +117,7 @@ def fgsm(
     """
     check(model, x, y, batch_size=batch_size, generator=generator)
     goal, radius = _goal(loss, targeted), radii("eps", eps, x)
-    call = prepare(model, x, y, batch_size or ample_rows(x, _ROWS))
+    call = prepare(model, x, y, batch_size or fast_rows(x, model=model, backward=True))
     low, high = interval(call.x, radius)
     x_adv = call.x.clone()
     for index, real in packed(torch.arange(len(x_adv), device=x_adv.device), call.rows):
@@ -172,7 +170,7 @@ def bim(
     whole_number("steps", steps, 1)
     goal, radius = _goal(loss, targeted), radii("eps", eps, x)
     step = _step(step_size, x, radius, 1 / steps)
-    call = prepare(model, x, y, batch_size or ample_rows(x, _ROWS))
+    call = prepare(model, x, y, batch_size or fast_rows(x, model=model, backward=True))
     ball, found = _ball(call, radius, step), _clean(call, goal)
     _ascend(call, goal, ball, found, call.x, call.y, steps)
     return _judged(call, goal, found.x, found.queries)
@@ -226,7 +224,7 @@ def pgd(
     whole_number("restarts", restarts, 1)
     goal, radius = _goal(loss, targeted), radii("eps", eps, x)
     step = _step(step_size, x, radius, 2.5 / steps)
-    call = prepare(model, x, y, batch_size or ample_rows(x, _ROWS))
+    call = prepare(model, x, y, batch_size or fast_rows(x, model=model, backward=True))
     ball, found, stream = _ball(call, radius, step), _clean(call, goal), random_stream(generator)
     for _ in range(restarts):
         _ascend(call, goal, ball, found, _start(call, ball, radius, stream), call.y, steps)
@@ -282,7 +280,7 @@ def pgd_targets(
         whole_number("classes", classes, 1)
     goal, radius = _sweep_goal(loss), radii("eps", eps, x)
     step = _step(step_size, x, radius, 2.5 / steps)
-    call = prepare(model, x, y, batch_size or ample_rows(x, _ROWS))
+    call = prepare(model, x, y, batch_size or fast_rows(x, model=model, backward=True))
     ball, found, stream = _ball(call, radius, step), _clean(call, goal), random_stream(generator)
     ranked = call.scores.scatter(1, call.y[:, None], -torch.inf).argsort(dim=1, descending=True, stable=True)
     rivals = ranked[ranked != call.y[:, None]].view(len(ranked), -1)[:, :classes]

@@ -12,7 +12,6 @@ from support.attacks._contract import (
     AttackResult,
     Call,
     Model,
-    ample_rows,
     check,
     even,
     fast_rows,
@@ -35,13 +34,12 @@ _SHARED_CANDIDATES = (
 
 @dataclass(frozen=True)
 class _Search:
-    """A one-pixel search: what is lowered, what ends it, and the most candidates of a forward pass, of one image and of several."""
+    """A one-pixel search: what is lowered, what ends it, and the most candidates of a forward pass."""
 
     call: Call
     objective: Rule
     success: Rule
     rows: int
-    shared_rows: int
 
 
 @dataclass(frozen=True)
@@ -121,7 +119,8 @@ def one_pixel(
         raise ValueError(f"recombination must be a probability, not {recombination!r}")
     whole_number("levels", levels, 2)
     rules = _rule("objective", objective, margin), _rule("success", success, _misclassified)
-    search = _Search(prepare(model, x, y, batch_size or fast_rows(x)), *rules, *_most_candidates(x, batch_size))
+    rows = batch_size or fast_rows(x, _MOST_CANDIDATES, model=model)
+    search = _Search(prepare(model, x, y, rows), *rules, rows)
     found = _clean(search)
     stream, alive = random_stream(generator), found.undecided()
     members, values = _first_population(population, x, stream).expand(len(alive), -1, -1), None
@@ -192,7 +191,8 @@ def one_pixel_corners(
         raise ValueError(f"ascent must be at most the {places} positions of an image, not {ascent}")
     whole_number("levels", levels, 2)
     rules = _rule("objective", objective, margin), _rule("success", success, _misclassified)
-    search = _Search(prepare(model, x, y, batch_size or fast_rows(x)), *rules, *_most_candidates(x, batch_size))
+    rows = batch_size or fast_rows(x, _MOST_CANDIDATES, model=model)
+    search = _Search(prepare(model, x, y, rows), *rules, rows)
     found = _clean(search)
     corners = (torch.arange(2**channels, device=x.device)[:, None] >> torch.arange(channels, device=x.device)) & 1
     position, colour = torch.arange(places, device=x.device).repeat_interleave(len(corners)), corners.to(x.dtype).repeat(places, 1)
@@ -221,11 +221,6 @@ def _rule(name: str, rule: Rule | None, default: Rule) -> Rule:
     if rule is not None and not callable(rule):
         raise ValueError(f"{name} must be None or a callable (scores (M, K), y (M,)) -> (M,), not {rule!r}")
     return rule or default
-
-
-def _most_candidates(x: Tensor, batch_size: int | None) -> tuple[int, int]:
-    alone = batch_size or fast_rows(x, _MOST_CANDIDATES)
-    return alone, batch_size or max(alone, ample_rows(x, _SHARED_CANDIDATES))
 
 
 def _clean(search: _Search) -> _Found:
@@ -370,7 +365,7 @@ def _passes(search: _Search, index: Tensor, position: Tensor, colour: Tensor) ->
     width = even(count, search.rows)
     short = -count % width  # the last columns are filled up with the first
     position, colour = torch.cat([position, position[:, :short]], 1), torch.cat([colour, colour[:, :short]], 1)
-    images = max(1, (search.shared_rows if width == count else search.rows) // width)
+    images = max(1, search.rows // width)
     for place, real in packed(torch.arange(len(index), device=index.device), images, -(-LEAST_ROWS // width)):
         own, where, paint = flat[index[place]], position[place], colour[place]
         for start in range(0, count, width):
