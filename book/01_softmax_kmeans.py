@@ -859,7 +859,7 @@ plt.show()
 # The fair rival of the Gauss rule is the softmax network with the confidence threshold at which it accepts *as many clean images*.
 # The left panel shows, for every threshold, the share of clean test images accepted against the share of attackable images; the right panel the error among accepted clean images, the risk-coverage curve of selective classification {cite:p}`geifman2017`.
 
-# %%
+# %% mystnb={"image": {"alt": "Left: one-pixel attack rate against the share of clean images accepted, for both networks, with the Gauss network's share at threshold 0.1 marked. Right: error among the accepted clean images against the same share."}}
 def rate_at_coverage(unit: dict, head: str, coverage: float) -> float:
     """One-pixel rate at the threshold that accepts a share `coverage` of the attacked images while they are clean."""
     sure = unit[f"{head}.confidence"].double()

@@ -27,9 +27,6 @@ Rule = Callable[[Tensor, Tensor], Tensor]
 
 _MEAN, _SPREAD = 128 / 255, 127 / 255  # of the first colours, as Su et al. draw them
 _MOST_CANDIDATES = 4096  # of one forward pass, where the device's own limit is higher
-_SHARED_CANDIDATES = (
-    256  # of one forward pass at the least, where several images share it: populations are small, and calls cost more than rows
-)
 
 
 @dataclass(frozen=True)
