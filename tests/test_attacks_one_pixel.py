@@ -258,6 +258,11 @@ def test_another_objective_is_lowered(attack):
     with torch.no_grad():
         assert confidence(trained()(found.x_adv), y).sum() <= confidence(trained()(other.x_adv), y).sum()
         assert bool((confidence(trained()(found.x_adv), y) <= confidence(trained()(x), y) + 1e-6).all())
+    # A hit counts whatever its value: with the objective upside down, too, an exhaustive search finds one where there is one.
+    upside_down = search(attack, trained(), x, y, objective=lambda scores, y: -attacks.margin(scores, y))
+    assert bool((upside_down.margin[upside_down.success] < 0).all())
+    if attack is one_pixel_corners:
+        assert torch.equal(upside_down.success, one_pixel_corners(trained(), x, y).success)
     undefined = search(attack, trained(), x, y, success=never, objective=lambda scores, y: scores[:, 0] * torch.nan)
     assert torch.equal(undefined.x_adv, x)
 
