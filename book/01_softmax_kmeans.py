@@ -999,6 +999,11 @@ for key in picture_keys:
 run.claim("hess2020.vulnerable-far", **{f"auc_{name}": [area[name] for area in areas] for name in (areas[0] if areas else {})})
 
 # %% [markdown]
+# An area below 0.5 would say the opposite of the explanation: the images that fall lie *nearer*.
+# It is what one expects where confident images have long features, since the centroids $Z$ have one fixed norm and long features lie far from all of them.
+# The margin and its gradient do not depend on the way the network is written down, and the row shows how much more they know.
+
+# %% [markdown]
 # ## The second question: what survives?
 #
 # ### The trap: a saturated confidence looks like robustness
@@ -1188,6 +1193,9 @@ run.show_verdicts()
 # Two causes explain most of the rest.
 # The Gauss confidence has a free unit, the kernel's width, so that a published mean confidence is a choice and an attack rate "above confidence 0.1" inherits it.
 # And a network that rejects has a lower rate of confident errors than one that does not, whatever its features: the comparison at equal coverage takes that advantage away, and what remains is the effect of the paper's idea.
+#
+# The explanation of one-pixel attacks by distance fails for the first reason as well: the distance depends on a scale that the network does not fix, and the margin, which does not, tells vulnerable images far better.
+# Tailoring costs accuracy where the network had not fitted its training images, which the small network on part of CIFAR-10 had not; whether it does for the paper's networks is for the paper profile to say.
 #
 # What this chapter does not settle: the exact networks of the published table (its training code was not kept), learned centroids, and rejection under attacks that aim at the rejection itself with more than one pixel.
 #
