@@ -1002,8 +1002,7 @@ run.claim("hess2020.vulnerable-far", **{f"auc_{name}": [area[name] for area in a
 # An area below 0.5 would say the opposite of the explanation: the images that fall lie *nearer*.
 # It is what one expects where confident images have long features, since the centroids $Z$ have one fixed norm and long features lie far from all of them.
 # The margin and its gradient do not depend on the way the network is written down, and the row shows how much more they know.
-
-# %% [markdown]
+#
 # ## The second question: what survives?
 #
 # ### The trap: a saturated confidence looks like robustness
