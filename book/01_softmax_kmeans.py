@@ -729,8 +729,8 @@ run.claim("hess2020.fig3", **dict(zip(("prototype_accuracy", "overall_accuracy",
 # {cite:t}`su2019` change the position and the colour of a single pixel, searching with differential evolution: a population of 400 candidates, up to 100 generations.
 # The package's `support.attacks.one_pixel` does the same for all images at once.
 #
-# There is a simpler search that misses little: try *every* position with the eight corners of the colour cube (two for grey images).
-# A score is often monotone in a colour channel, so that its extremes lie at the corners.
+# There is a simpler search: try *every* position with the eight corners of the colour cube (two for grey images).
+# Where a score is monotone in a colour channel its extremes lie at the corners; elsewhere the corners give a lower bound of the damage, and a table below compares the two.
 # For $32 \times 32$ colour images that is 8,192 candidates, fewer than differential evolution spends, and the result does not depend on luck.
 #
 # The exhaustive table of scores also answers all questions at once: was the image misled, and what is the highest confidence at which it can be?
