@@ -25,6 +25,8 @@ def package(tmp_path, monkeypatch):
         "support/plots.py": "import support.drawing\ncolour = 1\n",
         "support/drawing.py": "line = 1\n",
         "support/unused.py": "u = 1\n",
+        "support/lazy.py": "from support import tools\n\n\ndef late():\n    return tools.t\n",
+        "support/tools.py": "t = 1\nspare = 1\n",
     }
     for name, text in files.items():
         (tmp_path / name).write_text(text)
@@ -53,6 +55,11 @@ def package(tmp_path, monkeypatch):
         ("support/plots.py", "colour = 1", "colour = 2"),
         ("support/drawing.py", "line = 1", "line = 2"),  # reached through plots only
         ("support/unused.py", "u = 1", "u = 2"),
+        ("support/kernel.py", "def f(x)", "def new(x):\n    return 2 * x\n\n\ndef f(x)"),  # another definition, which nobody uses
+        ("support/base.py", "b = 2", "b = 2\nc = 3"),
+        ("support/inner/relative.py", "r = 1", "r = 2"),  # imported, but never used
+        ("support/kernel.py", "def f(x)", "from support import unused\n\n\ndef f(x)"),
+        ("support/base.py", "b = 2", 'b = 2\n"""What b is."""'),
     ],
 )
 def test_what_cannot_change_a_number_does_not_count(package, name, old, new):
@@ -70,13 +77,48 @@ def test_what_cannot_change_a_number_does_not_count(package, name, old, new):
         ("support/kernel.py", "deep.h(x) + g(x)", "deep.h(x) - g(x)"),
         ("support/inner/deep.py", "b * x", "x * b"),
         ("support/inner/side.py", "deep.h(x)", "-deep.h(x)"),
-        ("support/inner/__init__.py", "import r", "import r as q"),
-        ("support/inner/relative.py", "r = 1", "r = 2"),  # from . in the package's own __init__
+        ("support/kernel.py", "import g\n", "import other as g\n"),
         ("support/base.py", "b = 2", "b = 3"),  # from .. two levels down
+        ("support/base.py", "b = 2", "b = 2\nb += 1"),  # no definition: it runs on import
+        ("support/base.py", "b = 2", "import support.unused\nb = 2\nsupport.unused.u += 1"),
     ],
 )
 def test_what_can_change_a_number_counts(package, name, old, new):
     assert package(name, old, new) != package()
+
+
+@pytest.mark.parametrize(
+    ("line", "counts"),
+    [
+        ("from support import lazy\nx = lazy.late()", True),  # through an attribute of a module, twice
+        ("import support.lazy as renamed\nx = renamed.late()", True),
+        ("import support.lazy\nx = support.lazy.late()", True),
+        ("from support.lazy import late as later\nx = later()", True),
+        ("from support.lazy import *\nx = late()", True),
+        ("from support import tools\nx = getattr(tools, 't')", True),  # a module handed on: anything in it
+        ("from support import lazy\nx = f(unit, code=[lazy])", False),  # what names the code of a cached unit does not use it
+        ("from support import lazy\nx = lazy.__name__", False),
+        ("from support.tools import spare\nx = spare", False),
+    ],
+)
+def test_what_is_used_counts_however_it_is_imported(package, tmp_path, line, counts):
+    def with_value(value: int) -> str:
+        (tmp_path / "support/tools.py").write_text(f"t = {value}\nspare = 1\n")
+        return package("chapter.py", "x = kernel.f(1)", line)
+
+    assert (with_value(1) != with_value(2)) is counts
+
+
+def test_one_definition_is_known_by_what_it_uses(package, tmp_path):
+    def of(name: str) -> str:
+        return code.digest([(tmp_path / "support/kernel.py", name)])
+
+    package()
+    first = of("f")
+    (tmp_path / "support/kernel.py").write_text((tmp_path / "support/kernel.py").read_text() + "\n\ndef another(x):\n    return f(x)\n")
+    assert of("f") == first != of("another")
+    (tmp_path / "support/base.py").write_text("b = 7\n")
+    assert of("f") != first
 
 
 def test_a_string_that_is_no_docstring_counts(package):
@@ -101,6 +143,6 @@ def test_entries_count_as_a_set(package, tmp_path):
 def test_reached_lists_the_kernels_of_the_real_package():
     package = Path(code.__file__).parent
     names = {file.name for file in code.reached(package / "runs.py")}
-    assert {"runs.py", "data.py", "cache.py", "code.py"} <= names
+    assert {"runs.py", "data.py", "cache.py", "profiles.py"} <= names
     assert not {f"{name}.py" for name in code.PRESENTATION} & names
     assert len(code.digest([package / "data.py"])) == 16
