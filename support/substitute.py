@@ -42,7 +42,7 @@ def substitute(
     rounds: int,
     step: float = 0.1,
     max_queries: int | None = None,
-    epochs: int = 20,
+    epochs: int = 50,
     lr: float = 0.05,
     batch_size: int = 64,
     seed: int = 0,
@@ -82,10 +82,13 @@ def substitute(
         whole_number("max_queries", max_queries, len(x_seed))
     whole_number("epochs", epochs, 1)
     whole_number("batch_size", batch_size, 1)
-    new, classes = _answers(target_model, x_seed)
-    if (copy := build(seed)(x_seed[:1].cpu()).shape[1]) != classes:
-        raise ValueError(f"build makes a copy of {copy} classes, but the target has {classes}")
-    x, answers, agreement = x_seed.detach(), new, []
+    whole_number("seed", seed, 0)
+    if not isinstance(fresh := build(seed), Classifier):
+        raise ValueError(f"build must map a seed to a Classifier; it made a {type(fresh).__name__}")
+    answers, classes = _answers(target_model, x_seed)
+    if (copied := training.predict(fresh, x_seed[:1].cpu()).shape[1]) != classes:
+        raise ValueError(f"build makes copies of {copied} classes, but the target has {classes}")
+    x, agreement = x_seed.detach(), []
     stream = torch.Generator().manual_seed(seed)
     for number in range(rounds + 1):
         fitted = training.fit(
