@@ -45,7 +45,7 @@ def class_means(x: Tensor, y: Tensor, classes: int) -> Tensor:
         raise ValueError(f"every class needs an image; of {classes} classes, these have none: {', '.join(map(str, empty))}")
     x = x.detach()
     origin = x[0].double()  # sums of differences: a constant pixel's are exactly zero
-    return torch.stack([(origin + (x[y == k].double() - origin).mean(0)).to(x.dtype) for k in range(classes)])
+    return torch.stack([(origin + (x[y == k].double() - origin).mean(0)).clamp_(0, 1).to(x.dtype) for k in range(classes)])
 
 
 @torch.inference_mode(False)
