@@ -30,7 +30,7 @@ def class_means(x: Tensor, y: Tensor, classes: int) -> Tensor:
         classes: K, at least 1.
 
     Returns:
-        (K, ...) in the images' dtype, summed in float64. A pixel that is the same in all images is the same in all means.
+        (K, ...) in the images' dtype, summed in float64. A pixel that all images of a class share is their mean, to the bit.
 
     Raises:
         ValueError: a wrong input, a label that is too large, a class without an image.
@@ -43,9 +43,7 @@ def class_means(x: Tensor, y: Tensor, classes: int) -> Tensor:
         raise ValueError(f"y holds label {len(counts) - 1}, but classes is {classes}: labels go from 0 to {classes - 1}")
     if empty := (counts == 0).nonzero()[:, 0].tolist():
         raise ValueError(f"every class needs an image; of {classes} classes, these have none: {', '.join(map(str, empty))}")
-    x = x.detach()
-    origin = x[0].double()  # sums of differences: a constant pixel's are exactly zero
-    return torch.stack([(origin + (x[y == k].double() - origin).mean(0)).clamp_(0, 1).to(x.dtype) for k in range(classes)])
+    return torch.stack([_mean(x.detach()[y == k]) for k in range(classes)])
 
 
 @torch.inference_mode(False)
@@ -118,6 +116,12 @@ def average_sample(
             x_adv[alive[better]], best[alive[better]] = moved[better], margins[better]
     margins = margin(score(call.model, x_adv, call.rows), call.y)
     return AttackResult(x_adv, margins < 0, margins, queries + 1)
+
+
+def _mean(x: Tensor) -> Tensor:
+    """The mean of images (n, ...), exact where they agree: two classes that share a black border differ by nothing there."""
+    first = x[0].double()
+    return (first + (x.double() - first).mean(0)).clamp_(0, 1).to(x.dtype)
 
 
 def _check_means(means: Tensor, x: Tensor, y: Tensor) -> None:
