@@ -5,8 +5,10 @@ the target is asked again, and so on. Attacks on the copy are tried on the targe
 them is a second classifier, not a copy of the first.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -83,6 +85,8 @@ def substitute(
     whole_number("epochs", epochs, 1)
     whole_number("batch_size", batch_size, 1)
     whole_number("seed", seed, 0)
+    if not (isinstance(lr, Real) and 0 < lr < math.inf):
+        raise ValueError(f"lr must be a positive number, not {lr!r}")
     if not isinstance(fresh := build(seed), Classifier):
         raise ValueError(f"build must map a seed to a Classifier; it made a {type(fresh).__name__}")
     answers, classes = _answers(target_model, x_seed)
