@@ -64,7 +64,8 @@ def substitute(
         rounds: augmentations, at least 0. The paper has 6.
         step: lambda, in units of [0,1]; the paper has 0.1.
         max_queries: the budget. The round that would exceed it takes a random part of its images, and is the last.
-        epochs, lr, batch_size: of every round's training, see :func:`support.training.fit`.
+        epochs, lr, batch_size: of every round's training, see :func:`support.training.fit`. A few dozen seed images want more epochs or
+            smaller batches, for that first copy decides where the next images lie.
         seed: of the first weights, the order of training and the choice under the budget.
         cache: keeps every round's trained copy; the target's answers are part of the key.
         name: of the units in the cache, and on the progress bar.

@@ -4,10 +4,10 @@ import functools
 
 import pytest
 import torch
-from attack_nets import Counted, classes_of, digits, held_out, linear, trained
+from attack_nets import Counted, classes_of, held_out, linear, trained
 from torch import nn
 
-from support import attacks, models, training
+from support import models, training
 from support.attacks import fgsm
 from support.cache import Cache
 from support.substitute import substitute
@@ -28,14 +28,20 @@ class Shifted(nn.Module):
         return self.net(x).roll(1, dims=1)
 
 
+def shuffled():
+    """Digits that the target has not seen, in an order that mixes their writers."""
+    x, y = held_out(500)
+    order = torch.randperm(500, generator=torch.Generator().manual_seed(0))
+    return x[order], y[order]
+
+
 def seeds(count=100):
-    """Digits that the target has not seen; :func:`rest` are others, on which the copy is judged."""
-    return held_out(count)[0]
+    return shuffled()[0][:count]
 
 
 def rest():
-    x, y = digits()
-    return x[1397:], y[1397:]
+    """Digits that neither target nor copy has seen."""
+    return tuple(part[100:] for part in shuffled())
 
 
 @functools.cache
@@ -59,13 +65,6 @@ def test_the_copy_agrees_with_the_target_on_digits_that_neither_has_seen():
     assert untrained < 0.4
 
 
-def test_augmentation_brings_the_copy_nearer_than_the_seeds_alone():
-    alone = substitute(trained(), seeds(50), build, rounds=0)
-    more = substitute(trained(), seeds(50), build, rounds=4)
-    assert (alone.queries, more.queries) == (50, 800)
-    assert agreement(more.model, trained(), rest()[0]) > agreement(alone.model, trained(), rest()[0])
-
-
 def test_the_labels_never_enter():
     """The same images under permuted answers: the copy follows the answers, and is wrong about nearly every label."""
     x, y = rest()
@@ -85,10 +84,10 @@ def test_only_the_winning_class_of_the_target_counts():
 
 def test_attacks_on_the_copy_break_the_target_more_than_noise_does():
     x, y = rest()
-    moved = attacks.pgd(copied().model, x, y, 0.2).x_adv
+    moved = fgsm(copied().model, x, y, 0.2).x_adv
     noise = (x + 0.2 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0)).sign()).clamp(0, 1)
     accuracy = [(classes_of(trained(), images) == y).double().mean() for images in (x, noise, moved)]
-    assert accuracy[0] > 0.9 and accuracy[2] < accuracy[1] - 0.2
+    assert accuracy[0] > accuracy[1] > 0.8 and accuracy[2] < accuracy[1] / 2
 
 
 def test_any_architecture_can_copy_any_target():
