@@ -223,11 +223,13 @@ def test_vectors_are_welcome():
 
 
 def test_infinite_log_scores_are_margins_too():
-    """A softRmax network is certain at its centres: two scores of minus infinity have no difference."""
-    rows = torch.tensor([[0.0, -torch.inf, -torch.inf], [-torch.inf, -torch.inf, 0.0]])
-    x, y = torch.tensor([[0.0], [1.0]]), torch.tensor([0, 1])
-    found = average_sample(lambda x: rows[x[:, 0].round().long()], x, y, 0.25, means=torch.tensor([[0.2], [0.4], [0.6]]))
-    assert found.success.tolist() == [False, True] and found.margin.tolist() == [torch.inf, -torch.inf]
+    """A softRmax network is certain at its centres; two scores of minus infinity have no difference, which counts as no success."""
+    sure = torch.eye(3).log()
+    rows = torch.stack([sure[0], sure[0], torch.full((3,), -torch.inf), sure[1], sure[2]])
+    x, y = torch.tensor([[0.0], [1.0], [0.5]]), torch.tensor([0, 1, 0])
+    found = average_sample(lambda x: rows[(4 * x[:, 0]).long()], x, y, 0.25, means=torch.tensor([[0.2], [0.4], [0.6]]))
+    assert found.success.tolist() == [False, True, True] and found.margin.tolist() == [torch.inf, -torch.inf, -torch.inf]
+    assert found.x_adv[:, 0].tolist()[1:] == [1.0, 0.75]
 
 
 # --- bad input --------------------------------------------------------------------------------------------------------

@@ -195,6 +195,7 @@ def test_what_has_no_known_bound_is_refused_by_name(module, name):
     with pytest.raises(ValueError, match=f"no Lipschitz bound is known here for .*{name}"):
         radius.lipschitz_upper_bound(module)
 
+
 # --- the magnitude-margin ratio ---------------------------------------------------------------------------------------
 
 
@@ -350,7 +351,7 @@ X, Y = pictures(4, (1, 4, 4)), torch.tensor([0, 1, 2, 0])
         ({"y": Y - 1}, "label -1"),
         ({"model": "resnet"}, "callable"),
         ({"batch_size": 0}, "batch_size"),
-        ({"norm": "max"}, "norm must be \"mean\" or \"l2\", not 'max'"),
+        ({"norm": "max"}, 'norm must be "mean" or "l2", not \'max\''),
         ({"scores": "logits"}, "scores must be None or a callable.*not str"),
         ({"model": nn.Sequential(nn.Dropout(0.5), Bomb()).train()}, "training mode"),
     ],

@@ -206,7 +206,7 @@ def test_the_fitted_nu_of_a_large_sample_is_the_true_one():
 
 @settings(max_examples=40, deadline=None)
 @given(
-    st.lists(st.integers(-10**4, 10**4), min_size=4, max_size=30, unique=True),
+    st.lists(st.integers(-(10**4), 10**4), min_size=4, max_size=30, unique=True),
     st.sampled_from([1.0, 2.0, 9.0, INF]),
     st.floats(1e-6, 1e6),
     st.floats(-100, 100),

@@ -1,5 +1,7 @@
 """The average-sample attack: a step along the sign of the difference of two class means, without any gradient."""
 
+from numbers import Integral
+
 import torch
 from torch import Tensor
 
@@ -145,9 +147,9 @@ def _targets(target: int | Tensor | None, means: Tensor, x: Tensor) -> Tensor | 
     if isinstance(target, Tensor):
         if target.dtype != torch.int64 or tuple(target.shape) != (len(x),) or target.device != x.device:
             raise ValueError(f"{wanted}; given is {target.dtype} of shape {tuple(target.shape)} on {target.device}")
-    elif isinstance(target, bool) or not isinstance(target, int):
+    elif isinstance(target, bool) or not isinstance(target, Integral):
         raise ValueError(f"{wanted}; given is {target!r}")
-    found = torch.as_tensor(target, dtype=torch.int64, device=x.device).expand(len(x))
+    found = torch.as_tensor(target if isinstance(target, Tensor) else int(target), device=x.device).expand(len(x))
     if int(found.min()) < 0 or int(found.max()) >= len(means):
         raise ValueError(f"{wanted}; given are {int(found.min())} to {int(found.max())}")
     return found
