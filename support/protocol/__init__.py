@@ -32,7 +32,7 @@ from support.protocol.flags import Flag
 from support.protocol.report import ROWS, TO_PEER, WORST, Report, compare, compare_flags, row_names
 from support.protocol.rows import Case, OwnLoss
 
-__all__ = ["BUDGETS", "ROWS", "Budget", "Flag", "Report", "compare", "compare_flags", "evaluate"]
+__all__ = ["BUDGETS", "ROWS", "WORST", "Budget", "Flag", "Report", "compare", "compare_flags", "evaluate"]
 
 LONG = 1000
 """Steps from which a BIM has a number of images of its own."""
