@@ -16,12 +16,11 @@ from support.attacks._contract import (
     per_image,
     prepare,
     radii,
+    random_stream,
     score,
     whole_number,
 )
-
-REPACK_EVERY = 10
-"""Passes between two packings of the undecided images: the only moments at which the host waits for the device."""
+from support.attacks.gradient import REPACK_EVERY
 
 START = 1.0
 """First radius, in units of [0,1]: along signs it reaches a corner of the box."""
@@ -73,9 +72,9 @@ def rays(
     """RayS: look for the signs along which the nearest error lies, by the model's decisions alone (Chen and Gu 2020, Algorithms 1 to 3).
 
     From all signs equal, blocks of pixels are flipped, halved after each round until they are single pixels. One query asks
-    whether the flipped direction errs at the radius reached so far; only if it does, its own radius is bisected. No gradient and no
-    score is used, so that masked gradients do not stop it. Nothing is drawn: the result is the same every time. Used by the protocol
-    of the chapter "softRmax".
+    whether the flipped direction errs at the radius reached so far; only if it does, its own radius is bisected. Until an image
+    has met its first error, every second query asks about random signs instead: flips of one block may never leave the class. No
+    gradient and no score is used, so that masked gradients do not stop it. Used by the protocol of the chapter "softRmax".
 
     Args:
         model: maps (n, ...) images in [0,1] to (n, K) log-scores; only the sign of the margin is looked at.
@@ -83,7 +82,7 @@ def rays(
         y: (N,) int64 true labels.
         eps: radius in the maximum norm, in units of [0,1]; one number or (N,).
         queries: decisions that an image may ask for.
-        generator: unused, nothing is drawn; there so that all attacks are called alike.
+        generator: source of the random signs: a draw of an image's shape for every second query. ``None``: a fresh one of fixed seed.
         batch_size: at most so many images in one forward pass; ``None`` picks what is fast on the device.
 
     Returns:
@@ -99,7 +98,7 @@ def rays(
     low, high = interval(call.x, radius)
     blocks = _blocks(call.x[0].numel(), call.x.device)
     wrong = margin(call.scores, call.y) < 0
-    limit = radius.to(call.x.dtype)
+    limit, stream = radius.to(call.x.dtype), random_stream(generator)
     search = _begin(call.x)
     search.reach[wrong | (radius == 0)] = 0
     for done in range(0, queries, REPACK_EVERY):
@@ -107,8 +106,11 @@ def rays(
         if not len(alive):
             break
         part, image, label, goal = search.take(alive), call.x[alive], call.y[alive], limit[alive]
-        for _ in range(min(REPACK_EVERY, queries - done)):
+        for step in range(min(REPACK_EVERY, queries - done)):
             signs, length = _next(part, blocks)
+            if step % 2:
+                lost = (part.reach == START) & ~part.bisecting
+                signs = torch.where(lost[:, None], _random_signs(signs, stream), signs)
             at = (image + per_image(length, image) * signs.view_as(image)).clamp_(0, 1)
             part.queries.add_(part.reach > goal)
             _learn(part, signs, length, margin(score(call.model, at, call.rows), label) < 0)
@@ -142,6 +144,12 @@ def _next(search: _Search, blocks: Tensor) -> tuple[Tensor, Tensor]:
     flipped = torch.where((place >= first[:, None]) & (place < end[:, None]), -search.signs, search.signs)
     signs = torch.where(search.bisecting[:, None], search.trial, flipped)
     return signs, torch.where(search.bisecting, (search.low + search.high) / 2, search.reach)
+
+
+def _random_signs(like: Tensor, stream: torch.Generator) -> Tensor:
+    """(D,) of plus and minus one, the same for all images."""
+    drawn = torch.rand(like.shape[1], generator=stream, dtype=like.dtype, device=stream.device)
+    return torch.where(drawn < 0.5, -1, 1).to(like)
 
 
 def _learn(search: _Search, signs: Tensor, length: Tensor, hit: Tensor) -> None:

@@ -104,7 +104,7 @@ def pgd_targets(case: Case, *, steps: int, restarts: int, classes: int | None) -
 
 def hard_label(case: Case, *, queries: int) -> Tensor:
     """RayS, which sees the model's decisions only."""
-    return attacks.rays(case.model, case.x, case.y, case.eps, queries=queries).margin
+    return attacks.rays(case.model, case.x, case.y, case.eps, queries=queries, generator=case.generator()).margin
 
 
 def transfer(case: Case, *, steps: int, to_peer: bool) -> Tensor:
