@@ -62,7 +62,7 @@ def _parse(file: Path, text: str, package: str) -> _Source:
         elif isinstance(node, ast.ImportFrom):
             imports += [(name.asname or name.name, f"{_origin(node, package)}.{name.name}", True) for name in node.names]
     source = _Source(file, tree, tuple(imports))
-    for statement in (single for statement in tree.body for single in _singly(statement)):
+    for statement in (single for given in tree.body for single in _singly(given)):
         names = list(_binds(statement))
         for name in names:
             source.bound.setdefault(name, []).append(statement)
