@@ -44,6 +44,12 @@ EPS = (0.1, 0.3)  # the budgets of Table 1
 KINDS = ("softmax", "softRmax")
 COLORS = {"softmax": plots.SOFTMAX, "softRmax": plots.GAUSS}
 
+for name in (p.digits_data, p.pictures_data, p.hundred_data):  # what is missing is said before anything is computed
+    if name != "none":
+        run.load(name, "train")
+if p.hundred_data != "none" and p.hundred_model == "resnet50":
+    models.resnet50(1, pretrained=True)
+
 # %% [markdown]
 # ## What we check
 #
@@ -966,9 +972,12 @@ def pixel_scale(name: str) -> float:
     return float(studies[name][0]["softmax"][0].body[0].std.mean())
 
 
-budgets = {name: tuple(round(eps * pixel_scale(name), 4) if name.startswith("cifar") else eps for eps in EPS) for name in studies}
-budgets["mnist"] = tuple(sorted({*EPS, p.table2_eps}))
-attacked = {name: attack_table(name, budgets[name]) for name in studies}
+def used_eps(name: str) -> dict[float, float]:
+    """The paper's epsilons and what they are in pixels: for CIFAR its unit is that of normalised images."""
+    return {eps: round(eps * pixel_scale(name), 4) if name.startswith("cifar") else eps for eps in EPS}
+
+
+attacked = {name: attack_table(name, sorted({*used_eps(name).values(), *([p.table2_eps] if name == "mnist" else [])})) for name in studies}
 
 # %% [markdown]
 # ### The historical protocol of the CIFAR rows
@@ -1025,7 +1034,7 @@ PUBLISHED = {
 CELLS = [(attack, eps) for attack in ("fgsm", "bim") for eps in EPS]
 rows = []
 for name, table in attacked.items():
-    small = dict(zip(EPS, [eps for eps in budgets[name] if eps != p.table2_eps or not name == "mnist"] if name != "mnist" else EPS, strict=True))
+    small = used_eps(name)
     for kind in KINDS:
         rows.append({"data": SHOWN[name], "head": kind, "row": "published", **{(a.upper(), e): v for (a, e), v in zip(CELLS, PUBLISHED[name][kind], strict=True)}})
         if name in drifting:
@@ -1041,8 +1050,7 @@ display(table1.style.format("{:.1%}", na_rep="").set_caption(f"Table 1: accuracy
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Accuracy of each study under FGSM, BIM on the own loss and the attacks on z, softmax and softRmax side by side, at both budgets; under attacks on z the bars of softRmax fall to those of softmax or near zero at the larger budget."}}
 figure, axes = plt.subplots(2, len(attacked), figsize=(3.3 * len(attacked), 4.6), sharey=True, squeeze=False)
 for column, (name, table) in enumerate(attacked.items()):
-    chosen = EPS if name == "mnist" else budgets[name]
-    for ax, eps in zip(axes[:, column], chosen, strict=True):
+    for ax, eps in zip(axes[:, column], used_eps(name).values(), strict=True):
         for kind, offset in (("softmax", -0.2), ("softRmax", 0.2)):
             values = [table[kind, f"{attack} {eps:g}"] for attack in ("fgsm", "bim", "ce on z", "margin on z", "worst")]
             means = np.array([np.mean(v) for v in values])
@@ -1180,7 +1188,7 @@ curves = {}
 for name in ("mnist", "cifar10"):
     nets, _, test = studies[name]
     x, y = test.x[: p.curve_images].to(run.device), test.y[: p.curve_images].to(run.device)
-    for eps, shown in zip(EPS if name == "mnist" else budgets[name], EPS, strict=True):
+    for shown, eps in used_eps(name).items():
         for kind in KINDS:
             for s, net in zip(run.seeds, nets[kind], strict=True):
                 key = {"model": models.fingerprint(net), "data": test.sha256, "images": p.curve_images, "eps": eps, "steps": p.curve_steps}
@@ -1194,8 +1202,7 @@ for ax, (name, shown) in zip(axes, [(name, eps) for name in ("mnist", "cifar10")
     plots.band(ax, p.curve_steps, curves[name, shown, "softmax", "own"], label="softmax", color=plots.SOFTMAX)
     plots.band(ax, p.curve_steps, curves[name, shown, "softRmax", "own"], label="softRmax, own loss", color=plots.GAUSS, style="--")
     plots.band(ax, p.curve_steps, curves[name, shown, "softRmax", "z"], label="softRmax, on z", color=plots.THIRD, style=":")
-    used = shown if name == "mnist" else budgets[name][EPS.index(shown)]
-    ax.set(xscale="log", xlabel="BIM iterations", title=rf"{SHOWN[name]}, $\epsilon$ = {used:.3g}", ylim=(0, 1))
+    ax.set(xscale="log", xlabel="BIM iterations", title=rf"{SHOWN[name]}, $\epsilon$ = {used_eps(name)[shown]:.3g}", ylim=(0, 1))
     ax.title.set_fontsize(9)
 axes[0].set_ylabel("accuracy")
 axes[0].legend(fontsize=7)
@@ -1438,12 +1445,15 @@ plt.show()
 # %%
 def keys(name: str, kind: str, attack: str, historical_column: bool = False) -> dict[str, list[float]]:
     """Accuracies of a study for both budgets, named as the claims name them."""
-    chosen = EPS if name == "mnist" else budgets.get(name, EPS)
-    label = {"fgsm": "fgsm", "bim": "bim", "worst": "worst"}[attack]
     values = {}
-    for shown, eps in zip(EPS, chosen, strict=True):
-        found = None if name not in attacked else drifting[name][kind, attack, shown] if historical_column else attacked[name][kind, f"{attack} {eps:g}"]
-        values[f"{kind.lower()}_{label}_{str(shown).replace('.', '')}"] = found
+    for shown in EPS:
+        if name not in attacked:
+            found = None
+        elif historical_column:
+            found = drifting[name][kind, attack, shown]
+        else:
+            found = attacked[name][kind, f"{attack} {used_eps(name)[shown]:g}"]
+        values[f"{kind.lower()}_{attack}_{str(shown).replace('.', '')}"] = found
     return values
 
 
