@@ -111,8 +111,8 @@ def class_densities(x: ArrayLike, y: ArrayLike, *, nu: float | None, shared_scal
         x: (N,).
         y: (N,) integer labels 0 .. K-1, each at least twice.
         nu: as in :func:`fit_density`.
-        shared_scale: one scale, and with ``nu=None`` one nu, for all classes, as LDA has it; else each class is fitted alone, and the
-            posteriors of its t densities do not tend to 1/K.
+        shared_scale: one scale, and with ``nu=None`` one nu, for all classes, as LDA has it (the search starts at the classes' medians);
+            else each class is fitted alone, and the posteriors of its t densities do not tend to 1/K.
 
     Returns:
         K densities.

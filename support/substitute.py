@@ -5,8 +5,10 @@ the target is asked again, and so on. Attacks on the copy are tried on the targe
 them is a second classifier, not a copy of the first.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -42,7 +44,7 @@ def substitute(
     rounds: int,
     step: float = 0.1,
     max_queries: int | None = None,
-    epochs: int = 20,
+    epochs: int = 50,
     lr: float = 0.05,
     batch_size: int = 64,
     seed: int = 0,
@@ -62,7 +64,8 @@ def substitute(
         rounds: augmentations, at least 0. The paper has 6.
         step: lambda, in units of [0,1]; the paper has 0.1.
         max_queries: the budget. The round that would exceed it takes a random part of its images, and is the last.
-        epochs, lr, batch_size: of every round's training, see :func:`support.training.fit`.
+        epochs, lr, batch_size: of every round's training, see :func:`support.training.fit`. A few dozen seed images want more epochs or
+            smaller batches, for that first copy decides where the next images lie.
         seed: of the first weights, the order of training and the choice under the budget.
         cache: keeps every round's trained copy; the target's answers are part of the key.
         name: of the units in the cache, and on the progress bar.
@@ -82,10 +85,15 @@ def substitute(
         whole_number("max_queries", max_queries, len(x_seed))
     whole_number("epochs", epochs, 1)
     whole_number("batch_size", batch_size, 1)
-    new, classes = _answers(target_model, x_seed)
-    if (copy := build(seed)(x_seed[:1].cpu()).shape[1]) != classes:
-        raise ValueError(f"build makes a copy of {copy} classes, but the target has {classes}")
-    x, answers, agreement = x_seed.detach(), new, []
+    whole_number("seed", seed, 0)
+    if not (isinstance(lr, Real) and 0 < lr < math.inf):
+        raise ValueError(f"lr must be a positive number, not {lr!r}")
+    if not isinstance(fresh := build(seed), Classifier):
+        raise ValueError(f"build must map a seed to a Classifier; it made a {type(fresh).__name__}")
+    answers, classes = _answers(target_model, x_seed)
+    if (copied := training.predict(fresh, x_seed[:1].cpu()).shape[1]) != classes:
+        raise ValueError(f"build makes copies of {copied} classes, but the target has {classes}")
+    x, agreement = x_seed.detach(), []
     stream = torch.Generator().manual_seed(seed)
     for number in range(rounds + 1):
         fitted = training.fit(

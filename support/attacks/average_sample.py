@@ -1,5 +1,7 @@
 """The average-sample attack: a step along the sign of the difference of two class means, without any gradient."""
 
+from numbers import Integral
+
 import torch
 from torch import Tensor
 
@@ -30,7 +32,7 @@ def class_means(x: Tensor, y: Tensor, classes: int) -> Tensor:
         classes: K, at least 1.
 
     Returns:
-        (K, ...) in the images' dtype, summed in float64. A pixel that is the same in all images is the same in all means.
+        (K, ...) in the images' dtype, summed in float64. A pixel that all images of a class share is their mean, to the bit.
 
     Raises:
         ValueError: a wrong input, a label that is too large, a class without an image.
@@ -43,9 +45,7 @@ def class_means(x: Tensor, y: Tensor, classes: int) -> Tensor:
         raise ValueError(f"y holds label {len(counts) - 1}, but classes is {classes}: labels go from 0 to {classes - 1}")
     if empty := (counts == 0).nonzero()[:, 0].tolist():
         raise ValueError(f"every class needs an image; of {classes} classes, these have none: {', '.join(map(str, empty))}")
-    x = x.detach()
-    origin = x[0].double()  # sums of differences: a constant pixel's are exactly zero
-    return torch.stack([(origin + (x[y == k].double() - origin).mean(0)).to(x.dtype) for k in range(classes)])
+    return torch.stack([_mean(x.detach()[y == k]) for k in range(classes)])
 
 
 @torch.inference_mode(False)
@@ -120,6 +120,12 @@ def average_sample(
     return AttackResult(x_adv, margins < 0, margins, queries + 1)
 
 
+def _mean(x: Tensor) -> Tensor:
+    """The mean of images (n, ...), exact where they agree: two classes that share a black border differ by nothing there."""
+    first = x[0].double()
+    return (first + (x.double() - first).mean(0)).clamp_(0, 1).to(x.dtype)
+
+
 def _check_means(means: Tensor, x: Tensor, y: Tensor) -> None:
     wanted = f"means must be a floating tensor (K, {', '.join(map(str, x.shape[1:]))}) on {x.device}, one image in [0,1] for each class"
     if not isinstance(means, Tensor) or not means.is_floating_point():
@@ -141,9 +147,9 @@ def _targets(target: int | Tensor | None, means: Tensor, x: Tensor) -> Tensor | 
     if isinstance(target, Tensor):
         if target.dtype != torch.int64 or tuple(target.shape) != (len(x),) or target.device != x.device:
             raise ValueError(f"{wanted}; given is {target.dtype} of shape {tuple(target.shape)} on {target.device}")
-    elif isinstance(target, bool) or not isinstance(target, int):
+    elif isinstance(target, bool) or not isinstance(target, Integral):
         raise ValueError(f"{wanted}; given is {target!r}")
-    found = torch.as_tensor(target, dtype=torch.int64, device=x.device).expand(len(x))
+    found = torch.as_tensor(target if isinstance(target, Tensor) else int(target), device=x.device).expand(len(x))
     if int(found.min()) < 0 or int(found.max()) >= len(means):
         raise ValueError(f"{wanted}; given are {int(found.min())} to {int(found.max())}")
     return found
