@@ -1407,8 +1407,9 @@ def own_loss(model, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     return functional.nll_loss(heads.log_softrmax(model(x)), y, reduction="none")
 
 
+granted = protocol.BUDGETS[p.name]
 budget = replace(
-    protocol.BUDGETS[p.name], images=p.protocol_images, pgd_steps=p.pgd_steps, pgd_restarts=p.pgd_restarts,
+    granted, long_images=min(granted.long_images, p.curve_images), images=p.protocol_images, pgd_steps=p.pgd_steps, pgd_restarts=p.pgd_restarts,
     targeted_images=p.protocol_images, transfer_images=p.protocol_images, sweep_images=min(p.protocol_images, 100),
     autoattack_images=p.library_images, square_images=p.library_images, hard_label_images=p.hard_label_images,
 )
