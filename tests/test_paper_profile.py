@@ -12,7 +12,18 @@ PICTURES = {"pictures_data": "digits", "pictures_models": ["mlp", "small_cnn"], 
 TRAINING = {"digits_tailor_epochs": 3, "pictures_epochs": 8, "pictures_tailor_epochs": 3, "augment": False, "collapse_epochs": 3}
 ATTACKS = {"attack_images": 20, "pgd_steps": 5, "pgd_restarts": 1, "corner_images": 20, "corner_images_digits": 20, "theorem_images": 60}
 EVOLUTION = {"de_images": 2, "de_population": 20, "de_generations": 3}
-TINY = {"01_softmax_kmeans": {"seeds": 1, **DIGITS, **PICTURES, **TRAINING, **ATTACKS, **EVOLUTION}}
+SOFTRMAX = {
+    "draws": 20, "linear_steps": 100, "moons_steps": 50, "digits_data": "digits", "digits_model": "mlp", "digits_train": 400,
+    "digits_test": 200, "digits_epochs": 8, "pair_epochs": 8, "initial_epochs": 2, "pictures_data": "digits", "pictures_model": "small_cnn",
+    "pictures_width": 4, "pictures_train": 400, "pictures_test": 100, "pictures_epochs": 3, "pictures_batch": 64, "hundred_data": "digits",
+    "hundred_model": "mlp", "hundred_train": 400, "hundred_test": 100, "hundred_epochs": 5, "hundred_batch": 64, "attack_images": 20,
+    "pgd_steps": 5, "pgd_restarts": 1, "curve_images": 10, "curve_steps": [1, 10], "table2_images": 20, "substitute_seed": 20,
+    "substitute_rounds": 1, "protocol_images": 10, "library_images": 0, "hard_label_images": 0, "protocol_eps": [0.2], "protocol_seeds": 1,
+}  # fmt: skip
+TINY = {
+    "01_softmax_kmeans": {"seeds": 1, **DIGITS, **PICTURES, **TRAINING, **ATTACKS, **EVOLUTION},
+    "02_softrmax": {"seeds": 1, **SOFTRMAX},
+}
 
 
 @pytest.mark.parametrize("chapter", sorted(TINY))
