@@ -34,7 +34,7 @@ from scipy.spatial.distance import cdist
 from sklearn.svm import SVC
 from torch.nn import functional
 
-from support import attacks, data, heads, models, plots, protocol, radius, runs, shift, substitute, training
+from support import attacks, data, heads, imagenet, models, plots, protocol, radius, runs, shift, substitute, training
 
 run = runs.start("02_softrmax", profile, seed, device, overrides)
 p = run.profile
@@ -48,7 +48,7 @@ for name in (p.digits_data, p.pictures_data, p.hundred_data):  # what is missing
     if name != "none":
         run.load(name, "train")
 if p.hundred_data != "none" and p.hundred_model == "resnet50":
-    models.resnet50(1, pretrained=True)
+    imagenet.resnet50(1)
 
 # %% [markdown]
 # ## What we check
@@ -737,7 +737,7 @@ def network(name: str, shape, classes: int, width: int, s: int):
     if name == "small_cnn":
         return models.small_cnn(shape, classes, seed=s, width=width)
     if name == "resnet50":
-        return models.resnet50(classes, seed=s, pretrained=True)
+        return imagenet.resnet50(classes, seed=s)
     return models.build(name, shape, classes, seed=s)
 
 

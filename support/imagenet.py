@@ -5,6 +5,7 @@ the 1,000 classes. Weights are the files ``weights/<network>.pth`` there, or tor
 """
 
 import csv
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from torch import Tensor, nn
 
 from support import paths
 from support.data import DataError
-from support.models import Normalise
+from support.heads import LinearHead
+from support.models import Classifier, Normalise
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _WITHOUT = "point BOOK_DATA to a folder that has it, or take the quick profile, which needs none"
@@ -67,16 +69,50 @@ def network(name: str) -> nn.Sequential:
 
     if name not in tv_models.list_models(module=tv_models):
         raise ValueError(f"unknown network {name!r}: choose one of torchvision's classifiers, such as squeezenet1_0 or resnet50")
-    net, file = tv_models.get_model(name, weights=None), paths.data_sets() / "weights" / f"{name}.pth"
-    if file.is_file():
-        state = torch.load(file, weights_only=True, map_location="cpu")
-    else:
-        try:
-            state = tv_models.get_model_weights(name).IMAGENET1K_V1.get_state_dict(progress=False)
-        except OSError as error:
-            raise DataError(f"{name} has no weights: {file} is not there ({_WITHOUT}), and they cannot be downloaded: {error}") from error
-    net.load_state_dict(state)
+    net = tv_models.get_model(name, weights=None)
+    net.load_state_dict(_weights(name, tv_models.get_model_weights(name).IMAGENET1K_V1))
     return nn.Sequential(Normalise(_MEAN, _STD), net).eval().requires_grad_(False)
+
+
+def resnet50(n_classes: int, *, seed: int = 0, pretrained: bool = True) -> Classifier:
+    """torchvision's ResNet-50 as it is, with ImageNet's normalisation and a new last layer; d = 2048 (pooled).
+
+    It keeps the strides made for large pictures, so that 32x32 colour images end at one position: wang2022 fine-tunes it on CIFAR-100
+    (section 4.2.1, chapter 2).
+
+    Args:
+        n_classes: K.
+        seed: of the last layer's weights, and without ``pretrained`` of all.
+        pretrained: start from torchvision's first ImageNet weights.
+
+    Raises:
+        DataError: the weights are not there and cannot be had.
+    """
+    from support.vision import tv_models
+
+    with torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.manual_seed(seed)  # torch.manual_seed would reach the GPUs' generators too
+        net = network("resnet50")[1].requires_grad_() if pretrained else tv_models.resnet50(weights=None)
+        net.fc = nn.Identity()
+        last = nn.Linear(2048, n_classes)
+    return Classifier(nn.Sequential(Normalise(_MEAN, _STD), net), LinearHead(last.weight.detach(), last.bias.detach())).eval()
+
+
+def _weights(name: str, official) -> dict[str, Tensor]:
+    """A state from ``weights/<name>.pth``, or torchvision's file, kept in the same folder, whose name holds the start of its checksum."""
+    folder = paths.data_sets() / "weights"
+    if (file := folder / f"{name}.pth").is_file():
+        return torch.load(file, weights_only=True, map_location="cpu")
+    published = official.url.rsplit("/", 1)[1]
+    try:
+        state = official.get_state_dict(model_dir=str(folder), progress=False, check_hash=True, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError) as error:  # no network, no permission, or a download that was cut
+        raise DataError(
+            f"{name} has no weights: neither {name}.pth nor {published} is in {folder} ({_WITHOUT}), and they cannot be downloaded: {error}"
+        ) from error
+    if not hashlib.sha256((folder / published).read_bytes()).hexdigest().startswith(published.rsplit("-", 1)[1].removesuffix(".pth")):
+        raise DataError(f"{folder / published} is not the official file: its checksum differs; remove it, and it is downloaded again")
+    return state
 
 
 def _found(*parts: str) -> Path:

@@ -13,11 +13,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from support import data, paths
 from support.heads import LinearHead
 
 _CIFAR_MEAN, _CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
-_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Normalise(nn.Module):
@@ -153,34 +151,7 @@ def vgg16(n_classes: int, *, seed: int = 0) -> Classifier:
     return _seeded(make, seed)
 
 
-def resnet50(n_classes: int, *, seed: int = 0, pretrained: bool = False) -> Classifier:
-    """torchvision's ResNet-50 as it is, with ImageNet's normalisation and a new last layer; d = 2048 (pooled).
-
-    It keeps the strides made for large pictures, so that 32x32 colour images end at one position: wang2022 fine-tunes it on CIFAR-100
-    (section 4.2.1, chapter 2).
-
-    Args:
-        n_classes: K.
-        seed: of the initial weights; with ``pretrained``, of the last layer's.
-        pretrained: start from torchvision's first ImageNet weights, from ``weights/`` under the data sets' folder, downloaded if missing.
-
-    Raises:
-        DataError: the weights are not there and cannot be downloaded, or the file is not the official one.
-    """
-
-    def make() -> Classifier:
-        from support.vision import tv_models
-
-        net = tv_models.resnet50(weights=None)
-        if pretrained:
-            net.load_state_dict(_pretrained(tv_models.ResNet50_Weights.IMAGENET1K_V1))
-        net.fc = nn.Identity()
-        return Classifier(nn.Sequential(Normalise(_IMAGENET_MEAN, _IMAGENET_STD), net), _linear_head(2048, n_classes))
-
-    return _seeded(make, seed)
-
-
-NAMES = ("mlp", "lenet", "small_cnn", "resnet18", "vgg16", "resnet50")
+NAMES = ("mlp", "lenet", "small_cnn", "resnet18", "vgg16")
 
 
 def build(name: str, shape: Sequence[int], n_classes: int, *, seed: int = 0) -> Classifier:
@@ -200,7 +171,7 @@ def build(name: str, shape: Sequence[int], n_classes: int, *, seed: int = 0) -> 
         raise ValueError(f"unknown model {name!r}: choose one of {', '.join(NAMES)}")
     if shape != (3, 32, 32):
         raise ValueError(f"{name} takes images of shape (3, 32, 32); {shape} was given")
-    return {"resnet18": resnet18, "vgg16": vgg16, "resnet50": resnet50}[name](n_classes, seed=seed)
+    return (resnet18 if name == "resnet18" else vgg16)(n_classes, seed=seed)
 
 
 def with_head(model: Classifier, head: nn.Module, copy: bool = False) -> Classifier:
@@ -245,21 +216,6 @@ def _linear_head(d: int, n_classes: int) -> LinearHead:
 
 def _picture_normalisation(channels: int) -> Normalise:
     return Normalise(_CIFAR_MEAN, _CIFAR_STD) if channels == 3 else Normalise(0.5, 0.5)
-
-
-def _pretrained(weights) -> dict[str, Tensor]:
-    """A state of torchvision's, from ``weights/`` under the data sets' folder; the file's name holds the start of its checksum."""
-    folder, name = paths.data_sets() / "weights", weights.url.rsplit("/", 1)[1]
-    try:
-        state = weights.get_state_dict(model_dir=str(folder), progress=False, check_hash=True, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError) as error:  # no network, no permission, or a download that was cut
-        raise data.DataError(
-            f"the pretrained weights {name} are not in {folder} and could not be downloaded ({error}): connect to a network, "
-            "put the file there, or choose a network that needs none"
-        ) from error
-    if not hashlib.sha256((folder / name).read_bytes()).hexdigest().startswith(name.rsplit("-", 1)[1].removesuffix(".pth")):
-        raise data.DataError(f"{folder / name} is not the official file: its checksum differs; remove it, and it is downloaded again")
-    return state
 
 
 def _seeded(make, seed: int) -> Classifier:

@@ -1,5 +1,9 @@
 """ImageNet pictures and pretrained networks from a data folder: found, and missed in one clear line."""
 
+import hashlib
+from types import SimpleNamespace
+from urllib.error import URLError
+
 import numpy as np
 import pytest
 import torch
@@ -55,12 +59,11 @@ def test_what_is_missing_is_named(folder, monkeypatch):
     with pytest.raises(ValueError, match="unknown network 'lenet'"):
         imagenet.network("lenet")
 
-    def refused(*_, **__):
-        raise OSError("no route")
+    def no_network(*_, **__):
+        raise URLError("no route")
 
-    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", refused)
-    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", refused)
-    with pytest.raises(DataError, match=r"alexnet has no weights: .*alexnet\.pth is not there .* they cannot be downloaded: no route"):
+    monkeypatch.setattr(torch.hub, "download_url_to_file", no_network)
+    with pytest.raises(DataError, match=r"alexnet has no weights: neither alexnet\.pth nor .* is in .*be downloaded: .*no route"):
         imagenet.network("alexnet")
     monkeypatch.setenv("BOOK_DATA", str(folder / "nowhere"))
     with pytest.raises(DataError, match=r"nowhere.*is not there: point BOOK_DATA"):
@@ -75,3 +78,48 @@ def test_the_real_pictures_and_network_agree():
     with torch.inference_mode():
         answers = imagenet.network("squeezenet1_0")(imagenet.pictures(["goldfinch", "indigo_bunting"])).argmax(1)
     assert [names[i] for i in answers] == [names[11], names[14]] and "goldfinch" in names[11]
+
+
+@pytest.fixture
+def published(folder, monkeypatch):
+    """A made-up publication of ResNet-50's weights: the network that has them, and their file under the data folder."""
+    net = tv_models.resnet50(weights=None)
+    file = folder / "weights" / "resnet50-.pth"
+    file.parent.mkdir()
+    torch.save(net.state_dict(), file)
+    file = file.rename(file.with_name(f"resnet50-{hashlib.sha256(file.read_bytes()).hexdigest()[:8]}.pth"))
+    real = tv_models.ResNet50_Weights.IMAGENET1K_V1
+    weights = SimpleNamespace(url=f"https://example.org/{file.name}")
+    weights.get_state_dict = lambda **k: type(real).get_state_dict(weights, **k)
+    monkeypatch.setattr(tv_models, "get_model_weights", lambda name: SimpleNamespace(IMAGENET1K_V1=weights))
+    return net.eval(), file
+
+
+def test_resnet50_starts_from_the_published_weights_and_a_seeded_last_layer(published):
+    net, _ = published
+    model, x = imagenet.resnet50(7, seed=3), torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    net.fc = torch.nn.Identity()
+    with torch.no_grad():
+        features = model.features(x)
+        assert features.shape == (3, 2048) and torch.equal(features, net(model.body[0](x)))
+        assert torch.equal(model(x), features @ model.head.weight.T + model.head.bias) and model(x).shape == (3, 7)
+    assert torch.equal(model.head.weight, imagenet.resnet50(7, seed=3).head.weight)
+    assert not torch.equal(model.head.weight, imagenet.resnet50(7, seed=4).head.weight)
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    fresh = [imagenet.resnet50(7, seed=3, pretrained=False).body[1].conv1.weight for _ in range(2)]
+    assert torch.equal(*fresh) and not torch.equal(fresh[0], model.body[1].conv1.weight)
+
+
+def test_weights_that_are_damaged_or_missing_are_refused(published, monkeypatch):
+    net, file = published
+    torch.save({name: value + 1 for name, value in net.state_dict().items()}, file)
+    with pytest.raises(DataError, match="is not the official file"):
+        imagenet.resnet50(7)
+    file.unlink()
+
+    def cut(*_, **__):
+        raise RuntimeError("invalid hash value")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", cut)
+    with pytest.raises(DataError, match=f"{file.name} is in .*cannot be downloaded: invalid hash value"):
+        imagenet.resnet50(7)

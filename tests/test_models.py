@@ -1,17 +1,14 @@
 """Models: shapes, seeds, normalisation, shared and copied bodies, and the two ways torchvision may be installed."""
 
-import hashlib
 import subprocess
 import sys
 import textwrap
-from types import SimpleNamespace
-from urllib.error import URLError
 
 import pytest
 import torch
 from torch import nn
 
-from support import data, heads, models, vision
+from support import heads, models
 
 BUILDERS = {
     "mlp": (lambda **k: models.build("mlp", (1, 8, 8), 10, **k), (1, 8, 8), 64),
@@ -203,45 +200,3 @@ def test_torchvision_works_here():
     assert set(vision.DECLARED) <= {"nms", "qnms"}
     assert vision.transforms.ToTensor and vision.datasets.MNIST and vision.tv_models.resnet18
     assert vision.import_torchvision() == []  # imported already: nothing more to declare
-
-
-@pytest.fixture
-def published(tmp_path, monkeypatch):
-    """A made-up publication of ResNet-50's weights: the network that has them, and their file under the data sets' folder."""
-    monkeypatch.setenv("BOOK_DATA", str(tmp_path))
-    net = vision.tv_models.resnet50(weights=None)
-    file = tmp_path / "weights" / "resnet50-.pth"
-    file.parent.mkdir()
-    torch.save(net.state_dict(), file)
-    file = file.rename(file.with_name(f"resnet50-{hashlib.sha256(file.read_bytes()).hexdigest()[:8]}.pth"))
-    real = vision.tv_models.ResNet50_Weights.IMAGENET1K_V1
-    weights = SimpleNamespace(url=f"https://example.org/{file.name}")
-    weights.get_state_dict = lambda **k: type(real).get_state_dict(weights, **k)
-    monkeypatch.setattr(vision.tv_models, "ResNet50_Weights", SimpleNamespace(IMAGENET1K_V1=weights))
-    return net.eval(), file
-
-
-def test_pretrained_weights_come_from_the_data_folder(published):
-    net, _ = published
-    model, x = models.resnet50(7, seed=3, pretrained=True), images((3, 32, 32))
-    net.fc = nn.Identity()
-    with torch.no_grad():
-        features = model.features(x)
-        assert features.shape == (3, 2048) and torch.equal(features, net(model.body[0](x)))
-        assert torch.equal(model(x), features @ model.head.weight.T + model.head.bias) and model(x).shape == (3, 7)
-    assert torch.equal(model.head.weight, models.resnet50(7, seed=3, pretrained=True).head.weight)
-
-
-def test_pretrained_weights_that_are_damaged_or_missing_are_refused(published, monkeypatch):
-    net, file = published
-    torch.save({name: value + 1 for name, value in net.state_dict().items()}, file)
-    with pytest.raises(data.DataError, match="is not the official file"):
-        models.resnet50(7, pretrained=True)
-    file.unlink()
-
-    def no_network(*_args, **_kwargs):
-        raise URLError("no route")
-
-    monkeypatch.setattr(torch.hub, "download_url_to_file", no_network)
-    with pytest.raises(data.DataError, match=rf"{file.name} are not in .*could not be downloaded .*no route"):
-        models.resnet50(7, pretrained=True)
