@@ -8,7 +8,7 @@ A t density has polynomial tails, ``p(x) ~ |x|^-(nu + 1)`` with a factor ``scale
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from numbers import Real
 
@@ -219,43 +219,46 @@ def _fitted(x: np.ndarray, y: np.ndarray, classes: int, nu: float | None) -> tup
     width = float(np.median(distances) or np.sqrt(np.mean(np.square(distances))))
     u = (x - medians[y]) / width  # the optimiser sees data of size 1 about 0, whatever their unit
 
-    def scaled(nu: float, start: np.ndarray) -> tuple[float, np.ndarray]:
+    def fit(nu: float, start: np.ndarray) -> tuple[float, np.ndarray]:
         return _maximise(u, y, classes, nu, start)
 
     start = np.zeros(classes + 1)
     if nu is None:
-        nu, found = _profile(scaled, start)
+        nu, found = _profile(fit, start)
     else:
-        found = scaled(nu, start)[1]
+        found = fit(nu, start)[1]
     scale = width * math.exp(found[-1])
-    return tuple(Density(float(median + width * shift), scale, float(nu)) for median, shift in zip(medians, found[:-1], strict=True))
+    return tuple(Density(float(median + scale * shift), scale, float(nu)) for median, shift in zip(medians, found[:-1], strict=True))
 
 
 def _maximise(u: np.ndarray, y: np.ndarray, classes: int, nu: float, start: np.ndarray) -> tuple[float, np.ndarray]:
-    """Least mean negative log-likelihood over K locations and a log-scale, and where it is taken."""
+    """Least mean negative log-likelihood over K locations, in units of the scale, and a log-scale, and where it is taken.
+
+    Slopes along locations in units of the data would be tiny where one wild point makes the scale large, and the search would stop early.
+    """
     counts = np.bincount(y, minlength=classes)
     if nu == math.inf:
         means = np.bincount(y, u, classes) / counts
         scale = math.sqrt(np.mean(np.square(u - means[y])))
-        return math.log(scale) + 0.5 + _log_normaliser(nu), np.append(means, math.log(scale))
+        return math.log(scale) + 0.5 + _log_normaliser(nu), np.append(means / scale, math.log(scale))
 
     def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
-        scale = math.exp(parameters[-1])
-        z = (u - parameters[:-1][y]) / scale
+        scaled = u / math.exp(parameters[-1])
+        z = scaled - parameters[:-1][y]
         value = parameters[-1] + 0.5 * (nu + 1) * np.mean(np.log1p(z**2 / nu))
         pull = (nu + 1) * z / (nu + z**2)
-        slopes = -np.bincount(y, pull, classes) / (scale * len(u))
-        return value, np.append(slopes, 1 - np.mean(pull * z))
+        slopes = -np.bincount(y, pull, classes) / len(u)
+        return value, np.append(slopes, 1 - np.mean(pull * scaled))
 
     found = optimize.minimize(loss, start, jac=True, method="BFGS", options={"gtol": 1e-9})
     return float(found.fun) + _log_normaliser(nu), found.x
 
 
-def _profile(scaled, start: np.ndarray) -> tuple[float, np.ndarray]:
+def _profile(fit: Callable[[float, np.ndarray], tuple[float, np.ndarray]], start: np.ndarray) -> tuple[float, np.ndarray]:
     """The nu of greatest likelihood in [1, infinity], by 1 / nu: a grid, then Brent's search about its best point."""
 
     def at(inverse: float, start: np.ndarray) -> tuple[float, np.ndarray]:
-        return scaled(1 / inverse if inverse > 0 else math.inf, start)
+        return fit(1 / inverse if inverse > 0 else math.inf, start)
 
     runs = []
     for inverse in _GRID:

@@ -153,6 +153,24 @@ def test_gaussian_classes_are_scikit_learns_discriminant_analysis():
 # --- fits -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("nu", [1, 1.3, 4, 1e5, INF])
+@pytest.mark.parametrize("kind", ["wild points", "very heavy tails", "a tiny unit far from the origin"])
+def test_a_fit_of_hostile_data_is_a_maximum(kind, nu):
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        x = {
+            "wild points": np.append(rng.normal(size=30), 1e8 * rng.normal(size=2)),
+            "very heavy tails": rng.standard_t(0.3, 25),
+            "a tiny unit far from the origin": 1 + 1e-7 * rng.normal(size=20),
+        }[kind]
+        found = shift.fit_density(x, nu=nu)
+        best = likelihood(x, found)
+        for h in (1e-2, 1e-3):
+            for place, factor in ((h, 1), (-h, 1), (0, 1 + h), (0, 1 - h)):
+                assert likelihood(x, Density(found.loc + place * found.scale, factor * found.scale, nu)) < best + 1e-9
+
+
 def heavy(seed, n=60, nu=2.0):
     return 3 + 0.5 * np.random.default_rng(seed).standard_t(nu, n)
 
