@@ -1394,7 +1394,7 @@ plt.show()
 # Its last row is the worst case over all of them.
 # Rows that the profile's budget leaves out are *not run*.
 #
-# It judges scores, so we hand it three things: the softmax network; the softRmax network as it is, with its log-probabilities; and the same softRmax network with $z$ as its scores, where the rows of its own loss are added.
+# It judges scores, so we hand it three things: the softmax network; the softRmax network as it is, with its log-probabilities (*log p*); and the same softRmax network with $z$ as its scores (*z*), where the rows of its own loss are added.
 # The last two are one classifier.
 
 # %%
@@ -1441,7 +1441,7 @@ plt.show()
 #
 # ### The robustness claims, judged twice
 #
-# Each row has two verdicts: under the paper's own attacks, and under attacks on $z$ (for MNIST joined with the protocol where both were run on the same images).
+# Each row has two verdicts: under the paper's own attacks, and in the worst case over these and the attacks on $z$.
 
 # %%
 def keys(name: str, kind: str, attack: str, historical_column: bool = False) -> dict[str, list[float]]:
