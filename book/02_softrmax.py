@@ -1405,7 +1405,7 @@ def own_loss(model, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 
 granted = protocol.BUDGETS[p.name]
 budget = replace(
-    granted, long_images=min(granted.long_images, p.curve_images), images=p.protocol_images, pgd_steps=p.pgd_steps, pgd_restarts=p.pgd_restarts,
+    granted, long_images=min(granted.long_images, p.library_images), images=p.protocol_images, pgd_steps=p.pgd_steps, pgd_restarts=p.pgd_restarts,
     targeted_images=p.protocol_images, transfer_images=p.protocol_images, sweep_images=min(p.protocol_images, 100),
     autoattack_images=p.library_images, square_images=p.library_images, hard_label_images=p.hard_label_images,
 )
