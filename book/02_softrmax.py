@@ -1026,27 +1026,23 @@ def historical_table(name: str) -> dict[tuple[str, str, float], list[float]]:
 drifting = {name: historical_table(name) for name in studies if name.startswith("cifar")}
 
 # %% tags=["hide-input"]
-PUBLISHED = {
+PUBLISHED = {  # FGSM at 0.1 and 0.3, then BIM
     "mnist37": {"softmax": (0.7718, 0.1869, 0.7164, 0.0024), "softRmax": (0.9588, 0.8871, 0.9490, 0.6624)},
     "mnist": {"softmax": (0.4830, 0.0041, 0.5349, 0.0002), "softRmax": (0.7555, 0.4930, 0.6973, 0.3394)},
     "cifar10": {"softmax": (0.1762, 0.1395, 0.1039, 0.0483), "softRmax": (0.4993, 0.4103, 0.4425, 0.1811)},
     "cifar100": {"softmax": (0.1123, 0.0678, 0.0194, 0.0005), "softRmax": (0.1931, 0.1104, 0.0906, 0.0216)},
 }
-CELLS = [(attack, eps) for attack in ("fgsm", "bim") for eps in EPS]
+COLUMNS = {"fgsm": "FGSM", "bim": "BIM", "ce on z": "CE on z", "margin on z": "margin on z", "worst": "worst case"}
 rows = []
 for name, table in attacked.items():
-    small = used_eps(name)
-    for kind in KINDS:
-        rows.append({"data": SHOWN[name], "head": kind, "row": "published", **{(a.upper(), e): v for (a, e), v in zip(CELLS, PUBLISHED[name][kind], strict=True)}})
-        if name in drifting:
-            rows.append({"data": SHOWN[name], "head": kind, "row": "historical, normalised units", **{(a.upper(), e): np.mean(drifting[name][kind, a, e]) for a, e in CELLS}})
-        row = {"data": SHOWN[name], "head": kind, "row": f"pixels, {small[0.1]:.3g} and {small[0.3]:.3g}"}
-        for attack in ("fgsm", "bim", "ce on z", "margin on z", "worst"):
-            row |= {(attack.upper() if attack in ("fgsm", "bim") else attack, e): np.mean(table[kind, f"{attack} {small[e]:g}"]) for e in EPS}
-        rows.append(row)
-table1 = pd.DataFrame(rows).set_index(["data", "head", "row"])
-table1.columns = pd.MultiIndex.from_tuples(table1.columns, names=["", "epsilon"])
-display(table1.style.format("{:.1%}", na_rep="").set_caption(f"Table 1: accuracy under attack, mean over {p.seeds} seeds; BIM and attacks on z on up to {p.attack_images} images"))
+    for place, (eps, used) in enumerate(used_eps(name).items()):
+        for kind in KINDS:
+            place_of = {"data": SHOWN[name], "epsilon": f"{eps:g}", "head": kind}
+            rows.append(place_of | {"row": "published"} | dict(zip(("FGSM", "BIM"), PUBLISHED[name][kind][place::2], strict=True)))
+            if name in drifting:
+                rows.append(place_of | {"row": "historical"} | {COLUMNS[attack]: np.mean(drifting[name][kind, attack, eps]) for attack in ("fgsm", "bim")})
+            rows.append(place_of | {"row": f"here, {used:.3g}"} | {column: np.mean(table[kind, f"{attack} {used:g}"]) for attack, column in COLUMNS.items()})
+display(pd.DataFrame(rows).set_index(["data", "epsilon", "head", "row"]).style.format("{:.1%}", na_rep="").set_caption(f"Table 1: accuracy under attack, mean over {p.seeds} seeds. Historical: the authors' protocol in normalised units; here: pixel units, at the step that the row names. BIM and the attacks on z see up to {p.attack_images} images"))
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Accuracy of each study under FGSM, BIM on the own loss and the attacks on z, softmax and softRmax side by side, at both budgets; under attacks on z the bars of softRmax fall to those of softmax or near zero at the larger budget."}}
 figure, axes = plt.subplots(2, len(attacked), figsize=(3.3 * len(attacked), 4.6), sharey=True, squeeze=False)
@@ -1265,15 +1261,15 @@ ATTACKS2 = ("clean", "white", "white on z", "black", "average")
 by_class = pd.DataFrame(
     {(attack, kind): [float(np.nanmean([table2[kind, s][attack].cpu()[y.cpu() == k].mean() for s in run.seeds])) for k in range(K)] for attack in ATTACKS2 for kind in KINDS},
     index=pd.Index(range(K), name="class"),
-)
-display(by_class.style.format("{:.1%}", na_rep="–").set_caption(f"Table 2, here: accuracy by class at epsilon {p.table2_eps:g} (pixels), {p.table2_images} images, every other class as target, mean over seeds"))
+).T.rename_axis(["attack", "head"])
+display(by_class.style.format("{:.0%}", na_rep="–").set_caption(f"Table 2, here: accuracy by class at epsilon {p.table2_eps:g} (pixels), {p.table2_images} images, every other class as target, mean over seeds"))
 print("substitute and target agree on the attacked images:", {kind: f"{np.mean(values):.0%}" for kind, values in agreement.items()})
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Accuracy by class under the white-box, white-box on z, black-box and average-sample attacks, for softmax on the left and softRmax on the right."}}
 figure, axes = plt.subplots(1, 2, figsize=(9.4, 3.3), sharey=True)
 for ax, kind in zip(axes, KINDS, strict=True):
     for attack, color, marker in zip(ATTACKS2[1:], plots.PALETTE, ("o", "s", "^", "D"), strict=False):
-        ax.plot(range(K), by_class[attack, kind], marker=marker, linestyle="-", markersize=4, linewidth=0.8, color=color, label=attack)
+        ax.plot(range(K), by_class.loc[(attack, kind)], marker=marker, linestyle="-", markersize=4, linewidth=0.8, color=color, label=attack)
     ax.set(title=kind, xlabel="class", xticks=range(K), ylim=(0, 1))
 axes[0].set_ylabel("accuracy")
 figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center", fontsize=9)
@@ -1398,7 +1394,7 @@ plt.show()
 # Its last row is the worst case over all of them.
 # Rows that the profile's budget leaves out are *not run*.
 #
-# It judges scores, so we hand it three things: the softmax network; the softRmax network as it is, with its log-probabilities; and the same softRmax network with $z$ as its scores, where the rows of its own loss are added.
+# It judges scores, so we hand it three things: the softmax network; the softRmax network as it is, with its log-probabilities (*log p*); and the same softRmax network with $z$ as its scores (*z*), where the rows of its own loss are added.
 # The last two are one classifier.
 
 # %%
@@ -1409,11 +1405,11 @@ def own_loss(model, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 
 granted = protocol.BUDGETS[p.name]
 budget = replace(
-    granted, long_images=min(granted.long_images, p.curve_images), images=p.protocol_images, pgd_steps=p.pgd_steps, pgd_restarts=p.pgd_restarts,
+    granted, long_images=min(granted.long_images, p.library_images), images=p.protocol_images, pgd_steps=p.pgd_steps, pgd_restarts=p.pgd_restarts,
     targeted_images=p.protocol_images, transfer_images=p.protocol_images, sweep_images=min(p.protocol_images, 100),
     autoattack_images=p.library_images, square_images=p.library_images, hard_label_images=p.hard_label_images,
 )
-VIEWS = ("softmax", "softRmax, log-probabilities", "softRmax, on z")
+VIEWS = ("softmax", "softRmax, log p", "softRmax, z")
 reports = {view: [] for view in VIEWS}
 for i, s in enumerate(run.seeds[: p.protocol_seeds]):
     soft, polynomial = digits_nets["softmax"][i], digits_nets["softRmax"][i]
@@ -1445,7 +1441,7 @@ plt.show()
 #
 # ### The robustness claims, judged twice
 #
-# Each row has two verdicts: under the paper's own attacks, and under attacks on $z$ (for MNIST joined with the protocol where both were run on the same images).
+# Each row has two verdicts: under the paper's own attacks, and in the worst case over these and the attacks on $z$.
 
 # %%
 def keys(name: str, kind: str, attack: str, historical_column: bool = False) -> dict[str, list[float]]:
