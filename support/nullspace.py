@@ -51,7 +51,7 @@ def adversarial_directions(weight: Tensor, *, shift_invariant: bool = True) -> T
     without ``shift_invariant`` the basis is that of the null space of W itself, at least l - m.
 
     One QR decomposition gives the complement of the rows' span, and the SVD of its small triangle what is left of the null space
-    inside: less work than one SVD of the weights. Singular values below max(m, l) float64 epsilons of the Frobenius norm of W count as zero.
+    inside: less work than one SVD of the weights. Singular values below max(m, l) float64 epsilons of the norm of W count as zero.
 
     Args:
         weight: (m, l), one row per class. A single class sees nothing: every direction of R^l is returned.
@@ -191,7 +191,7 @@ def escape_direction(weight: Tensor, bias: Tensor | None, k: int) -> Tensor | No
 
 
 def parallel_pairs(weight: Tensor, *, tolerance: float = 1e-9) -> tuple[tuple[tuple[int, int], ...], ...]:
-    """Pairs of classes whose decision boundaries are parallel, in families (zou2018, Definition 2: the layer is "parallel" if there is one).
+    """Pairs of classes whose decision boundaries are parallel, in families (zou2018, Definition 2: "parallel" layers have one).
 
     The boundary of classes i and j is a hyperplane with normal w_i - w_j. Two such hyperplanes of different pairs of classes are
     parallel if the normals are, up to sign; a family lists all pairs of one normal. Three classes between two parallel boundaries (the

@@ -25,20 +25,20 @@ def centred(weight):
     return weight - weight.mean(0)
 
 
-def layer(kind, m, l, seed):
+def layer(kind, m, width, seed):
     """A weight matrix of some special kind."""
-    w = normal(m, l, seed=seed)
+    w = normal(m, width, seed=seed)
     if kind == "rank-deficient":
-        rank = max(min(m, l) // 2, 1)
-        w = normal(m, rank, seed=seed) @ normal(rank, l, seed=seed + 1)
+        rank = max(min(m, width) // 2, 1)
+        w = normal(m, rank, seed=seed) @ normal(rank, width, seed=seed + 1)
     if kind == "duplicated rows":
         w = w[torch.arange(m) // 2]
     if kind == "equal rows":
-        w = w[:1].expand(m, l).contiguous()
+        w = w[:1].expand(m, width).contiguous()
     if kind == "zero":
-        w = torch.zeros(m, l, dtype=F64)
+        w = torch.zeros(m, width, dtype=F64)
     if kind == "common shift":
-        w = w + 1e3 * normal(l, seed=seed + 1)
+        w = w + 1e3 * normal(width, seed=seed + 1)
     return w
 
 
@@ -53,20 +53,20 @@ def as_projector(rows):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("m", "l"), [(1, 1), (1, 6), (2, 1), (2, 9), (10, 64), (10, 10), (10, 9), (10, 4), (30, 5), (7, 200)])
+@pytest.mark.parametrize(("m", "width"), [(1, 1), (1, 6), (2, 1), (2, 9), (10, 64), (10, 10), (10, 9), (10, 4), (30, 5), (7, 200)])
 @pytest.mark.parametrize("shift_invariant", [True, False])
-def test_the_basis_spans_scipys_null_space(kind, m, l, shift_invariant):
-    weight = layer(kind, m, l, seed=m * l)
+def test_the_basis_spans_scipys_null_space(kind, m, width, shift_invariant):
+    weight = layer(kind, m, width, seed=m * width)
     found = nullspace.adversarial_directions(weight, shift_invariant=shift_invariant)
     seen = (centred(weight) if shift_invariant else weight).numpy()
     # scipy's tolerance is relative to the largest singular value, which for equal rows is itself rounding: give it the weights' scale
     scale = np.linalg.norm(weight.numpy())
     noise = np.linalg.norm(seen, 2) <= 1e-12 * scale
-    expected = torch.eye(l, dtype=F64) if noise else torch.from_numpy(scipy.linalg.null_space(seen, rcond=1e-12)).T
+    expected = torch.eye(width, dtype=F64) if noise else torch.from_numpy(scipy.linalg.null_space(seen, rcond=1e-12)).T
     assert found.shape == expected.shape
     assert torch.allclose(found @ found.T, torch.eye(len(found), dtype=F64), atol=1e-12)
     assert torch.allclose(as_projector(found), as_projector(expected), atol=1e-8)
-    assert len(found) >= l - m + shift_invariant
+    assert len(found) >= width - m + shift_invariant
 
 
 def test_a_generic_layer_has_one_direction_more_than_theorem_1_counts():
@@ -86,14 +86,14 @@ def test_float32_weights_have_the_null_space_of_the_same_numbers_in_float64():
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(1, 8), st.integers(1, 20), st.sampled_from(KINDS), st.integers(0, 10**6))
-def test_outputs_do_not_change_along_the_basis_and_do_change_off_it(m, l, kind, seed):
-    weight, bias, h = layer(kind, m, l, seed), normal(m, seed=seed + 2), normal(5, l, seed=seed + 3)
+def test_outputs_do_not_change_along_the_basis_and_do_change_off_it(m, width, kind, seed):
+    weight, bias, h = layer(kind, m, width, seed), normal(m, seed=seed + 2), normal(5, width, seed=seed + 3)
     p = (h @ weight.T + bias).softmax(1)
     basis = nullspace.adversarial_directions(weight)
     for theta in (1.0, -1e3):
         moved = h[:, None] + theta * basis
         assert torch.allclose((moved @ weight.T + bias).softmax(2), p[:, None].expand(-1, len(basis), -1), atol=1e-9)
-    seen = centred(weight) @ (torch.eye(l, dtype=F64) - as_projector(basis))
+    seen = centred(weight) @ (torch.eye(width, dtype=F64) - as_projector(basis))
     assert torch.allclose(seen, centred(weight), atol=1e-10 * (1 + float(weight.norm())))
 
 
@@ -134,9 +134,9 @@ def test_a_random_direction_has_the_share_of_the_dimensions():
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-@pytest.mark.parametrize(("m", "l", "scale"), [(3, 5, 1.0), (10, 64, 1.0), (10, 84, 30.0), (100, 400, 0.1), (2, 3, 1e4)])
-def test_invariance_holds_within_the_bound_up_to_a_billion(dtype, m, l, scale):
-    weight, bias, h = (scale * normal(m, l, seed=m)).to(dtype), normal(m, seed=1).to(dtype), 5 * normal(20, l, seed=2).to(dtype)
+@pytest.mark.parametrize(("m", "width", "scale"), [(3, 5, 1.0), (10, 64, 1.0), (10, 84, 30.0), (100, 400, 0.1), (2, 3, 1e4)])
+def test_invariance_holds_within_the_bound_up_to_a_billion(dtype, m, width, scale):
+    weight, bias, h = (scale * normal(m, width, seed=m)).to(dtype), normal(m, seed=1).to(dtype), 5 * normal(20, width, seed=2).to(dtype)
     basis = nullspace.adversarial_directions(weight)
     theta = 10.0 ** torch.arange(0, 10, dtype=F64)
     bound = nullspace.rounding_bound(weight, bias, h, theta)
@@ -178,22 +178,22 @@ def wins(weight, bias, h, k):
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(2, 9), st.integers(1, 6), st.booleans(), st.integers(0, 10**6))
-def test_regions_agree_with_the_hull_of_the_weights(m, l, with_bias, seed):
-    weight, bias = normal(m, l, seed=seed), 2 * normal(m, seed=seed + 1) if with_bias else torch.zeros(m, dtype=F64)
-    seen = (10.0 ** torch.arange(-1, 4, dtype=F64))[:, None, None] * normal(4000, l, seed=seed + 2)
+def test_regions_agree_with_the_hull_of_the_weights(m, width, with_bias, seed):
+    weight, bias = normal(m, width, seed=seed), 2 * normal(m, seed=seed + 1) if with_bias else torch.zeros(m, dtype=F64)
+    seen = (10.0 ** torch.arange(-1, 4, dtype=F64))[:, None, None] * normal(4000, width, seed=seed + 2)
     for k in range(m):
         found = nullspace.region(weight, bias if with_bias else None, k)
         if found.kind == "empty":
-            assert not wins(weight, bias, seen.reshape(-1, l), k).any()
+            assert not wins(weight, bias, seen.reshape(-1, width), k).any()
             continue
         assert wins(weight, bias, found.point, k)
         # bounded iff w_k is in the interior of the hull of the others: 0 = sum a_j (w_k - w_j), all a_j > 0, the differences spanning R^l
         lead = (weight[k] - weight[torch.arange(m) != k]).numpy()
         inside = linprog(
-            [*[0.0] * (m - 1), -1.0], A_eq=np.vstack([np.c_[lead.T, np.zeros(l)], [*[1.0] * (m - 1), 0.0]]), b_eq=[*[0.0] * l, 1.0],
+            [*[0.0] * (m - 1), -1.0], A_eq=np.vstack([np.c_[lead.T, np.zeros(width)], [*[1.0] * (m - 1), 0.0]]), b_eq=[*[0.0] * width, 1.0],
             A_ub=np.c_[-np.eye(m - 1), np.ones(m - 1)], b_ub=np.zeros(m - 1), bounds=[(0, None)] * (m - 1) + [(None, None)],
         )  # fmt: skip
-        interior = inside.status == 0 and -inside.fun > 1e-7 and np.linalg.matrix_rank(lead) == l
+        interior = inside.status == 0 and -inside.fun > 1e-7 and np.linalg.matrix_rank(lead) == width
         assert (found.kind == "bounded") == interior
         if found.kind == "unbounded":
             d = found.direction
@@ -277,15 +277,15 @@ def unfolded(families):
     return {(a, b) for family in families for a in family for b in family if a < b}
 
 
-@pytest.mark.parametrize("l", [2, 3, 4, 5, 30])
-def test_planted_parallel_boundaries_are_found_and_near_ones_are_not(l):
-    weight = normal(12, l, seed=l)
+@pytest.mark.parametrize("width", [2, 3, 4, 5, 30])
+def test_planted_parallel_boundaries_are_found_and_near_ones_are_not(width):
+    weight = normal(12, width, seed=width)
     assert nullspace.parallel_pairs(weight) == ()
     weight[3] = weight[1] - 2.5 * (weight[7] - weight[5])  # 1|3 along 5|7
     weight[9] = weight[0] + 0.3 * (weight[2] - weight[0])  # 0, 2, 9 on a line
     assert unfolded(nullspace.parallel_pairs(weight)) == every_parallel_pair(weight, 1e-9)
     assert nullspace.parallel_pairs(weight) == (((0, 2), (0, 9), (2, 9)), ((1, 3), (5, 7)))
-    weight[3] += 1e-6 * normal(l, seed=1)
+    weight[3] += 1e-6 * normal(width, seed=1)
     assert nullspace.parallel_pairs(weight) == (((0, 2), (0, 9), (2, 9)),)
     assert len(nullspace.parallel_pairs(weight, tolerance=1e-4)) >= 2
 
@@ -299,7 +299,8 @@ def test_a_square_has_two_families_and_a_line_has_one():
 
 
 def test_families_of_few_classes_and_of_equal_weights():
-    assert nullspace.parallel_pairs(normal(1, 4)) == nullspace.parallel_pairs(normal(2, 4)) == nullspace.parallel_pairs(torch.zeros(5, 4)) == ()
+    for weight in (normal(1, 4), normal(2, 4), torch.zeros(5, 4)):
+        assert nullspace.parallel_pairs(weight) == ()
     assert nullspace.parallel_pairs(normal(3, 4)[[0, 0, 1, 2]]) == (((0, 2), (1, 2)), ((0, 3), (1, 3)))
 
 
@@ -318,8 +319,8 @@ def certificate(weight) -> bool:
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 8), st.integers(1, 24), st.integers(0, 10**6))
-def test_a_ray_is_found_exactly_where_no_combination_of_the_weights_is_positive(m, l, seed):
-    weight = normal(m, l, seed=seed)
+def test_a_ray_is_found_exactly_where_no_combination_of_the_weights_is_positive(m, width, seed):
+    weight = normal(m, width, seed=seed)
     ray = nullspace.cone_ray(weight)
     assert (ray is None) == certificate(weight)
     if ray is not None:

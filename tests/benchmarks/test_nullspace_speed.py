@@ -1,4 +1,4 @@
-"""The null space of a large last layer beside one SVD of its weights: ``pytest tests/benchmarks/test_nullspace_speed.py -s`` shows the ratios."""
+"""A large last layer's null space beside one SVD of its weights: ``pytest tests/benchmarks/test_nullspace_speed.py -s`` shows ratios."""
 
 import time
 
