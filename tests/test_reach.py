@@ -132,11 +132,13 @@ def test_no_search_goes_below_the_least_budget_and_no_enclosure_forbids_it():
     tried = [k for k, budget in budgets.items() if k != own and math.isfinite(budget.upper)]
     assert tried
     for k in tried:
-        for factor, expected in ((0.99, False), (1.1, True)):
-            attack = attacks.pgd(
-                model, x[None], torch.tensor([k]), factor * budgets[k].upper, targeted=True, loss="margin", steps=100, restarts=5
-            )
-            assert bool(attack.success) == expected, "the label is out of reach below the least budget, and within it above"
+        attack = attacks.pgd(
+            model, x[None], torch.tensor([k]), 0.99 * budgets[k].upper, targeted=True, loss="margin", steps=100, restarts=5
+        )
+        assert not attack.success.any() and attack.margin > 0, "the label is out of reach below the least budget"
+        with torch.no_grad():
+            scores = model(budgets[k].x[None].float())[0]
+        assert float(scores.max() - scores[k]) < 1e-4, "and the image returned has it"
 
 
 def test_a_goal_out_of_the_radius_is_infinitely_far():
