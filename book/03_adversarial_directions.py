@@ -254,13 +254,13 @@ for (name, d), style in zip(along.items(), ("-", "--", ":"), strict=True):
 axes[0].set(xscale="symlog", xlabel=r"$\theta$", ylabel="probability of the predicted class", ylim=(-0.03, 1.06))
 axes[0].set_xscale("symlog", linthresh=0.1)
 axes[0].set_xticks([-1e3, -10, 0, 10, 1e3])
-axes[0].legend(fontsize=8, loc="center left")
+axes[0].legend(fontsize=8, loc="center", bbox_to_anchor=(0.43, 0.4))
 for name, style in (("adversarial", "-"), ("random", "--")):
     axes[1].loglog(theta, largest_change(h, w, b, along[name], theta).amax(0), style, label=f"{name}, largest of all images")
 axes[1].loglog(theta, nullspace.rounding_bound(w, b, h, theta).amax(0), color="black", linewidth=1, label="rounding bound")
 axes[1].loglog(theta, theta * 2.0**-53 * w.norm(dim=1).max(), color="grey", linewidth=1, linestyle="-.", label=r"$\theta\, u\, \max_k |w_k|$")
 axes[1].set(xlabel=r"$\theta$", ylabel="largest change of a probability")
-axes[1].legend(fontsize=8)
+axes[1].legend(fontsize=8, loc="upper left", bbox_to_anchor=(0.0, 0.92))
 plt.show()
 
 # %% tags=["nbval-check-output"]
@@ -430,11 +430,18 @@ display(kinds.groupby("l")[["accuracy", "directions", "unbounded", "bounded", "e
 # %%
 narrow, wide = kinds[kinds.l < K], kinds[kinds.l >= K]
 zoo_bounded = sum(nullspace.region(*layer(model), k).kind == "bounded" for (_, head), model in zoo.items() if head == "softmax" for k in range(K))
-run.claim("zou2018.all-unbounded", bounded_regions_with_l_above_m=int(wide.bounded.sum()) + zoo_bounded, bounded_share_with_l_below_m=(narrow.groupby("s").bounded.mean() / K).tolist(), unbounded_share_with_l_below_m=(narrow.groupby("s").unbounded.mean() / K).tolist())
+def unbounded_share(rows: pd.DataFrame) -> list[float]:
+    """Share of the regions that are not empty which reach infinity, for each run."""
+    sums = rows.groupby("s")[["unbounded", "bounded"]].sum()
+    return (sums.unbounded / sums.sum(axis=1)).tolist()
+
+
+run.claim("zou2018.all-unbounded", bounded_regions_with_l_above_m=int(wide.bounded.sum()) + zoo_bounded, unbounded_share_l_above_m=unbounded_share(wide), unbounded_share_l_below_m=unbounded_share(narrow))
 
 # %% [markdown]
 # Training pushes the class weights apart, to corners of their hull, and a corner's region reaches infinity.
-# Whether a region is unbounded says little about the number of invisible dimensions.
+# Only where $l$ is a small part of $m$ is there no room for ten corners, and bounded and empty regions appear.
+# That a region is unbounded says little about the number of invisible dimensions.
 #
 # ### Convex regions, flat boundaries
 #
@@ -505,7 +512,7 @@ for held, linear, label, color, marker in ((True, True, "l > m", plots.PALETTE[0
     ax.scatter(chosen["top-1"], chosen.l, s=22, color=color, marker=marker, label=f"{label}: {len(chosen)}")
 for name in ("alexnet", "vgg16", "inception_v3", "resnet50", "resnet18", "squeezenet1_0", "maxvit_t", "vit_b_16"):
     row = architectures[architectures.network == name].iloc[0]
-    ax.annotate(name, (row["top-1"], row.l), xytext=(4, 4), textcoords="offset points", fontsize=7)
+    ax.annotate(name, (row["top-1"], row.l), xytext=(0, -11) if name == "inception_v3" else (4, 4), textcoords="offset points", fontsize=7)
 ax.axhline(1000, color="grey", linewidth=0.8)
 ax.set(yscale="log", xlabel="published top-1 accuracy on ImageNet, percent", ylabel="l, width of the last layer")
 ax.legend(fontsize=8)
@@ -673,24 +680,28 @@ run.claim("zou2018.relu-cone", two_sided_lines=lines, changes_beyond_rounding=be
 # %% [markdown]
 # ### An image on its way
 #
-# A ray in the orthant can be followed by features that an image may have.
-# Whether one has them is a question about $g$, which we put to a search: starting from a test image, with no bound on the change of its pixels, we look for the image whose features come nearest to $h + \theta d$.
-# Above each picture stand $\theta$ as a share of $\lVert h \rVert$, the part of the way that its features went along $d$, and the probability of its class.
+# Which of the features $h + \theta d$ belong to an image is a question about $g$, which we put to a search.
+# We take the adversarial direction along which the features of the test images spread most, start from a test image, and look for the image, with no bound on the change of its pixels, whose features come nearest to $h + \theta d$.
+# Above each picture stand, in units of the standard deviation of the test features along $d$: $\theta$, the way that its features went along $d$, and how far they strayed to the side; then the probability of the class.
 #
-# The search is PGD of the package, given a model of two "scores": the distance to the wanted features, and zero.
-# The margin of the first over the second is the distance, so that the attack on the margin lowers it and returns the nearest iterate.
+# The search takes signed gradient steps, as the attacks of the package do, with two differences: it follows the distance of the features and never stops at a change of class, and its steps shrink, since steps of one length cannot come nearer than that length allows.
 
 # %%
 def nearest_image(model, x: torch.Tensor, target: torch.Tensor, view: torch.Tensor, eps: float | torch.Tensor, steps: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Images within eps (one for all or one each) of x (N, ...) whose features, seen through the orthonormal rows of `view`, are nearest to one target (l,); and the distance."""
+    """Images within eps (one for all or one each) of x (N, C, H, W) whose features, seen through the orthonormal rows of `view`, are nearest to one target (l,); and the distance."""
     view, goal = view.float().to(x.device), (target @ view.T).float().to(x.device)
-
-    def two_scores(x):
-        distance = (model.features(x) @ view.T - goal).square().sum(1).clamp_min(1e-24).sqrt()
-        return torch.stack([distance - 1, torch.full_like(distance, -1.0)], 1)  # below zero, so that nothing looks like a probability
-
-    found = attacks.pgd(two_scores, x, torch.zeros(len(x), dtype=torch.int64, device=x.device), eps, steps=steps, loss="margin", generator=torch.Generator().manual_seed(seed))
-    return found.x_adv, found.margin.double().cpu()
+    low, high = attacks.interval(x, eps)
+    length = torch.as_tensor(eps, device=x.device).float().reshape(-1, 1, 1, 1) / 4
+    at, best, least = x, x.clone(), torch.full((len(x),), torch.inf, device=x.device)
+    for step in range(steps + 1):
+        at = at.detach().requires_grad_()
+        distance = (model.features(at) @ view.T - goal).square().sum(1).clamp_min(1e-24).sqrt()
+        (slope,) = torch.autograd.grad(distance.sum(), at)
+        with torch.no_grad():
+            better = distance < least
+            best[better], least[better] = at[better], distance[better]
+            at = torch.clamp(at - length * 1000 ** (-step / steps) * slope.sign(), low, high)
+    return best, least.detach().double().cpu()
 
 
 def visible(w: torch.Tensor) -> torch.Tensor:
@@ -699,27 +710,31 @@ def visible(w: torch.Tensor) -> torch.Tensor:
     return rows[singular > 1e-10 * singular[0]]
 
 
-model = next((zoo[name, "softmax"] for name in p.networks if rays[name, "softmax"]), main[seed])
+model = main[seed]
 w, b = layer(model)
-ray = nullspace.cone_ray(w) if has_ray(w) else random_in(nullspace.adversarial_directions(w))
+unseen = nullspace.adversarial_directions(w)
 x = images_test.x[:1].to(run.device)
-h = features(model, x)
-ways = [0.0, 0.25, 0.5, 1.0, 2.0, 4.0]
+h, every = features(model, x), features(model, images_test.x)
+hidden_part = (every - every.mean(0)) @ unseen.T
+_, _, axes_of_spread = torch.linalg.svd(hidden_part, full_matrices=False)
+d = axes_of_spread[0] @ unseen  # where in the null space the features of real images spread most
+unit = float((hidden_part @ axes_of_spread[0]).std())
+ways = [-4.0, -2.0, -1.0, 0.0, 1.0, 2.0, 4.0]
 everything = torch.eye(w.shape[1], dtype=torch.float64)
-reached = [nearest_image(model, x, h[0] + way * h.norm() * ray, everything, 1.0, 4 * p.match_steps)[0] if way else x for way in ways]
+reached = [nearest_image(model, x, h[0] + way * unit * d, everything, 1.0, 4 * p.match_steps)[0] if way else x for way in ways]
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "A row of six pictures: a test digit, then the images whose features come nearest to points ever farther along an invisible ray, with the way asked for, the way gone and the probability of the digit's class above each."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "A row of seven pictures around a test digit: the images whose features come nearest to points along an invisible direction on both sides, with the way asked for, the way gone, the distance left and the probability of the digit's class above each."}}
 titles = []
 for way, picture in zip(ways, reached, strict=True):
-    gone = float((features(model, picture) - h)[0] @ ray / h.norm())
+    moved = features(model, picture) - h
     sure = float((features(model, picture) @ w.T + b).softmax(1)[0, (h @ w.T + b).argmax()])
-    titles.append(f"asked {way:g}\ngone {gone:.2f}\np = {sure:.3f}")
-plots.pictures(torch.cat(reached).cpu(), titles, columns=len(ways), size=1.3)
+    titles.append(f"asked {way:+g}\ngone {float(moved[0] @ d) / unit:+.2f}\naside {float((moved[0] - (moved[0] @ d) * d).norm()) / unit:.2f}\np = {sure:.3f}")
+plots.pictures(torch.cat(reached).cpu(), titles, columns=len(ways), size=1.35)
 plt.show()
 
 # %% [markdown]
-# The output stays nearly what it was while the picture turns into something else.
-# This is what "no output difference could be observed" looks like from the other side: the images along the ray are large changes, the opposite of an imperceptible one.
+# The output stays near what it was while the picture changes, and what changes it at all is the straying to the side.
+# This is what "no output difference could be observed" looks like from the other side: images that the network takes for the same, while a person sees the difference.
 #
 # ## How much of the features does the layer not see?
 #
@@ -989,7 +1004,7 @@ class ParallelHead(nn.Module):
 
     def __init__(self, width: int, classes: int):
         super().__init__()
-        self.v = nn.Parameter(torch.ones(width) / width**0.5)
+        self.v = nn.Parameter((-1.0) ** torch.arange(width) / width**0.5)  # features are not negative: both signs are needed
         self.bias = nn.Parameter(-0.5 * (torch.arange(classes) - (classes - 1) / 2) ** 2)
         self.register_buffer("steps", torch.arange(classes) - (classes - 1) / 2)
 
@@ -1015,7 +1030,7 @@ def ordered_network(kind: str, s: int) -> models.Classifier:
     model = models.mlp(shape, (64, 32), ORDERED, seed=s)
     if kind == "parallel":
         model = models.with_head(model, ParallelHead(32, ORDERED))
-    return fit(model, f"{kind}-{s}", s=s, train=five, lr=p.lr / 2)
+    return fit(model, f"{kind}-{s}", s=s, train=five, lr=p.lr / 2, epochs=2 * p.epochs)
 
 
 ordered = {(kind, s): ordered_network(kind, s) for kind in ("parallel", "free") for s in run.seeds}
