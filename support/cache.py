@@ -199,11 +199,13 @@ def _describe(value: object, seen: tuple[int, ...]) -> object:
 
 
 def code_digest(part: Code) -> str:
-    """Hash of a piece of code: a file or module with all of ``support`` that it imports, or a function's own instructions."""
+    """Hash of code: a file, a module or a function of ``support`` with all that it uses there, or another function's own instructions."""
     if isinstance(part, Path):
         return support_code.digest([part])
     if isinstance(part, ModuleType):
         return support_code.digest([Path(part.__file__)])
+    if isinstance(part, FunctionType) and part.__module__.split(".")[0] == support_code.PACKAGE.name and part.__qualname__.isidentifier():
+        return support_code.digest([(Path(sys.modules[part.__module__].__file__), part.__name__)])
     if isinstance(part, FunctionType):
         return hashlib.sha256(repr(_instructions(part.__code__)).encode()).hexdigest()[:16]
     raise CacheError(f"code must be files, modules or functions; a {type(part).__name__} was given")

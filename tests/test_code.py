@@ -1,5 +1,6 @@
 """The hash of the code: what can change a number counts, what cannot does not."""
 
+import ast
 import itertools
 from pathlib import Path
 
@@ -22,9 +23,12 @@ def package(tmp_path, monkeypatch):
         "support/inner/side.py": "from . import deep\n\n\ndef g(x):\n    return deep.h(x)\n",
         "support/inner/relative.py": "r = 1\n",
         "support/base.py": "b = 2\n",
+        "support/guard.py": "def check_x(x) -> None:\n    assert x\ndef check_y(x):\n    return x\n",
         "support/plots.py": "import support.drawing\ncolour = 1\n",
         "support/drawing.py": "line = 1\n",
         "support/unused.py": "u = 1\n",
+        "support/lazy.py": "from support import tools\n\n\ndef late():\n    return tools.t\n",
+        "support/tools.py": "t = 1\nspare = 1\n",
     }
     for name, text in files.items():
         (tmp_path / name).write_text(text)
@@ -53,6 +57,12 @@ def package(tmp_path, monkeypatch):
         ("support/plots.py", "colour = 1", "colour = 2"),
         ("support/drawing.py", "line = 1", "line = 2"),  # reached through plots only
         ("support/unused.py", "u = 1", "u = 2"),
+        ("support/kernel.py", "def f(x)", "def new(x):\n    return 2 * x\n\n\ndef f(x)"),  # another definition, which nobody uses
+        ("support/base.py", "b = 2", "b = 2\nc = 3"),
+        ("support/kernel.py", "import g\n", "import g, late\n"),  # another name from the same module
+        ("support/inner/relative.py", "r = 1", "r = 2"),  # imported, but never used
+        ("support/kernel.py", "def f(x)", "from support import unused\n\n\ndef f(x)"),
+        ("support/base.py", "b = 2", 'b = 2\n"""What b is."""'),
     ],
 )
 def test_what_cannot_change_a_number_does_not_count(package, name, old, new):
@@ -70,13 +80,52 @@ def test_what_cannot_change_a_number_does_not_count(package, name, old, new):
         ("support/kernel.py", "deep.h(x) + g(x)", "deep.h(x) - g(x)"),
         ("support/inner/deep.py", "b * x", "x * b"),
         ("support/inner/side.py", "deep.h(x)", "-deep.h(x)"),
-        ("support/inner/__init__.py", "import r", "import r as q"),
-        ("support/inner/relative.py", "r = 1", "r = 2"),  # from . in the package's own __init__
+        ("support/kernel.py", "import g\n", "import other as g\n"),
         ("support/base.py", "b = 2", "b = 3"),  # from .. two levels down
+        ("support/base.py", "b = 2", "b = 2\nb += 1"),  # no definition: it runs on import
+        ("support/base.py", "b = 2", "import support.unused\nb = 2\nsupport.unused.u += 1"),
     ],
 )
 def test_what_can_change_a_number_counts(package, name, old, new):
     assert package(name, old, new) != package()
+
+
+@pytest.mark.parametrize(
+    ("line", "counts"),
+    [
+        ("from support import lazy\nx = lazy.late()", True),  # through an attribute of a module, twice
+        ("import support.lazy as renamed\nx = renamed.late()", True),
+        ("import support.lazy\nx = support.lazy.late()", True),
+        ("from support.lazy import late as later\nx = later()", True),
+        ("from support.lazy import *\nx = late()", True),
+        ("from support import tools\nx = getattr(tools, 't')", True),  # a module handed on: anything in it
+        ("from support import lazy\nx = f(unit, code=[lazy])", False),  # what names the code of a cached unit does not use it
+        ("from support import lazy\nx = lazy.__name__", False),
+        ("from support.tools import spare\nx = spare", False),
+        ("from support.guard import check_x\nx = check_x(1)", False),  # it can only refuse
+        ("from support.guard import check_y\nx = check_y(1)", True),  # it returns something
+    ],
+)
+def test_what_is_used_counts_however_it_is_imported(package, tmp_path, line, counts):
+    def with_value(value: int) -> str:
+        (tmp_path / "support/tools.py").write_text(f"t = {value}\nspare = 1\n")
+        guards = f"def check_x(x) -> None:\n    assert x == {value}\n\n\ndef check_y(x):\n    return x + {value}\n"
+        (tmp_path / "support/guard.py").write_text(guards)
+        return package("chapter.py", "x = kernel.f(1)", line)
+
+    assert (with_value(1) != with_value(2)) is counts
+
+
+def test_one_definition_is_known_by_what_it_uses(package, tmp_path):
+    def of(name: str) -> str:
+        return code.digest([(tmp_path / "support/kernel.py", name)])
+
+    package()
+    first = of("f")
+    (tmp_path / "support/kernel.py").write_text((tmp_path / "support/kernel.py").read_text() + "\n\ndef another(x):\n    return f(x)\n")
+    assert of("f") == first != of("another")
+    (tmp_path / "support/base.py").write_text("b = 7\n")
+    assert of("f") != first
 
 
 def test_a_string_that_is_no_docstring_counts(package):
@@ -101,6 +150,23 @@ def test_entries_count_as_a_set(package, tmp_path):
 def test_reached_lists_the_kernels_of_the_real_package():
     package = Path(code.__file__).parent
     names = {file.name for file in code.reached(package / "runs.py")}
-    assert {"runs.py", "data.py", "cache.py", "code.py"} <= names
+    assert {"runs.py", "data.py", "cache.py", "profiles.py"} <= names
     assert not {f"{name}.py" for name in code.PRESENTATION} & names
     assert len(code.digest([package / "data.py"])) == 16
+
+
+def test_what_is_left_out_as_a_refusal_changes_nothing():
+    """A function that the hash leaves out neither returns a value nor writes into what it is given."""
+    package, count = Path(code.__file__).parent, 0
+    for file in package.rglob("*.py"):
+        for function in ast.parse(file.read_text(encoding="utf-8")).body:
+            if code._refuses(function):
+                count += 1
+                inside = list(ast.walk(function))
+                assert not any(isinstance(node, ast.Return) and node.value for node in inside), f"{file.name}: {function.name}"
+                stored = [target for node in inside if isinstance(node, ast.Assign) for target in node.targets]
+                stored += [node.target for node in inside if isinstance(node, ast.AugAssign)]
+                assert not any(isinstance(target, ast.Subscript | ast.Attribute) for target in stored), f"{file.name}: {function.name}"
+                called = [node.func.attr for node in inside if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)]
+                assert not any(name.endswith("_") for name in called), f"{file.name}: {function.name} works in place"
+    assert count >= 10

@@ -1,8 +1,8 @@
 """Today's evaluation of a classifier's robustness in the maximum norm: one call, one table, and flags for masked gradients.
 
 :func:`evaluate` takes a model, images, labels and a radius (or several), and runs every row that its :class:`Budget` grants: noise, our
-own gradient attacks on log-scores, AutoAttack's four attacks, a black box that sees scores (Square) and one that sees only the
-winning class (HopSkipJump), and transfer from and to a paired network. Every chapter ends with it; the chapter "softRmax" explains it.
+own gradient attacks on log-scores, AutoAttack's four attacks, of which Square is a black box that sees scores, a black box that sees
+decisions only (RayS), and transfer from and to a paired network. Every chapter ends with it; the chapter "softRmax" explains it.
 
 - **A row's accuracy is its own.** Each row attacks all images that it sees; an image that the clean model gets wrong is wrong in every row.
   Rows that cost much see fewer images, always the first ones: ``table()`` says how many.
@@ -12,13 +12,14 @@ winning class (HopSkipJump), and transfer from and to a paired network. Every ch
   in float32. A tie is no success.
 - **At eps = 0** every row that the budget grants is the clean one.
 
-The rows of the libraries draw for a whole batch at once, so an image's result there depends on the batch that it is in; all other rows
-depend on the image alone.
+AutoAttack's rows draw for a whole batch at once, so an image's result there depends on the batch that it is in; in all other rows it
+depends on the image alone.
 """
 
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -26,7 +27,7 @@ from torch import Tensor, nn
 
 from support import attacks
 from support.attacks._contract import Model, check, prepare, radii, whole_number
-from support.models import fingerprint as _fingerprint
+from support.models import fingerprint
 from support.protocol import flags, rows
 from support.protocol.flags import Flag
 from support.protocol.report import ROWS, TO_PEER, WORST, Report, compare, compare_flags, row_names
@@ -53,7 +54,7 @@ class Budget:
         targeted_images, targeted_restarts, targeted_classes: of PGD towards every other class; ``None``: all classes.
         autoattack_images: of APGD-CE, APGD-T and FAB-T, with 100 steps each.
         square_images, square_queries: of the black box that sees scores.
-        hard_label_images, hard_label_queries: of the black box that sees the winning class.
+        hard_label_images, hard_label_queries: of the black box that sees decisions only.
         transfer_images: of both directions of transfer, if there is a peer.
         sweep, sweep_images: the radii up to 0.5 or more at which PGD on the margin must bring accuracy down to chance.
     """
@@ -92,19 +93,20 @@ class Budget:
 
 BUDGETS: Mapping[str, Budget] = {
     "quick": Budget(
-        images=100, bim=(10, 100), pgd_steps=20, targeted_images=100, transfer_images=100, sweep=(0.1, 0.2, 0.35, 0.5), sweep_images=50
+        images=100, bim=(10, 100), pgd_steps=20, targeted_images=100, hard_label_images=50, hard_label_queries=300, transfer_images=100,
+        sweep=(0.1, 0.2, 0.35, 0.5), sweep_images=50,
     ),
     "standard": Budget(
         images=500, long_images=100, pgd_restarts=3, targeted_images=200, autoattack_images=100, square_images=200, square_queries=1000,
-        hard_label_images=30, hard_label_queries=1000, transfer_images=500, sweep_images=100,
+        hard_label_images=100, hard_label_queries=1000, transfer_images=500, sweep_images=100,
     ),
     "paper": Budget(
         images=1000, noise_draws=100, long_images=1000, pgd_steps=100, pgd_restarts=10, targeted_images=1000, autoattack_images=1000,
-        square_images=1000, square_queries=5000, hard_label_images=200, hard_label_queries=5000, transfer_images=1000,
+        square_images=1000, square_queries=5000, hard_label_images=1000, hard_label_queries=5000, transfer_images=1000,
         sweep=(0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 1.0), sweep_images=1000,
     ),
 }  # fmt: skip
-"""By profile. Quick leaves the libraries' rows out and takes seconds, standard takes minutes of one CPU core, paper is for a GPU."""
+"""By profile. Quick leaves out AutoAttack and the longest BIM and takes seconds; standard takes minutes of one core; paper is for a GPU."""
 
 
 @dataclass(frozen=True)
@@ -119,11 +121,12 @@ class _Row:
 
 @dataclass(frozen=True)
 class _Keeper:
-    """Computes rows, or takes them from the cache."""
+    """Computes rows, or takes them from the cache, where ``prints`` stand for the model and its peer."""
 
     unit: Unit | None
     name: str
     whole: Case
+    prints: tuple[str, ...]
 
     def __call__(self, row: _Row, eps: float) -> Tensor:
         """(n,) of the row at this radius."""
@@ -131,13 +134,13 @@ class _Keeper:
         case = replace(whole, x=whole.x[: row.images], y=whole.y[: row.images], eps=eps)
         if self.unit is None:
             return row.attack(case, **row.settings).float()
-        key = {"model": _fingerprint(whole.model), "x": case.x, "y": case.y, "eps": eps, "seed": whole.seed, **row.settings}
+        key = {"model": self.prints[0], "x": case.x, "y": case.y, "eps": eps, "seed": whole.seed, **row.settings}
         if "to_peer" in row.settings:
-            key["peer"] = _fingerprint(whole.peer)
+            key["peer"] = self.prints[1]
         if row.settings.get("own"):
             key["loss"] = whole.loss_own
-        if row.attack in (rows.autoattack, rows.hard_label):
-            key["libraries"] = rows.versions()
+        if row.attack is rows.autoattack:
+            key["torchattacks"] = version("torchattacks")
         label = re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join(filter(None, ["protocol", self.name, row.name, f"{eps:.4g}"])))
         return self.unit(label, key, lambda: {"values": row.attack(case, **row.settings).float()}, [rows])["values"].to(case.x.device)
 
@@ -189,13 +192,13 @@ def evaluate(
     classes = clean.shape[1]
     if peer is not None:
         check(peer, x, y, batch_size=None, pictures=True)
-        theirs = prepare(peer, x[:1], y[:1], 1).scores.shape[1]
+        theirs = prepare(peer, x[:1], torch.zeros_like(y[:1]), 1).scores.shape[1]
         if theirs != classes:
             raise ValueError(f"peer must score the same {classes} classes as the model; it scores {theirs}")
     if unit is not None and not all(isinstance(net, nn.Module) for net in (model, peer) if net is not None):
         raise ValueError("only modules can be cached, by their parameters; give unit=None for another callable")
     whole = Case(model, x, y, sizes[0], seed, peer, loss_own)
-    keep = _Keeper(unit, name, whole)
+    keep = _Keeper(unit, name, whole, () if unit is None else tuple(fingerprint(net) for net in (model, peer) if net is not None))
 
     margins: dict[tuple[str, float], Tensor] = {}
     found: dict[tuple[str, float], Tensor] = {}

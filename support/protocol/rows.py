@@ -1,17 +1,16 @@
-"""What the rows of the protocol compute: noise, gradient attacks, transfer, and the attacks of two well-kept libraries.
+"""What the rows of the protocol compute: noise, our own attacks, transfer, and AutoAttack's four attacks as torchattacks has them.
 
 Every attack maps a :class:`Case` to the margins (n,) at the images that it found, read by our own pass; below zero is a success.
 
-AutoAttack's four attacks are torchattacks', HopSkipJump is foolbox's. Both draw from the global generators, switch a model's mode and
-add to the ``.grad`` of its parameters. Here they see a stand-in that holds none of these, inside copies of the generators' states.
+torchattacks draws from the global generators, switches a model's mode and adds to the ``.grad`` of its parameters. Here it sees a
+stand-in that holds none of these, inside copies of the generators' states.
 """
 
-import math
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
+from types import ModuleType
 
 import numpy as np
 import torch
@@ -22,10 +21,10 @@ from support import attacks
 from support.attacks._contract import Model, fast_rows, per_image, score
 
 STEPS = 100
-"""Steps of APGD and FAB in AutoAttack's standard version; torchattacks' own default is 10."""
+"""Steps of APGD and FAB in AutoAttack's standard version; torchattacks takes 10 unless told."""
 
 TARGETS = 9
-"""Rivals that APGD-T and FAB-T try, at most, in AutoAttack's standard version."""
+"""Rivals that APGD-T and FAB-T try, at most, in AutoAttack's standard version; torchattacks takes all unless told."""
 
 LEAST_CLASSES = {"APGD-T": 4}
 """Classes that an attack needs: the targeted DLR loss divides by a difference that reaches down to the fourth score."""
@@ -103,6 +102,11 @@ def pgd_targets(case: Case, *, steps: int, restarts: int, classes: int | None) -
     return attacks.pgd_targets(case.model, case.x, case.y, case.eps, **settings).margin
 
 
+def hard_label(case: Case, *, queries: int) -> Tensor:
+    """RayS, which sees the model's decisions only."""
+    return attacks.rays(case.model, case.x, case.y, case.eps, queries=queries, generator=case.generator()).margin
+
+
 def transfer(case: Case, *, steps: int, to_peer: bool) -> Tensor:
     """Images made on one network, judged on the other: the corner of the first step and the end of an attack with momentum.
 
@@ -156,11 +160,6 @@ def _cross_entropy(model: Model, x: Tensor, y: Tensor) -> Tensor:
     return functional.cross_entropy(model(x), y, reduction="none")
 
 
-def versions() -> dict[str, str]:
-    """Of the two libraries: part of what decides a result."""
-    return {name: version(name) for name in ("torchattacks", "foolbox")}
-
-
 def autoattack(case: Case, *, name: str, queries: int = 0) -> Tensor:
     """Margins (n,) at what one attack of AutoAttack's standard version found (Croce and Hein 2020, sections 3 to 5).
 
@@ -171,10 +170,7 @@ def autoattack(case: Case, *, name: str, queries: int = 0) -> Tensor:
     """
 
     def search(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        import torchattacks
-
-        import support.vision  # noqa: F401  torchattacks imports torchvision, which may need this door
-
+        torchattacks = _torchattacks()
         common = {"norm": "Linf", "eps": case.eps, "seed": case.seed, "n_restarts": 1}
         with torch.no_grad():
             classes = min(model(x[:1]).shape[1], TARGETS + 1)
@@ -191,41 +187,14 @@ def autoattack(case: Case, *, name: str, queries: int = 0) -> Tensor:
     return _where_right(case, search)
 
 
-def hard_label(case: Case, *, queries: int) -> Tensor:
-    """Margins (n,) at what HopSkipJump in the maximum norm found, which sees only the class that wins (Chen, Jordan and Wainwright 2020).
+def _torchattacks() -> ModuleType:
+    """The library, which imports torchvision: through our one door to it."""
+    from support.vision import import_torchvision
 
-    An image's search begins at the nearest of the other images that the model gives another class than the image's.
+    import_torchvision()
+    import torchattacks
 
-    Args:
-        case: the images, which are each other's starting points; where all are of one class, none is attacked.
-        queries: for each image, about: the geometric search for a step's length takes as many as it needs.
-    """
-    answers = _Sealed(case.model, case.x)(case.x).argmax(1)
-    if bool((answers == answers[0]).all()):
-        return margins(case.model, case.x, case.y)
-
-    def search(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        import foolbox
-
-        distance = torch.cdist(x.flatten(1), case.x.flatten(1), p=torch.inf).masked_fill(answers == y[:, None], torch.inf)
-        start = case.x[distance.argmin(1)]
-        steps, each = _steps(queries, x[0].numel())
-        attack = foolbox.attacks.HopSkipJumpAttack(steps=steps, initial_gradient_eval_steps=each, constraint="linf")
-        target = foolbox.PyTorchModel(model, bounds=(0, 1), device=x.device)
-        return attack.run(target, x, foolbox.criteria.Misclassification(y), starting_points=start)
-
-    return _where_right(case, search)
-
-
-def _steps(queries: int, dimensions: int) -> tuple[int, int]:
-    """How many steps of HopSkipJump, and evaluations of its first gradient, fit a number of queries."""
-    each = max(queries // 40, 10)
-    bisection = 2 * int(math.log2(dimensions)) + 1 + 4
-    steps, spent = 0, bisection
-    while spent + each * (steps + 1) ** 0.5 + bisection <= queries:
-        spent += each * (steps + 1) ** 0.5 + bisection
-        steps += 1
-    return max(steps, 1), each
+    return torchattacks
 
 
 def _where_right(case: Case, search: Callable[[nn.Module, Tensor, Tensor], Tensor]) -> Tensor:
@@ -254,13 +223,13 @@ def _own_streams(seed: int) -> Iterator[None]:
 
 
 class _Sealed(nn.Module):
-    """A model as the libraries may have it: in pieces that are fast, with gradients for images alone, and every score finite."""
+    """A model as the library may have it: in pieces that are fast, with gradients for images alone, and every score finite."""
 
     def __init__(self, model: Model, x: Tensor):
         super().__init__()
         self._call = (model,)  # in a tuple it is no part of this module: a change of mode does not reach it
         self._pieces = fast_rows(x, model=model), fast_rows(x, model=model, backward=True)
-        self.register_parameter("place", nn.Parameter(x.new_zeros(()), requires_grad=False))  # where the libraries look for the device
+        self.register_parameter("place", nn.Parameter(x.new_zeros(()), requires_grad=False))  # where the library looks for the device
 
     def forward(self, x: Tensor) -> Tensor:
         if torch.is_grad_enabled() and x.requires_grad:
