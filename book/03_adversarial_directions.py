@@ -30,12 +30,11 @@ import pandas as pd
 import scipy.linalg
 import torch
 from IPython.display import display
-from PIL import Image
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from support import attacks, data, heads, kmeans, models, nullspace, paths, plots, protocol, reach, runs, training
-from support.vision import transforms, tv_models
+from support import attacks, data, heads, imagenet, kmeans, models, nullspace, plots, protocol, reach, runs, training
+from support.vision import tv_models
 
 run = runs.start("03_adversarial_directions", profile, seed, device, overrides)
 p = run.profile
@@ -217,9 +216,9 @@ def largest_change(h: torch.Tensor, w: torch.Tensor, b: torch.Tensor, d: torch.T
     return torch.stack([((h + t * d) @ w.T + b).softmax(1).sub(here).abs().amax(1) for t in theta], 1)
 
 
-def random_in(basis: torch.Tensor) -> torch.Tensor:
+def random_in(basis: torch.Tensor, source: torch.Generator = generator) -> torch.Tensor:
     """A direction of length 1, uniform in the span of orthonormal rows."""
-    d = torch.randn(len(basis), dtype=torch.float64, generator=generator) @ basis
+    d = torch.randn(len(basis), dtype=torch.float64, generator=source) @ basis
     return d / d.norm()
 
 
@@ -522,7 +521,7 @@ plt.show()
 exceptions = architectures[~architectures.premise].sort_values(["l", "network"])
 display(exceptions.groupby(["linear", "l"])["network"].agg(", ".join).to_frame("networks with l ≤ 1000, or without the layer").style.set_properties(**{"text-align": "left"}))
 
-# %% tags=["nbval-check-output"]
+# %%
 better = architectures[architectures["top-1"] >= architectures["top-1"].median()]
 cited = architectures[architectures.network.isin(["alexnet", "vgg16", "inception_v3", "resnet50"])]
 run.claim("zou2018.premise", cited_networks_without=int((~cited.premise).sum()), share_of_all=float(architectures.premise.mean()), share_of_the_better_half=float(better.premise.mean()))
@@ -535,44 +534,17 @@ run.claim("zou2018.premise", cited_networks_without=int((~cited.premise).sum()),
 # Its features pass through a $1 \times 1$ convolution, a ReLU and the mean over positions, so that its scores are not linear in any hidden vector.
 
 # %%
-def pretrained(name: str) -> nn.Module:
-    """A torchvision network with its ImageNet weights, from weights/<name>.pth among the data sets or by torchvision's own download."""
-    file = paths.data_sets() / "weights" / f"{name}.pth"
-    net = tv_models.get_model(name, weights=None)
-    if file.is_file():
-        state = torch.load(file, weights_only=True)
-    else:
-        try:
-            state = tv_models.get_model_weights(name).IMAGENET1K_V1.get_state_dict(progress=False)
-        except OSError as error:
-            raise data.DataError(f"{name}: no weights/{name}.pth under BOOK_DATA, and torchvision cannot download it ({error}); take pretrained=[none] to do without") from error
-    net.load_state_dict(state)
-    return net.eval()
-
-
-def sample_pictures() -> torch.Tensor:
-    """ImageNet sample pictures in [0, 1], (N, 3, 224, 224)."""
-    files = sorted((paths.data_sets() / "imagenet-samples").glob("*.JPEG"))
-    if not files:
-        raise data.DataError("no pictures imagenet-samples/*.JPEG under BOOK_DATA; take pretrained=[none] to do without")
-    cut = transforms.Compose([transforms.Resize(256), transforms.CenterCrop(224), transforms.ToTensor()])
-    return torch.stack([cut(Image.open(file).convert("RGB")) for file in files])
-
-
-IMAGENET = models.Normalise((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-
-
 def split(net: nn.Module) -> models.Classifier:
-    """A torchvision network cut before its last linear layer."""
+    """A pretrained network cut before its last linear layer."""
     name, last = [(name, module) for name, module in net.named_modules() if isinstance(module, nn.Linear)][-1]
     parent, _, child = name.rpartition(".")
     setattr(net.get_submodule(parent), child, nn.Identity())
-    return models.Classifier(nn.Sequential(IMAGENET, net), heads.LinearHead(last.weight.detach(), last.bias.detach())).eval()
+    return models.Classifier(net, heads.LinearHead(last.weight.detach(), last.bias.detach())).eval()
 
 
 def with_the_layer(name: str) -> dict:
     """Dimensions, invariance and shares of a network that ends with a linear layer."""
-    model, x = split(pretrained(name)).to(run.device), sample_pictures()
+    model, x = split(imagenet.network(name)).to(run.device), imagenet.pictures()
     w, b = layer(model)
     h = features(model, x)
     unseen = nullspace.adversarial_directions(w)
@@ -590,14 +562,14 @@ def pooled_share(w: torch.Tensor, vectors: torch.Tensor) -> float:
 
 def without_the_layer(net: nn.Module, x: torch.Tensor) -> dict[str, torch.Tensor]:
     """SqueezeNet: how its output changes when the last feature maps travel along directions, and the rank of its last convolution."""
-    net = nn.Sequential(IMAGENET, net).to(run.device)
+    net, source = net.to(run.device), torch.Generator().manual_seed(seed)
     with torch.inference_mode():
-        maps = net[1].features(IMAGENET(x.to(run.device)))
+        maps = net[1].features(net[0](x.to(run.device)))
         final = net[1].classifier[1]
         w = final.weight[:, :, 0, 0].double().cpu()
         here = net[1].classifier(maps).flatten(1)
         size = float(maps.square().sum(1).sqrt().mean())
-        directions = {"least visible": torch.linalg.svd(w - w.mean(0), full_matrices=False)[2][-1], "random": random_in(torch.eye(w.shape[1], dtype=torch.float64))}
+        directions = {"least visible": torch.linalg.svd(w - w.mean(0), full_matrices=False)[2][-1], "random": random_in(torch.eye(w.shape[1], dtype=torch.float64), source)}
         moved = {name: [float((net[1].classifier(maps + t * size * d.to(maps)[:, None, None]).flatten(1).softmax(1) - here.softmax(1)).abs().amax(1).mean()) for t in (0.1, 1.0, 10.0, 100.0)] for name, d in directions.items()}
     return {"rank": torch.tensor(np.linalg.matrix_rank((w - w.mean(0)).numpy())), "zero": (here == 0).double().mean(), **{name: torch.tensor(found) for name, found in moved.items()}}
 
@@ -607,7 +579,7 @@ linear = [with_the_layer(name) for name in chosen if not name.startswith("squeez
 if linear:
     display(pd.DataFrame(linear).set_index("network").style.format(precision=3).set_caption("Pretrained networks with a linear last layer, on the sample pictures"))
 for name in (name for name in chosen if name.startswith("squeezenet")):
-    found = run.unit(f"control-{name}", {"name": name, "seed": seed}, lambda name=name: without_the_layer(pretrained(name), sample_pictures()), code=[without_the_layer])
+    found = run.unit(f"control-{name}", {"name": name, "seed": seed}, lambda name=name: without_the_layer(imagenet.network(name), imagenet.pictures()), code=[without_the_layer])
     print(f"{name}: the last convolution maps l = 512 channels to m = 1000 maps, rank of the centred weights {int(found['rank'])}; adversarial directions {512 - int(found['rank'])}; {float(found['zero']):.0%} of the scores are exactly zero")
     display(pd.DataFrame({kind: found[kind].tolist() for kind in ("least visible", "random")}, index=["0.1", "1", "10", "100"]).rename_axis("theta / mean length of a feature").style.format("{:.3f}").set_caption(f"{name}: mean over pictures of the largest change of a probability"))
 if not chosen:
@@ -1111,29 +1083,30 @@ plt.show()
 # The worst case counts an image as right if no row broke it.
 
 # %%
-budget = protocol.BUDGETS[p.protocol_budget]
-judged_seeds = run.seeds[: p.protocol_seeds]
-evaluated = {
-    f"l = {NARROW}": [protocol.evaluate(family[NARROW, s], x, y, p.attack_eps / 2, budget=budget, seed=s, unit=run.unit, name=f"narrow-{s}") for s in judged_seeds],
-    f"l = {WIDE}": [protocol.evaluate(family[WIDE, s], x, y, p.attack_eps / 2, budget=budget, seed=s, unit=run.unit, name=f"wide-{s}") for s in judged_seeds],
-}
-evaluated_five = {
-    kind: [protocol.evaluate(ordered[kind, s], five_test.x.to(run.device), five_test.y.to(run.device), p.attack_eps / 2, budget=budget, seed=s, unit=run.unit, name=f"{kind}-{s}") for s in judged_seeds]
-    for kind in ("parallel", "free")
+def under_the_protocol(nets: dict, own, other, images, labels, name: str) -> list[protocol.Report]:
+    """Reports of the networks `nets[own, s]` for the first seeds, with `nets[other, s]` as the peer for transfer."""
+    budget = protocol.BUDGETS[p.protocol_budget]
+    return [protocol.evaluate(nets[own, s], images, labels, p.attack_eps / 2, budget=budget, peer=nets[other, s], seed=s, unit=run.unit, name=f"{name}-{s}") for s in run.seeds[: p.protocol_seeds]]
+
+
+x_five, y_five = five_test.x.to(run.device), five_test.y.to(run.device)
+reports = {
+    f"l = {NARROW}": under_the_protocol(family, NARROW, WIDE, x, y, "narrow"), f"l = {WIDE}": under_the_protocol(family, WIDE, NARROW, x, y, "wide"),
+    "parallel": under_the_protocol(ordered, "parallel", "free", x_five, y_five, "parallel"), "free": under_the_protocol(ordered, "free", "parallel", x_five, y_five, "free"),
 }
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Accuracy of the narrow, wide, parallel and free networks under each row of the protocol, and the numbers behind each flag."}}
-plots.protocol(evaluated | evaluated_five)
+plots.protocol(reports)
 plt.show()
 
 # %% tags=["hide-input"]
-display(protocol.compare(evaluated | evaluated_five).style.format("{:.2f}", na_rep="not run").set_caption(rf"Accuracy at eps = {p.attack_eps / 2:g}, mean over runs (the last two on five classes)"))
-display(protocol.compare_flags(evaluated | evaluated_five).style.set_caption("Signs of masked gradients"))
+display(protocol.compare(reports).style.format("{:.2f}", na_rep="not run").set_caption(rf"Accuracy at eps = {p.attack_eps / 2:g}, mean over runs (the last two on five classes)"))
+display(protocol.compare_flags(reports).style.set_caption("Signs of masked gradients"))
 
 # %%
 judged = p.parallel_eps.index(JUDGED)
 apart = {(kind, strong): found[:, 0 if strong else judged, 1:].mean(1).tolist() for (kind, strong), found in by_distance.items()}
-worst = {name: [report.accuracy() for report in group] for name, group in (evaluated | evaluated_five).items()}
+worst = {name: [report.accuracy() for report in group] for name, group in reports.items()}
 run.claim(
     "zou2018.fig1-right",
     adjacent_success=by_distance["parallel", False][:, judged, 0].tolist(), distant_success=apart["parallel", False], free_distant_success=apart["free", False], free_adjacent_success=by_distance["free", False][:, judged, 0].tolist(),
