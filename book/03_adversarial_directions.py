@@ -294,7 +294,7 @@ responses = {}
 for name, model in (("softmax", main[seed]), ("softRmax", soft_r), ("Gauss", gauss_net)):
     w, b = layer(model)
     h = features(model, images_test.x[:200])
-    for kind, d in (("the one more", one_more(w)), ("kept by the scores", random_in(nullspace.adversarial_directions(w, shift_invariant=False)))):
+    for kind, d in (("raises all scores alike", one_more(w)), ("leaves every score", random_in(nullspace.adversarial_directions(w, shift_invariant=False)))):
         def confidences(h, head=model.head, w=w, b=b):
             if isinstance(head, heads.GaussHead):
                 return heads.GaussHead(head.centers.double().cpu(), head.gamma).double()(h).exp()
@@ -305,16 +305,16 @@ for name, model in (("softmax", main[seed]), ("softRmax", soft_r), ("Gauss", gau
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Two panels of the mean change of confidences against theta. Along the additional direction the softmax does not change, softRmax and Gauss do. Along a direction kept by the scores only the Gauss confidences change."}}
 figure, axes = plt.subplots(1, 2, figsize=(9.2, 3.3), sharey=True)
-for ax, kind in zip(axes, ("the one more", "kept by the scores"), strict=True):
+for ax, kind in zip(axes, ("raises all scores alike", "leaves every score"), strict=True):
     for (name, color), style in zip((("softmax", plots.SOFTMAX), ("softRmax", plots.THIRD), ("Gauss", plots.GAUSS)), ("-", "--", ":"), strict=True):
         ax.loglog(distances, np.maximum(responses[name, kind], 1e-17), style, color=color, label=name)
-    ax.set(xlabel=r"$\theta$", title=kind)
+    ax.set(xlabel=r"$\theta$", title=f"a direction that {kind}")
 axes[0].set_ylabel("mean over images of the\nlargest change of a confidence")
 axes[0].legend()
 plt.show()
 
 # %%
-run.claim("zou2018.thm1-sharp", dimension_mismatches=mismatched, extra_dimensions=extra, softrmax_change_along_the_extra_one=max(responses["softRmax", "the one more"]), softmax_change_along_the_extra_one=max(responses["softmax", "the one more"][:10]))
+run.claim("zou2018.thm1-sharp", dimension_mismatches=mismatched, extra_dimensions=extra, softrmax_change_along_the_extra_one=max(responses["softRmax", "raises all scores alike"]), softmax_change_along_the_extra_one=max(responses["softmax", "raises all scores alike"][:10]))
 
 # %% [markdown]
 # ## Regions that reach infinity
@@ -887,7 +887,7 @@ sources = right[: p.match_sources]
 targets = torch.stack([right[images_test.y[right] == k][-1] for k in range(K)])
 wanted = features(bounded_net, images_test.x[targets]) @ (w - w.mean(0)).T + b - b.mean()
 different = images_test.y[sources][:, None] != images_test.y[targets]
-budgets = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.015, 0.02, p.match_eps[0], 0.05, 0.07, 0.1]
+budgets = sorted({0.0005, 0.001, 0.002, 0.005, 0.01, 0.015, 0.02, p.match_eps[0], 0.05, 0.07, 0.1})
 excluded = []
 for eps in budgets:
     low, high = (end.cpu()[:, None] for end in reach.centred_score_bounds(bounded_net.cpu(), images_test.x[sources], eps))
