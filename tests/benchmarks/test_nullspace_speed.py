@@ -1,0 +1,47 @@
+"""A large last layer's null space beside one SVD of its weights: ``pytest tests/benchmarks/test_nullspace_speed.py -s`` shows ratios."""
+
+import time
+
+import pytest
+import scipy.linalg
+import torch
+
+from support import nullspace
+
+WIDTH, CLASSES = 4096, 1000  # AlexNet's and VGG's last layer
+
+
+@pytest.fixture(scope="module")
+def weight():
+    return torch.randn(CLASSES, WIDTH, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+
+def test_the_basis_costs_about_one_svd_of_the_weights(benchmark, weight):
+    """Ours, scipy's null space, and the floor: a thin SVD, which gives no basis of the null space yet."""
+    centred = weight - weight.mean(0)
+    contestants = {
+        "ours": lambda: nullspace.adversarial_directions(weight),
+        "one thin SVD": lambda: torch.linalg.svd(centred, full_matrices=False),
+        "scipy null_space": lambda: scipy.linalg.null_space(centred.numpy()),
+    }
+    least = dict.fromkeys(contestants, float("inf"))
+    for _ in range(1 if benchmark.disabled else 2):
+        for name, run in contestants.items():
+            start = time.perf_counter()
+            run()
+            least[name] = min(least[name], time.perf_counter() - start)
+    basis = benchmark.pedantic(contestants["ours"], rounds=1)
+    ratios = {name: least["ours"] / seconds for name, seconds in least.items() if name != "ours"}
+    benchmark.extra_info |= {**least, **{f"ours / {name}": ratio for name, ratio in ratios.items()}}
+    print("\n" + ", ".join(f"{name} {seconds:.2f} s" for name, seconds in least.items()), {n: round(r, 2) for n, r in ratios.items()})
+    assert basis.shape == (WIDTH - CLASSES + 1, WIDTH)
+    assert float((basis @ basis.T - torch.eye(len(basis), dtype=torch.float64)).abs().max()) < 1e-12
+    assert float((centred @ basis.T).abs().max()) < 1e-12 * float(weight.norm())
+
+
+def test_parallel_boundaries_of_a_thousand_classes(benchmark, weight):
+    """499,500 boundaries make 10^11 pairs of boundaries: the one planted pair is found without looking at each."""
+    planted = weight.clone()
+    planted[17] = planted[5] + 0.25 * (planted[901] - planted[333])
+    families = benchmark.pedantic(lambda: nullspace.parallel_pairs(planted), rounds=1)
+    assert families == (((5, 17), (333, 901)),)
