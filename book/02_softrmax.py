@@ -147,6 +147,7 @@ for (name, scale), densities in fits.items():
     ax.set(title=name, xlabel="x, logarithmic outside the classes")
 for ax in axes:
     ax.set_xscale("symlog", linthresh=3)
+    ax.set_xticks([-1000, -100, -10, 0, 10, 100, 1000])
     ax.axhline(0.5, color="grey", linewidth=0.8)
     for low, high in ((-2, -1), (1, 2)):
         ax.axvspan(low, high, color="grey", alpha=0.2, linewidth=0)
