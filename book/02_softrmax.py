@@ -147,6 +147,7 @@ for (name, scale), densities in fits.items():
     ax.set(title=name, xlabel="x, logarithmic outside the classes")
 for ax in axes:
     ax.set_xscale("symlog", linthresh=3)
+    ax.set_xticks([-1000, -100, -10, 0, 10, 100, 1000])
     ax.axhline(0.5, color="grey", linewidth=0.8)
     for low, high in ((-2, -1), (1, 2)):
         ax.axvspan(low, high, color="grey", alpha=0.2, linewidth=0)
@@ -448,7 +449,7 @@ plt.show()
 # %% tags=["hide-input"]
 table = pd.DataFrame(
     [
-        {"densities": name, "λ": lam, "outliers' weight, mean": outlier_share[:, i, j].mean(), "draws they dominate": (outlier_share[:, i, j] > 0.5).mean(), "error, median": np.median(error[:, i, j]), "error, mean": error[:, i, j].mean(), "error, worst tenth from": np.quantile(error[:, i, j], 0.9), "median without outliers": np.median(error_without[:, i, j])}
+        {"densities": name, "λ": f"{lam:g}", "outliers' weight, mean": outlier_share[:, i, j].mean(), "draws they dominate": (outlier_share[:, i, j] > 0.5).mean(), "error, median": np.median(error[:, i, j]), "error, mean": error[:, i, j].mean(), "error, worst tenth from": np.quantile(error[:, i, j], 0.9), "median without outliers": np.median(error_without[:, i, j])}
         for i, name in enumerate(DENSITIES) for j, lam in enumerate(p.lambdas)
     ]
 ).set_index(["densities", "λ"])
@@ -459,6 +460,7 @@ display(table.style.format("{:.3f}").set_caption(f"Figure 3 over {p.draws} draws
 # Which of the two fitted standard deviations happens to be larger, and by how much, is then raised to the power of the squared distance.
 # With the true densities nothing of the kind happens: the first number of the next row is the mean weight of an outlier, where an ordinary source point has a mean weight of one.
 # Fitting $\nu$ does not help, because the likelihood of a sample from a Gaussian often has its maximum at $\nu = \infty$.
+# The last column of the table is a warning about the regressor: without weights a straight line is a poor fit to the target, and outliers that lie on the curve even improve it; "overfits to the outliers" is a statement about the draws that they dominate.
 
 # %%
 names = list(DENSITIES)
@@ -1194,7 +1196,7 @@ for name in ("mnist", "cifar10"):
                 for loss, held in found.items():
                     curves.setdefault((name, shown, kind, loss), []).append(held.double().mean(1).tolist())
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Accuracy under BIM against the number of iterations, for two data sets and two budgets: softmax, softRmax on its own loss, and softRmax attacked on z. The own-loss curve of softRmax stays flat above the others, the curve on z falls."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Accuracy under BIM against the number of iterations, for two data sets and two budgets: softmax, softRmax on its own loss, and softRmax attacked on z. At the larger budget the own-loss curve of softRmax stays flat above zero, and the curve on z is at zero."}}
 figure, axes = plt.subplots(1, 4, figsize=(12.4, 3.1), sharey=True)
 for ax, (name, shown) in zip(axes, [(name, eps) for name in ("mnist", "cifar10") for eps in EPS], strict=True):
     plots.band(ax, p.curve_steps, curves[name, shown, "softmax", "own"], label="softmax", color=plots.SOFTMAX)
@@ -1530,8 +1532,9 @@ run.show_verdicts()
 #
 # The conservative tail itself is real, and does what it promises where the question is what a classifier says about points far from all data, and where outliers meet importance weights.
 # What the paper adds to it, that the tail makes a network robust, is the tail seen from the attack's side: an ascent of the own loss is drawn there and finds no error.
-# The claim on the margin is the other half of the paper's explanation.
-# It is measured directly on the plane and on the moons, where the left panels say how much of it there is; on images the worst case over all attacks is the measure, and $R$ is its first-order forecast.
+# The claim on the margin is the other half of the paper's explanation, and the half that an attack on $z$ leaves standing if there is anything in it.
+# It is measured directly on the plane and on the moons, where the left panels say how much of it there is; on images the worst case at the *smaller* budget is the measure, and $R$ is its first-order forecast.
+# So read the two budgets of Table 1 apart: whatever advantage softRmax keeps in the worst case at the smaller one may be called a margin, and whatever it loses at the larger one was the tail.
 #
 # What this chapter does not settle: the paper's own networks and epsilon on MNIST, of which no code exists; the targets and epsilon of Table 2; and the comparison with attention-based defences, for which the text gives no numbers.
 #

@@ -298,6 +298,11 @@ def test_the_registry_finds_claims(book):
         claims.load("tony2020")
 
 
+def test_a_table_of_several_data_sets_has_a_claim_for_each(book):
+    tiny_book.make(book, claims=tiny_book.CLAIMS.replace("tiny2020.table1", "tiny2020.table1.cifar10"))
+    assert claims.find("tiny2020.table1.cifar10")[0].key == "tiny2020"
+
+
 def test_a_claim_can_belong_to_another_chapter_than_its_paper(book):
     tiny_book.make(book, claims=tiny_book.CLAIMS.replace("    where: Theorem 1\n", "    where: Theorem 1\n    chapter: 02_next\n"))
     assert [one.id for one in claims.of_chapter("02_next")] == ["tiny2020.thm1"]
@@ -310,6 +315,7 @@ def test_a_claim_can_belong_to_another_chapter_than_its_paper(book):
         (("id: tiny2020.table1", "id: tiny2020.thm1"), "ids given twice: tiny2020.thm1"),
         (("id: tiny2020.table1", "id: other2020.table1"), "do not start with tiny2020"),
         (("id: tiny2020.table1", "id: tiny2020.Table 1"), "claims.1.id"),
+        (("id: tiny2020.table1", "id: tiny2020.table1."), "claims.1.id"),
         (("key: tiny2020", "key: other2020"), "do not start with other2020"),
         (("kind: robustness", "kind: empirical"), "survives_rules are for robustness claims"),
         (("    survives_rules: [{type: interval, value: worst, low: 0.5}]\n", ""), "survives_rules are for robustness claims"),
