@@ -439,7 +439,7 @@ run.claim("zou2018.all-unbounded", bounded_regions_with_l_above_m=int(wide.bound
 
 # %% [markdown]
 # Training pushes the class weights apart, to corners of their hull, and a corner's region reaches infinity.
-# Only where $l$ is a small part of $m$ is there no room for ten corners, and bounded and empty regions appear.
+# Only where $l$ is a small part of $m$ do some weights find no corner, and bounded and empty regions appear.
 # That a region is unbounded says little about the number of invisible dimensions.
 #
 # ### Convex regions, flat boundaries
@@ -527,6 +527,10 @@ cited = architectures[architectures.network.isin(["alexnet", "vgg16", "inception
 run.claim("zou2018.premise", cited_networks_without=int((~cited.premise).sum()), share_of_all=float(architectures.premise.mean()), share_of_the_better_half=float(better.premise.mean()))
 
 # %% [markdown]
+# The premise is right about the networks that the abstract names.
+# It is not right about nearly all, nor about nearly all of the accurate ones: the exceptions lie at every accuracy, so that a network does not owe its accuracy to a wide last layer.
+# The theorem itself asks for less than $l > m$: one direction is there as soon as $l = m$.
+#
 # ### Pretrained networks
 #
 # The networks of the profile's `pretrained` list are looked at with their trained weights, on the ImageNet sample pictures (none at the quick profile).
@@ -586,6 +590,8 @@ if not chosen:
     print("No pretrained network at this profile.")
 
 # %% [markdown]
+# Where SqueezeNet is looked at, its row shows what a layer without slack does: the last convolution reads all of its channels, and even the direction that it sees least changes the output once it is followed far enough.
+#
 # ## Inside the orthant
 #
 # After a ReLU all features are non-negative, and the image of $g$ lies in the orthant $h \geq 0$.
@@ -650,6 +656,10 @@ at_transition = ray_share[(ray_share.Wendel > 0.001) & (ray_share.Wendel < 0.999
 run.claim("zou2018.relu-cone", two_sided_lines=lines, changes_beyond_rounding=beyond, trained_share_minus_wendel=float((at_transition.trained - at_transition.Wendel).mean()), networks_of_the_zoo_with_a_ray=sum(rays.values()), networks_of_the_zoo=len(rays))
 
 # %% [markdown]
+# A layer before training is a random layer, and behaves as one.
+# Training changes that, and the last number of the third rule says by how much: above zero, more trained layers have a ray than chance gives them.
+# One reading is that a ray balances the features against each other, and that training shares the features out among the classes more evenly than chance does; we have not tested it.
+#
 # ### An image on its way
 #
 # Which of the features $h + \theta d$ belong to an image is a question about $g$, which we put to a search.
@@ -763,10 +773,13 @@ plt.show()
 run.claim("zou2018.wide-range", fgsm_share=[found["FGSM"] for found in main_shares], pgd_share=[found["PGD"] for found in main_shares], random_share=[found["random"] for found in main_shares], feature_share=[found["features"] for found in main_shares], fooled_without_the_visible_part=[found["fooled without the visible part"] for found in main_shares])
 
 # %% [markdown]
-# The last number repeats each successful attack with the visible part of its shift taken away: only what lies in the adversarial directions is left, and the class is the clean one.
+# The row's last rule repeats each successful attack with the visible part of its shift taken away: only what lies in the adversarial directions is left, and the class is the clean one.
 # That is no surprise, and it is the point.
 # Adversarial directions are those in which nothing can be seen, so nothing in them can mislead.
-# An adversarial example needs the other directions, and attacks use them more than chance would.
+# An adversarial example needs the other directions.
+#
+# The black bars are what chance would put into the null space, and the distance of the markers from them is what training did.
+# The class means lie where the layer can read them; of what differs between images of one class it reads less.
 #
 # ## The conjecture
 #
@@ -1131,8 +1144,7 @@ run.show_verdicts()
 # What fails is the step from them to adversarial examples.
 #
 # An invisible direction is one along which nothing happens, so no attack can use it.
-# Trained features hardly lie there either: the shares above are far below that of a random direction, for the features and for the shifts that attacks cause.
-# Training moves what it can into the directions that the last layer reads.
+# Nor do trained features make much use of the room that is left to them: compare the shares of the features, and of the shifts that attacks cause, with that of a random direction.
 #
 # The number of invisible dimensions and the reach of the regions are separate matters, too.
 # Regions are unbounded because weights lie at the corners of their hull, with or without an invisible subspace.
@@ -1216,7 +1228,7 @@ print("one corner less:", opened.kind, "- opens towards the removed weight:", bo
 # :label: ex-null-wendel
 # ```
 # Read Wendel's formula as a statement about coins, and say without a computer which of two random layers for 1,000 classes is likely to have an invisible ray in the orthant: one with $l = 4096$ features, as AlexNet and VGG16 have, and one with $l = 1280$, as MobileNet has.
-# For which width of the networks in the table of exceptions is the question most open?
+# For which of the widths in the figure of torchvision's classifiers is the question most open?
 # ```{exercise-end}
 # ```
 #
