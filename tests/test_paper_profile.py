@@ -12,7 +12,13 @@ PICTURES = {"pictures_data": "digits", "pictures_models": ["mlp", "small_cnn"], 
 TRAINING = {"digits_tailor_epochs": 3, "pictures_epochs": 8, "pictures_tailor_epochs": 3, "augment": False, "collapse_epochs": 3}
 ATTACKS = {"attack_images": 20, "pgd_steps": 5, "pgd_restarts": 1, "corner_images": 20, "corner_images_digits": 20, "theorem_images": 60}
 EVOLUTION = {"de_images": 2, "de_population": 20, "de_generations": 3}
-TINY = {"01_softmax_kmeans": {"seeds": 1, **DIGITS, **PICTURES, **TRAINING, **ATTACKS, **EVOLUTION}}
+PATH = {"data": "digits", "outside": "shuffled", "gauss_points": 60, "gauss_steps": 6, "train": 60, "test": 20, "hidden": 8, "steps": 8}
+LEAVING_OUT = {"loo_train": 40, "loo_points": 5, "loo_test": 5, "loo_steps": 6, "pgd_steps": 3, "kernel_steps": 2, "gp_train": 40}
+LINES = {"line_train": 200, "line_epochs": 2, "line_points": 7, "line_images": 100, "protocol_images": 10, "hull_train": 6, "growth": 2}
+TINY = {
+    "01_softmax_kmeans": {"seeds": 1, **DIGITS, **PICTURES, **TRAINING, **ATTACKS, **EVOLUTION},
+    "06_path_kernel": {"seeds": 1, **PATH, **LEAVING_OUT, **LINES, "dropout_pairs": 12, "dropout_masks": 2},
+}
 
 
 @pytest.mark.parametrize("chapter", sorted(TINY))

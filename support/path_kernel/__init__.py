@@ -144,7 +144,7 @@ class Path:
         self,
         xq: Tensor,
         *,
-        steps: tuple[int, int] | None = None,
+        steps: Sequence[int] | None = None,
         rule: str = "auto",
         nodes: int | None = None,
         tolerance: float | None = None,
@@ -159,19 +159,19 @@ class Path:
 
         Args:
             xq, rule, nodes, tolerance: as in :meth:`predict`.
-            steps: count only gradients taken at steps ``first <= s < last``; ``scores`` and ``residual`` are then NaN.
+            steps: count only the gradients of these steps, such as ``range(10)``; ``scores`` and ``residual`` are then NaN.
 
         Raises:
             ValueError: as :meth:`predict`, and where the path's memory does not hold the result.
         """
         xq = self._queries(xq)
-        plan, (first, last) = self._plan(rule, nodes, tolerance), self._range(steps)
+        plan, chosen = self._plan(rule, nodes, tolerance), self._chosen(steps)
         classes = self.recipe.stages[-1].weight[0]
         total = self._room((classes, len(xq), len(self.recipe.x)), "contributions")
         add = self._add_across if self.recipe.buffers > 1 else self._add_steps
-        looked = add(total, xq, plan, first, last)
+        looked = add(total, xq, plan, chosen)
         found, start, network = total.permute(1, 2, 0), self._scores(0, xq), self._scores(self.steps, xq)
-        scores = start + found.sum(1) if (first, last) == (0, self.steps) else torch.full_like(start, torch.nan)
+        scores = start + found.sum(1) if len(chosen) == self.steps else torch.full_like(start, torch.nan)
         return Prediction(scores, scores - network, start, network, start.new_empty(0), looked, found)
 
     def kernel(
@@ -179,7 +179,7 @@ class Path:
         xq: Tensor,
         x2: Tensor | None = None,
         *,
-        steps: tuple[int, int] | None = None,
+        steps: Sequence[int] | None = None,
         both: bool = False,
         trace: bool = False,
         rule: str = "auto",
@@ -191,7 +191,7 @@ class Path:
         Args:
             xq: (N, ...), the first argument, averaged along each step.
             x2: (M, ...), the second argument, at each step's start; default the training points.
-            steps: ``(first, last)``: only the steps ``first <= s < last``.
+            steps: only these, such as ``range(0, 300, 10)``.
             both: average the product along the step, both arguments at the same place: symmetric and positive semi-definite. It has no
                 free residual, so that ``auto`` means 4 Gauss-Legendre nodes, or 16 midpoints where there are kinks.
             trace: sum over pairs of equal outputs.
@@ -205,7 +205,7 @@ class Path:
             ValueError: as :meth:`predict`, and where the path's memory does not hold the result.
         """
         xq = self._queries(xq)
-        x2, (first, last) = self.recipe.x if x2 is None else self._queries(x2), self._range(steps)
+        x2, chosen = self.recipe.x if x2 is None else self._queries(x2), self._chosen(steps)
         if both:
             rule, nodes = (("midpoint", 16) if _chain.kinks(self.recipe.stages) else ("gauss", 4)) if rule == "auto" else (rule, nodes)
             if rule in ("closed", "adaptive"):
@@ -214,7 +214,7 @@ class Path:
         outputs = 1 if trace else classes
         total = self._room((outputs, len(xq), outputs, len(x2)), "a kernel")
         inner = None if both else _chain.first_gram(self.recipe.stages, xq, x2)
-        for step in range(first, last):
+        for step in chosen:
             w = self.weights(step)
             dw = self.weights(step + 1) - w
             if both:
@@ -229,11 +229,11 @@ class Path:
                     total[..., piece].index_add_(1, row, block * weight[None, :, None, None])
         return total[0, :, 0] if trace else total.permute(1, 3, 0, 2)
 
-    def _add_steps(self, total: Tensor, xq: Tensor, plan: tuple, first: int, last: int) -> int:
+    def _add_steps(self, total: Tensor, xq: Tensor, plan: tuple, chosen: tuple[int, ...]) -> int:
         """Contributions of plain gradient steps: total (K, N, M), step by step."""
         recipe, looked = self.recipe, 0
         inner = _chain.first_gram(recipe.stages, xq, recipe.x)
-        for step in range(first, last):
+        for step in chosen:
             state = self.states[step].to(xq.device)
             w, index, gradient = state[0], recipe.batch(step), 0
             dw = self.weights(step + 1) - w
@@ -249,7 +249,7 @@ class Path:
             self._step(step, state, gradient / len(index))
         return looked
 
-    def _add_across(self, total: Tensor, xq: Tensor, plan: tuple, first: int, last: int) -> int:
+    def _add_across(self, total: Tensor, xq: Tensor, plan: tuple, chosen: tuple[int, ...]) -> int:
         """Contributions of steps with memory: how the scores answer to each step's gradient, accumulated from the last step back."""
         recipe, looked = self.recipe, 0
         classes, size = len(total), recipe.stages[-1].where[1]
@@ -263,7 +263,7 @@ class Path:
         for piece in _chain.pieces(len(xq), rows):
             x = xq[piece]
             answer = x.new_zeros(classes, len(x), size)
-            for step in reversed(range(first, self.steps)):
+            for step in reversed(range(chosen[0], self.steps)):
                 state, after = (self.states[s].to(x.device) for s in (step, step + 1))
                 w, index = state[0], recipe.batch(step)
                 mean = torch.zeros_like(answer)
@@ -278,7 +278,7 @@ class Path:
                 for some in index.split(self._rows(1)):
                     _, points = recipe.points(w, some)
                     gradient = gradient + _chain.gradient(recipe.stages, points)
-                    if step < last:
+                    if step in chosen:
                         part = _chain.per_point(recipe.stages, answer.flatten(0, 1), points).view(classes, len(x), -1)
                         total[:, piece, :][:, :, some] -= part / len(index)
                 self._step(step, state, gradient / len(index))
@@ -343,11 +343,11 @@ class Path:
         usual = 2e-14 if self.recipe.x.dtype == torch.float64 else 1e-5
         return rule, nodes, usual if tolerance is None else tolerance
 
-    def _range(self, steps: tuple[int, int] | None) -> tuple[int, int]:
-        first, last = (0, self.steps) if steps is None else steps
-        if not 0 <= first < last <= self.steps:
-            raise ValueError(f"steps must be (first, last) with 0 <= first < last <= {self.steps}; {steps} was given")
-        return first, last
+    def _chosen(self, steps: Sequence[int] | None) -> tuple[int, ...]:
+        chosen = tuple(range(self.steps)) if steps is None else tuple(sorted(set(steps)))
+        if not chosen or chosen[0] < 0 or chosen[-1] >= self.steps or (steps is not None and len(chosen) != len(steps)):
+            raise ValueError(f"steps must be different numbers from 0 to {self.steps - 1}, at least one; {steps!r:.80} was given")
+        return chosen
 
     def _queries(self, xq: Tensor) -> Tensor:
         own = self.recipe.x
