@@ -1003,7 +1003,7 @@ def along_the_line(s: int) -> dict:
             ("gradient", (slope @ direction / direction.norm())), ("fgsm", 1 - attacks.fgsm(model, attacked_x, attacked_y, p.eps).success.double().mean()),
         ):  # fmt: skip
             out[name].append(float(value))
-    random = torch.randn(len(w), generator=torch.Generator().manual_seed(s)).to(w.device)
+    random = torch.randn(len(w), generator=torch.Generator().manual_seed(s + 4711)).to(w.device)  # the start has seed s
     radial = {name: float((v @ w / (v.norm() * w.norm())).square()) for name, v in (("move", direction), ("random", random))}
     return {name: torch.tensor(values) for name, values in out.items()} | {f"radial {name}": torch.tensor(value) for name, value in radial.items()}
 
@@ -1024,7 +1024,7 @@ def share_of_steps(values, sign: int) -> float:
     return float((sign * values.diff() > 0).double().mean())
 
 
-run.claim("bell2023.fig24", share_loss_falls=[share_of_steps(one["loss"], -1) for one in lines], share_norm_rises=[share_of_steps(one["square"], 1) for one in lines])
+run.claim("bell2023.fig24", share_loss_falls=[share_of_steps(one["loss"], -1) for one in lines], share_norm_rises=[share_of_steps(one["square"], 1) for one in lines], share_gradient_downhill=[float((one["gradient"] < 0).double().mean()) for one in lines])
 run.claim(
     "bell2023.angle-dominates",
     norm_change=[float((one["square"][-1] / one["square"][0]).sqrt() - 1) for one in lines],

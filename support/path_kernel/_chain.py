@@ -285,7 +285,7 @@ def jacobian(stages: tuple[Stage, ...], found: tuple[Factors, ...]) -> Tensor:
     parts = []
     for stage, f in zip((s for s in stages if s.weight), found, strict=True):
         if stage.convolution:
-            parts.append((f.deltas.flatten(3) @ stage.columns(f.inputs).transpose(1, 2)).flatten(2))
+            parts.append(_weighted(f.deltas.flatten(3), stage.columns(f.inputs)))
         else:
             parts.append((f.deltas[..., :, None] * f.inputs[:, None, :]).flatten(2))
         if stage.bias:
@@ -325,12 +325,18 @@ def _convolution(stage: Stage, a: Tensor, da: Tensor, b: Tensor, db: Tensor) -> 
     c, m, q = len(db), len(b), a.shape[1]
     # Multiplications for a pair of points: over the shared weights, or over pairs of positions.
     if k * c * out * q <= positions**2 * (q + k * c * out):
-        left, right = (d @ u.transpose(1, 2) for d, u in ((da, a), (db, b)))
-        found = _outer(left.flatten(2), right.flatten(2))
+        found = _outer(_weighted(da, a), _weighted(db, b))
         return found.add_(_outer(da.sum(3), db.sum(3))) if stage.bias else found
     inner = (a.transpose(1, 2).reshape(-1, q) @ b.transpose(1, 2).reshape(-1, q).T).view(r, positions, m, positions) + stage.bias
     flow = (da.transpose(2, 3).reshape(-1, out) @ db.transpose(2, 3).reshape(-1, out).T).view(k, r, positions, c, m, positions)
     return torch.einsum("rpmn,krpcmn->krcm", inner, flow)
+
+
+def _weighted(delta: Tensor, columns: Tensor) -> Tensor:
+    """(K, R, out, positions) and (R, q, positions) to (K, R, out q): a convolution's gradients, one product for each point."""
+    k, r, out, positions = delta.shape
+    joined = delta.transpose(0, 1).reshape(r, k * out, positions)
+    return torch.bmm(joined, columns.transpose(1, 2)).view(r, k, -1).transpose(0, 1)
 
 
 def _collect(module: nn.Module, name: str, into: list[Stage]) -> None:
