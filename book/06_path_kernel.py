@@ -56,7 +56,7 @@ run.show_claims()
 # %% [markdown]
 # ## One step
 #
-# Write $f_w(x) \in \mathbb{R}^K$ for the scores, $J_w(x)$ for their Jacobian with respect to the weights, one row per score, and $g_i = \partial L(f_{w_s}(x_i), y_i) / \partial f$ for the loss gradient of training point $i$ at the scores.
+# Write $f_w(x) \in \mathbb{R}^K$ for the scores (not the features, as elsewhere in this book), $J_w(x)$ for their Jacobian with respect to the weights, one row per score, and $g_i = \partial L(f_{w_s}(x_i), y_i) / \partial f$ for the loss gradient of training point $i$ at the scores.
 # A full-batch step of size $\varepsilon$ moves the weights to
 #
 # $$w_{s+1} = w_s + \Delta_s, \qquad \Delta_s = -\varepsilon \sum_{i=1}^{M} J_{w_s}(x_i)^\top g_i .$$ (eq-path-step)

@@ -143,20 +143,23 @@ def test_a_path_is_the_run_of_torchs_optimiser(name, options):
     assert torch.equal(path.model_at(0)(x), model(x))
 
 
-@pytest.mark.parametrize("options", [{}, {"batch_size": 5}, {"momentum": 0.9}, {"optimizer": "adam", "lr": 0.02, "batch_size": 4}])
-@pytest.mark.parametrize("name", NAMES)
+STEPS_OF = [{"batch_size": 5}, {"momentum": 0.9}, {"optimizer": "adam", "lr": 0.02, "batch_size": 4}]
+EXACT = [(name, {}) for name in NAMES] + [(name, options) for name in ("one hidden ReLU", "deep ReLU", "tanh") for options in STEPS_OF]
+
+
+@pytest.mark.parametrize(("name", "options"), [*EXACT, ("convolutions", STEPS_OF[1]), ("dilated", STEPS_OF[2])])
 def test_every_prediction_is_exact(name, options):
     """Off the training set and on it, whatever the optimiser, and point by point."""
     x, y = points(10)
-    path = train_path(build(name), x, y, **{"lr": 0.4, "steps": 5} | options)
-    queries = torch.cat([points(3, 1)[0], x[:2]])
+    path = train_path(build(name), x, y, **{"lr": 0.4, "steps": 4} | options)
+    queries = torch.cat([points(2, 1)[0], x[:1]])
     found, parts = path.predict(queries), path.contributions(queries)
     largest = float(found.network.abs().max())
-    assert torch.allclose(found.network, path.model_at(5)(queries), rtol=0, atol=1e-14 * largest)
+    assert torch.allclose(found.network, path.model_at(4)(queries), rtol=0, atol=1e-14 * largest)
     assert float(found.residual.abs().max()) < 1e-12 * largest
     assert float(found.step_residual.max()) < 1e-12 * largest
     assert float(parts.residual.abs().max()) < 1e-12 * largest
-    assert parts.contributions.shape == (5, 10, CLASSES)
+    assert parts.contributions.shape == (3, 10, CLASSES)
     assert torch.allclose(parts.start + parts.contributions.sum(1), found.scores, rtol=0, atol=1e-12 * largest)
     assert torch.equal(path.residual(queries), found.residual)
 
@@ -192,7 +195,7 @@ def brute_contributions(path, queries, rule, nodes):
 
 
 # At a kink, midpoints are off by a part of their distance.
-@pytest.mark.parametrize(("name", "rule", "nodes", "exact"), [("one hidden ReLU", "midpoint", 400, 2e-3), ("tanh", "gauss", 8, 1e-9)])
+@pytest.mark.parametrize(("name", "rule", "nodes", "exact"), [("one hidden ReLU", "midpoint", 200, 4e-3), ("tanh", "gauss", 8, 1e-9)])
 def test_contributions_are_those_of_explicit_jacobians(name, rule, nodes, exact):
     x, y = points(6)
     path = train_path(build(name), x, y, lr=0.5, steps=2)
@@ -360,11 +363,11 @@ def test_adaptive_and_closed_form_agree(paths):
 
 
 def test_cuts_at_kinks_spare_work(paths):
-    """The same accuracy as thousands of midpoints, from a few nodes."""
+    """A residual that hundreds of midpoints do not come near, from a few nodes."""
     path, queries = paths["deep ReLU"], points(5, 1)[0]
     found = path.predict(queries)
     assert found.nodes < 100 * 5 * path.steps
-    midpoints = path.predict(queries, rule="midpoint", nodes=1000)
+    midpoints = path.predict(queries, rule="midpoint", nodes=500)
     assert float(found.residual.abs().max()) < 1e-6 * float(midpoints.residual.abs().max())
 
 
@@ -378,7 +381,7 @@ def test_a_coarser_tolerance_takes_fewer_nodes(paths):
 # --- the contract -----------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["one hidden ReLU", "deep ReLU", "convolutions"])
+@pytest.mark.parametrize("name", ["one hidden ReLU", "deep ReLU", "dilated"])
 def test_a_query_does_not_depend_on_its_neighbours(name, paths):
     queries = points(5, 1)[0]
     whole, parts = paths[name].contributions(queries), paths[name].contributions(queries[[3, 1]])
@@ -400,14 +403,14 @@ def test_small_memory_changes_nothing(name):
 def test_states_in_memory_on_disk_and_recomputed_are_the_same(tmp_path):
     x, y = points(14)
     for options in ({}, {"momentum": 0.9, "batch_size": 5}, {"optimizer": "adam"}):
-        settings_ = {"lr": 0.05, "steps": 30} | options
+        settings_ = {"lr": 0.05, "steps": 16} | options
         folder = tmp_path / str(len(options)) / options.get("optimizer", "sgd")
         kept = train_path(build("deep ReLU"), x, y, **settings_)
         stored = train_path(build("deep ReLU"), x, y, folder=folder, **settings_)
         size = kept.recipe.buffers * kept.weights(0).numel() * 8
-        sparse = train_path(build("deep ReLU"), x, y, memory_mb=13 * size / 2**20, **settings_)
-        assert type(sparse.states).__name__ == "Checkpoints" and len(list(folder.iterdir())) == 31
-        for step in (0, 1, 17, 29, 30, 3):
+        sparse = train_path(build("deep ReLU"), x, y, memory_mb=10 * size / 2**20, **settings_)
+        assert type(sparse.states).__name__ == "Checkpoints" and len(list(folder.iterdir())) == 17
+        for step in (0, 1, 9, 15, 16, 3):
             assert torch.equal(kept.weights(step), stored.weights(step))
             assert torch.equal(kept.weights(step), sparse.weights(step))
         found = dataclasses.replace(sparse, memory=2**30).contributions(x[:2])
