@@ -611,15 +611,16 @@ def adversarial_images(s: int):
 def agreement(s: int) -> dict:
     """Contributions to the scores of natural and adversarial test images, by thirds of the training; the text's rule beside them."""
     path, thirds = image_path(s), np.linspace(0, p.steps, 4).astype(int)
-    out = {"adversarial": adversarial_images(s)}
+    out, wholes = {"adversarial": adversarial_images(s)}, {}
     for name, xq in (("natural", x_test), ("attacked", out["adversarial"])):
         parts = [path.contributions(xq, steps=range(a, b)) for a, b in itertools.pairwise(thirds)]
-        phases = torch.stack([part.contributions for part in parts])
-        whole = phases.sum(0)
-        out |= {f"{name}_network": parts[0].network, f"{name}_scores": parts[0].start + whole.sum(1)}
-        out[f"{name}_phases"] = phases.abs().sum((1, 2, 3))
-        if s == run.seeds[0]:
-            out[f"{name}_contributions"] = whole
+        wholes[name] = sum(part.contributions for part in parts)
+        out |= {f"{name}_network": parts[0].network, f"{name}_scores": parts[0].start + wholes[name].sum(1)}
+        out[f"{name}_phases"] = torch.stack([part.contributions.abs().sum() for part in parts])
+    right, said = (out[f"{name}_network"].argmax(1) for name in ("natural", "attacked"))
+    fooled = torch.nonzero((right == y_test) & (said != y_test))[:, 0]
+    out["chosen"] = fooled[:3] if len(fooled) >= 3 else torch.arange(3)
+    out |= {f"{name}_contributions": whole[out["chosen"].to(whole.device)] for name, whole in wholes.items()}
     if s == run.seeds[0]:
         out["left"] = path.predict(x_test, rule="left", nodes=100).scores
     return out
@@ -775,16 +776,12 @@ def towards(contributions, classes):
     return centred.gather(2, classes[:, None, None].expand(-1, contributions.shape[1], 1))[..., 0]
 
 
-first = agreements[0]
-fooled = (first["natural_network"].argmax(1) == labels_test) & (first["attacked_network"].argmax(1) != labels_test)
-chosen = torch.nonzero(fooled)[:3, 0] if bool(fooled.any()) else torch.arange(3)
-
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Test images and their adversarial versions in rows. Beside each: the four training images with the largest contributions to the predicted class, and the four with the most negative ones, with labels and contributions."}}
 cells, titles = [], []
-for i in chosen.tolist():
+for row, i in enumerate(first["chosen"].tolist()):
     for name, source in (("natural", x_test), ("attacked", first["adversarial"])):
         predicted = first[f"{name}_network"][i].argmax()[None]
-        push = towards(first[f"{name}_contributions"][i : i + 1], predicted)[0]
+        push = towards(first[f"{name}_contributions"][row : row + 1], predicted)[0]
         best, worst = push.topk(4).indices.tolist(), push.topk(4, largest=False).indices.tolist()
         cells += [source[i].cpu(), *(x_train[j].cpu() for j in best + worst)]
         titles += [f"{name}: says {int(predicted)}", *(f"{int(labels_train[j])}: {float(push[j]):+.2f}" for j in best + worst)]
@@ -848,7 +845,7 @@ def importance(s: int) -> dict:
     def by_tangent(step):
         model = path.model_at(step)
         slope = (model(loo_x).softmax(1).detach() - targets) / count
-        return model, slope, path_kernel.ntk(model, loo_xq, loo_x)
+        return model, slope, path_kernel.ntk(model, loo_xq, loo_x, memory_mb=p.memory_mb)
 
     tracin = 0
     for step in np.linspace(0, p.loo_steps, 9).astype(int)[1:]:
@@ -859,7 +856,7 @@ def importance(s: int) -> dict:
     scores["final tangent kernel"] = towards(torch.einsum("nmjk,mk->nmj", block, slope), predicted)
     probabilities = model(loo_x).softmax(1).detach()
     hessian = torch.diag_embed(probabilities) - probabilities[:, :, None] * probabilities[:, None, :]
-    own = as_matrix(path_kernel.ntk(model, loo_x))
+    own = as_matrix(path_kernel.ntk(model, loo_x, memory_mb=p.memory_mb))
     curved = torch.einsum("mjk,mkr->mjr", hessian, own.view(count, K, -1)).reshape(count * K, -1) / count
     damping = 1e-3 * float(curved.diagonal().mean())
     eye = torch.eye(count * K, dtype=F64, device=curved.device)
