@@ -26,10 +26,14 @@ DIRECTIONS = {
     "exact_hidden": [8], "exact_pairs": 1, "parallel_eps": [0.05, 0.1], "protocol_seeds": 1, "protocol_budget": "quick",
     "pretrained": ["none"],
 }  # fmt: skip
+PATH = {"data": "digits", "outside": "shuffled", "gauss_points": 60, "gauss_steps": 6, "train": 60, "test": 20, "hidden": 8, "steps": 8}
+LEAVING_OUT = {"loo_train": 40, "loo_points": 5, "loo_test": 5, "loo_steps": 6, "pgd_steps": 3, "kernel_steps": 2, "gp_train": 40}
+LINES = {"line_train": 200, "line_epochs": 2, "line_points": 7, "line_images": 100, "protocol_images": 10, "hull_train": 6, "growth": 2}
 TINY = {
     "01_softmax_kmeans": {"seeds": 1, **DIGITS, **PICTURES, **TRAINING, **ATTACKS, **EVOLUTION},
     "02_softrmax": {"seeds": 1, **SOFTRMAX},
     "03_adversarial_directions": DIRECTIONS,
+    "06_path_kernel": {"seeds": 1, **PATH, **LEAVING_OUT, **LINES, "dropout_pairs": 12, "dropout_masks": 2},
 }
 
 
