@@ -44,6 +44,6 @@ __all__ = [
     "one_pixel_corners",
     "pgd",
     "pgd_targets",
-    "rfgsm",
     "rays",
+    "rfgsm",
 ]
