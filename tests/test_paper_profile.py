@@ -12,7 +12,14 @@ PICTURES = {"pictures_data": "digits", "pictures_models": ["mlp", "small_cnn"], 
 TRAINING = {"digits_tailor_epochs": 3, "pictures_epochs": 8, "pictures_tailor_epochs": 3, "augment": False, "collapse_epochs": 3}
 ATTACKS = {"attack_images": 20, "pgd_steps": 5, "pgd_restarts": 1, "corner_images": 20, "corner_images_digits": 20, "theorem_images": 60}
 EVOLUTION = {"de_images": 2, "de_population": 20, "de_generations": 3}
-TINY = {"01_softmax_kmeans": {"seeds": 1, **DIGITS, **PICTURES, **TRAINING, **ATTACKS, **EVOLUTION}}
+PERSISTENCE = {"data_set": "digits", "train": 400, "test": 200, "epochs": 8, "conv_train": 400, "conv_epochs": 8, "conv_kernel": 2}
+NOISE = {"images": 20, "conv_images": 10, "samples": 200, "conv_samples": 100, "frequency_samples": 50, "frequency_sigmas": 10}
+NETWORKS = {"networks": ["FC10-4", "FC10-0", "FC100-100-10", "C-2"], "imagenet_networks": ["none"], "protocol_budget": "quick"}
+REST = {"eps_curve": [0.3, 0.5], "igsm_eps": 0.3, "audit_images": 20, "adaptive_draws": 2}
+TINY = {
+    "01_softmax_kmeans": {"seeds": 1, **DIGITS, **PICTURES, **TRAINING, **ATTACKS, **EVOLUTION},
+    "05_persistence": {"seeds": 1, "conv_seeds": 1, **PERSISTENCE, **NOISE, **NETWORKS, **REST},
+}
 
 
 @pytest.mark.parametrize("chapter", sorted(TINY))
