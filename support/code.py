@@ -7,6 +7,7 @@ only draw, file, judge or talk to a person (:data:`PRESENTATION`): verdicts are 
 import ast
 import hashlib
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent
@@ -32,8 +33,19 @@ def _canonical(value: object) -> object:
     return repr(value) if value is not None else None
 
 
-def _imports(tree: ast.AST, folder: str) -> Iterator[str]:
-    """Dotted names of the modules that a module imports, the packages on the way included; ``folder`` is the package it lies in."""
+@lru_cache(maxsize=512)  # a pure function of the text, and a report asks for the same few files dozens of times
+def _sum(text: str) -> str:
+    """Checksum of what a source does."""
+    return hashlib.sha256(repr(_canonical(ast.parse(text))).encode()).hexdigest()
+
+
+@lru_cache(maxsize=512)
+def _imports(text: str, folder: str) -> tuple[str, ...]:
+    """Dotted names of the modules that a source imports, the packages on the way included; ``folder`` is the package it lies in."""
+    return tuple(_names(ast.parse(text), folder))
+
+
+def _names(tree: ast.AST, folder: str) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names = [name.name for name in node.names]
@@ -66,7 +78,7 @@ def reached(entry: Path) -> list[Path]:
             continue
         found[file] = None
         folder = ".".join([PACKAGE.name, *file.parent.relative_to(PACKAGE).parts]) if file.is_relative_to(PACKAGE) else ""
-        queue += [target for name in _imports(ast.parse(file.read_text(encoding="utf-8")), folder) if (target := _file(name))]
+        queue += [target for name in _imports(file.read_text(encoding="utf-8"), folder) if (target := _file(name))]
     return list(found)
 
 
@@ -80,7 +92,5 @@ def digest(entries: Iterable[Path]) -> str:
         The first 16 hexadecimal digits of a SHA-256 sum; equal for sources that differ in comments, docstrings or layout.
     """
     files = {file for entry in entries for file in reached(Path(entry))}
-    sums = sorted(
-        (file.name, hashlib.sha256(repr(_canonical(ast.parse(file.read_text(encoding="utf-8")))).encode()).hexdigest()) for file in files
-    )
+    sums = sorted((file.name, _sum(file.read_text(encoding="utf-8"))) for file in files)
     return hashlib.sha256(repr(sums).encode()).hexdigest()[:16]

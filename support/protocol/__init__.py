@@ -26,8 +26,8 @@ import torch
 from torch import Tensor, nn
 
 from support import attacks
-from support.attacks._contract import Model, check, prepare, radii, whole_number
-from support.models import fingerprint as _fingerprint
+from support.attacks._contract import Model, check, fast_rows, prepare, radii, whole_number
+from support.models import fingerprint
 from support.protocol import flags, rows
 from support.protocol.flags import Flag
 from support.protocol.report import ROWS, TO_PEER, WORST, Report, compare, compare_flags, row_names
@@ -121,11 +121,12 @@ class _Row:
 
 @dataclass(frozen=True)
 class _Keeper:
-    """Computes rows, or takes them from the cache."""
+    """Computes rows, or takes them from the cache, where ``prints`` stand for the model and its peer."""
 
     unit: Unit | None
     name: str
     whole: Case
+    prints: tuple[str, ...]
 
     def __call__(self, row: _Row, eps: float) -> Tensor:
         """(n,) of the row at this radius."""
@@ -133,9 +134,9 @@ class _Keeper:
         case = replace(whole, x=whole.x[: row.images], y=whole.y[: row.images], eps=eps)
         if self.unit is None:
             return row.attack(case, **row.settings).float()
-        key = {"model": _fingerprint(whole.model), "x": case.x, "y": case.y, "eps": eps, "seed": whole.seed, **row.settings}
+        key = {"model": self.prints[0], "x": case.x, "y": case.y, "eps": eps, "seed": whole.seed, **row.settings}
         if "to_peer" in row.settings:
-            key["peer"] = _fingerprint(whole.peer)
+            key["peer"] = self.prints[1]
         if row.settings.get("own"):
             key["loss"] = whole.loss_own
         if row.attack is rows.autoattack:
@@ -187,17 +188,17 @@ def evaluate(
         raise ValueError(f"x must be float32, in which verdicts are judged, not {x.dtype}")
     whole_number("seed", seed, 0)
     sizes = _radii(eps, x)
-    clean = prepare(model, x, y, len(x)).scores
+    clean = prepare(model, x, y, fast_rows(x, model=model)).scores
     classes = clean.shape[1]
     if peer is not None:
         check(peer, x, y, batch_size=None, pictures=True)
-        theirs = prepare(peer, x[:1], y[:1], 1).scores.shape[1]
+        theirs = prepare(peer, x[:1], torch.zeros_like(y[:1]), 1).scores.shape[1]
         if theirs != classes:
             raise ValueError(f"peer must score the same {classes} classes as the model; it scores {theirs}")
     if unit is not None and not all(isinstance(net, nn.Module) for net in (model, peer) if net is not None):
         raise ValueError("only modules can be cached, by their parameters; give unit=None for another callable")
     whole = Case(model, x, y, sizes[0], seed, peer, loss_own)
-    keep = _Keeper(unit, name, whole)
+    keep = _Keeper(unit, name, whole, () if unit is None else tuple(fingerprint(net) for net in (model, peer) if net is not None))
 
     margins: dict[tuple[str, float], Tensor] = {}
     found: dict[tuple[str, float], Tensor] = {}
