@@ -40,7 +40,7 @@ def test_class_names_are_in_the_order_of_the_networks(samples):
 def test_what_is_missing_is_named(tmp_path, monkeypatch, samples):
     with pytest.raises(DataError, match="blue_bird"):
         imagenet.pictures(["red_bird", "blue_bird"])
-    with pytest.raises(DataError, match="squeezenet1_0.pth"):
+    with pytest.raises(DataError, match=r"squeezenet1_0\.pth"):
         imagenet.network("squeezenet1_0")
     monkeypatch.setenv("BOOK_DATA", str(tmp_path / "nowhere"))
     for call in (imagenet.class_names, lambda: imagenet.pictures(["red_bird"])):
