@@ -124,6 +124,41 @@ def small_cnn(shape: Sequence[int], n_classes: int, *, seed: int = 0, width: int
     return _seeded(make, seed)
 
 
+def linear_model(shape: Sequence[int], n_classes: int, *, seed: int = 0) -> Classifier:
+    """Scores linear in the pixels (FC10-k of bell2023, Table 1); the features are the pixels, d = C H W. Chapter 5."""
+    shape = _image_shape(shape)
+    return _seeded(lambda: Classifier(nn.Sequential(nn.Flatten()), _linear_head(math.prod(shape), n_classes)), seed)
+
+
+def convnet(shape: Sequence[int], channels: int, n_classes: int, *, seed: int = 0, kernel: int = 5) -> Classifier:
+    """C-Ch of bell2023, Table 3: four convolutions without padding, 2x2 max pooling, a hidden layer of 256; d = 256. Chapter 5.
+
+    The table names no activations; there is a ReLU after every convolution and after the hidden layer.
+
+    Args:
+        shape: (C, H, W) of the images.
+        channels: Ch, of all four convolutions.
+        n_classes: K.
+        seed: of the initial weights.
+        kernel: side of the convolutions, 5 in the paper; smaller images need a smaller one.
+
+    Raises:
+        ValueError: images that four such convolutions leave with less than two rows or columns.
+    """
+    inputs, height, width = _image_shape(shape)
+    rows, columns = ((side - 4 * (kernel - 1)) // 2 for side in (height, width))
+    if channels < 1 or kernel < 1 or min(rows, columns) < 1:
+        raise ValueError(f"convnet needs channels and sides of at least {4 * (kernel - 1) + 2}; {channels} and {height}x{width} were given")
+
+    def make() -> Classifier:
+        widths = (inputs, *[channels] * 4)
+        layers = [layer for a, b in itertools.pairwise(widths) for layer in (nn.Conv2d(a, b, kernel), nn.ReLU())]
+        dense = nn.Flatten(), nn.Linear(channels * rows * columns, 256), nn.ReLU()
+        return Classifier(nn.Sequential(*layers, nn.MaxPool2d(2), *dense), _linear_head(256, n_classes))
+
+    return _seeded(make, seed)
+
+
 def resnet18(n_classes: int, *, seed: int = 0) -> Classifier:
     """torchvision's ResNet-18 for 32x32 colour images: first convolution 3x3 with stride 1, no max pooling; d = 512 (pooled)."""
 

@@ -13,6 +13,9 @@ from support import heads, models
 BUILDERS = {
     "mlp": (lambda **k: models.build("mlp", (1, 8, 8), 10, **k), (1, 8, 8), 64),
     "lenet": (lambda **k: models.build("lenet", (1, 28, 28), 10, **k), (1, 28, 28), 84),
+    "linear_model": (lambda **k: models.linear_model((1, 8, 8), 10, **k), (1, 8, 8), 64),
+    "convnet": (lambda **k: models.convnet((1, 28, 28), 3, 10, **k), (1, 28, 28), 256),
+    "convnet, small kernel": (lambda **k: models.convnet((1, 8, 8), 3, 10, kernel=2, **k), (1, 8, 8), 256),
     "small_cnn": (lambda **k: models.build("small_cnn", (3, 32, 32), 10, **k), (3, 32, 32), 64),
     "resnet18": (lambda **k: models.build("resnet18", (3, 32, 32), 10, **k), (3, 32, 32), 512),
     "vgg16": (lambda **k: models.build("vgg16", (3, 32, 32), 10, **k), (3, 32, 32), 512),
@@ -119,6 +122,7 @@ def test_the_fingerprint_sees_structure_parameters_and_buffers():
         (lambda: models.build("alexnet", (3, 32, 32), 10), "unknown model 'alexnet': choose one of mlp, lenet"),
         (lambda: models.build("vgg16", (1, 28, 28), 10), r"vgg16 takes images of shape \(3, 32, 32\); \(1, 28, 28\)"),
         (lambda: models.build("lenet", (1, 8, 8), 10), "at least 16x16 pixels; 8x8"),
+        (lambda: models.convnet((1, 17, 28), 4, 10), "sides of at least 18; 4 and 17x28"),
         (lambda: models.small_cnn((3, 4, 4), 10), "at least 8x8"),
         (lambda: models.mlp((1, 4), (3,), 2), "shape must be"),
         (lambda: models.mlp((1, 4, 4), (), 2), "at least one width"),

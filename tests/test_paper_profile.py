@@ -29,11 +29,16 @@ DIRECTIONS = {
 PATH = {"data": "digits", "outside": "shuffled", "gauss_points": 60, "gauss_steps": 6, "train": 60, "test": 20, "hidden": 8, "steps": 8}
 LEAVING_OUT = {"loo_train": 40, "loo_points": 5, "loo_test": 5, "loo_steps": 6, "pgd_steps": 3, "kernel_steps": 2, "gp_train": 40}
 LINES = {"line_train": 200, "line_epochs": 2, "line_points": 7, "line_images": 100, "protocol_images": 10, "hull_train": 6, "growth": 2}
+PERSISTENCE = {"data_set": "digits", "train": 400, "test": 200, "epochs": 8, "conv_train": 400, "conv_epochs": 8, "conv_kernel": 2}
+NOISE = {"images": 20, "conv_images": 10, "samples": 200, "conv_samples": 100, "frequency_samples": 50, "frequency_sigmas": 10}
+NETWORKS = {"networks": ["FC10-4", "FC10-0", "FC100-100-10", "C-2"], "imagenet_networks": ["none"], "protocol_budget": "quick"}
+REST = {"eps_curve": [0.3, 0.5], "igsm_eps": 0.3, "audit_images": 20, "adaptive_draws": 2}
 TINY = {
     "01_softmax_kmeans": {"seeds": 1, **DIGITS, **PICTURES, **TRAINING, **ATTACKS, **EVOLUTION},
     "02_softrmax": {"seeds": 1, **SOFTRMAX},
     "03_adversarial_directions": DIRECTIONS,
     "06_path_kernel": {"seeds": 1, **PATH, **LEAVING_OUT, **LINES, "dropout_pairs": 12, "dropout_masks": 2},
+    "05_persistence": {"seeds": 1, "conv_seeds": 1, **PERSISTENCE, **NOISE, **NETWORKS, **REST},
 }
 
 
