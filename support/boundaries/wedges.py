@@ -71,12 +71,14 @@ def project_lower_wedge(x: Tensor, angles: Tensor | Sequence[float]) -> Tensor:
 
 def inside_wedge(x: Tensor, angles: Tensor | Sequence[float]) -> Tensor:
     """(N,) bool: which points (N, n) the closed upper wedge holds. Arguments and errors as :func:`project_wedge`."""
-    return _inside(x.detach().double(), _tangents(x, angles))
+    tangents = _tangents(x, angles)
+    return _inside(x.detach().double(), tangents)
 
 
 def inside_lower_wedge(x: Tensor, angles: Tensor | Sequence[float]) -> Tensor:
     """(N,) bool: which points (N, n) the closed lower wedge holds. Arguments and errors as :func:`project_lower_wedge`."""
-    return _inside_lower(x.detach().double(), _tangents(x, angles, least=0.0))
+    tangents = _tangents(x, angles, least=0.0)
+    return _inside_lower(x.detach().double(), tangents)
 
 
 def wedge_faces(x: Tensor, angles: Tensor | Sequence[float]) -> Faces:
