@@ -21,9 +21,9 @@ class Spectrum:
     """Singular values of a sample beside those of pure noise of the same shape.
 
     Attributes:
-        values: (min(N, d),) singular values divided by the square root of the degrees of freedom, descending, in units of the points: the
-            standard deviations along the sample's principal directions.
-        directions: (min(N, d), d) the principal directions, one a row.
+        values: (r,) singular values, at most N or d, divided by the square root of the degrees of freedom, descending: the standard
+            deviations along the sample's principal directions, in the units of the points.
+        directions: (r, d) the principal directions, one a row.
         low, high: the range in which values of pure noise lie, each end exceeded in one of a thousand samples. ``low`` is 0 where the
             sample has no more rows than columns, and then says nothing.
         scale: the noise's standard deviation, known or estimated from the middle of the spectrum.
@@ -77,7 +77,8 @@ def boundary_spectrum(x: Tensor, *, way: str = "centred", scale: float | None = 
     else:
         freedom = len(x)
     _, values, directions = torch.linalg.svd(exact, full_matrices=False)
-    values = values / math.sqrt(freedom)
+    rank = min(freedom, x.shape[1])  # subtracting the mean costs one
+    values, directions = values[:rank] / math.sqrt(freedom), directions[:rank]
     known = scale if scale is not None else _noise_scale(values, freedom, x.shape[1])
     low, high = noise_range(freedom, x.shape[1], known)
     return Spectrum(values, directions, low, high, known)
