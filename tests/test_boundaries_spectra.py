@@ -64,10 +64,10 @@ def test_the_raw_mean_is_one_dominant_value_and_hides_a_dropped_one():
 def test_raw_orthants_drop_k_values_only_for_small_k():
     """Second moments: 0.341 k - 1 times, and 0.341 + 0.159 k once, against 1: above it for k = 5 and more."""
     for k in (1, 2, 4, 5, 12):
-        values = boundaries.boundary_spectrum(boundaries.project_wedge(gauss(k, 60_000, 12), torch.zeros(k - 1)), way="raw").values
+        values = boundaries.boundary_spectrum(boundaries.project_wedge(gauss(k, 100_000, 12), torch.zeros(k - 1)), way="raw").values
         squeezed, mean = 0.5 - 0.5 / math.pi, 0.5 / math.pi
         expected = sorted([squeezed + k * mean, *[squeezed] * (k - 1), *[1.0] * (12 - k)], reverse=True)
-        assert torch.allclose(values.square(), torch.tensor(expected, dtype=torch.float64), atol=0.02)
+        assert torch.allclose(values.square(), torch.tensor(expected, dtype=torch.float64), atol=0.03)
 
 
 def test_a_known_scale_is_taken():

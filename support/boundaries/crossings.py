@@ -327,19 +327,20 @@ def incidence_null(dimensions: int, share: float) -> float:
 
 def _bisected(model: Model, a: Tensor, b: Tensor, inner: Tensor, outer: Tensor, steps: int) -> tuple[Tensor, ...]:
     """Sides, place, and scores at the sides, of one packed piece whose ends have the scores ``inner`` and ``outer``."""
-    with torch.inference_mode():
+    with torch.no_grad():
         own = inner.argmax(1)
         near = torch.zeros(len(a), dtype=torch.float64, device=a.device)
+        at = torch.empty_like(a)
         width = 1.0
         for _ in range(steps):
             width /= 2
             middle = near + width
-            scores = model(torch.lerp(a, b, per_image(middle.to(a.dtype), a)))
+            scores = model(torch.lerp(a, b, per_image(middle.to(a.dtype), a), out=at))
             stays = (scores.argmax(1) == own)[:, None]
             inner, outer = torch.where(stays, scores, inner), torch.where(stays, outer, scores)
             near = torch.where(stays[:, 0], middle, near)
-        sides = [torch.lerp(a, b, per_image(t.to(a.dtype), a)) for t in (near, near + width)]
-    return tuple(part.clone() for part in (*sides, near, inner, outer))  # outside inference mode a copy is an ordinary tensor
+        sides = (torch.lerp(a, b, per_image(t.to(a.dtype), a)) for t in (near, near + width))
+        return (*sides, near, inner, outer)
 
 
 def _classes(model: Model, x: Tensor, batch_size: int) -> Tensor:
