@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import math
 import warnings
 from fractions import Fraction
 
@@ -16,9 +17,10 @@ from torch.nn import functional
 
 import support.vision  # noqa: F401  torchattacks imports torchvision, which may need this door
 from support import attacks
-from support.attacks import bim, fgsm, interval, margin, pgd, pgd_targets
+from support.attacks import bim, fgsm, interval, margin, mifgsm, pgd, pgd_targets, rfgsm
 
-GRADIENT = [fgsm, bim, pgd, pgd_targets]
+ONE_STEP = [fgsm, rfgsm]
+GRADIENT = [*ONE_STEP, bim, mifgsm, pgd, pgd_targets]
 ALL = [*GRADIENT, attacks.one_pixel, attacks.one_pixel_corners]
 
 
@@ -42,7 +44,7 @@ def least_margin(model, x, y, eps):
     return margins.scatter(1, y[:, None], torch.inf).amin(1)
 
 
-@pytest.mark.parametrize("attack", [fgsm, bim, pgd])
+@pytest.mark.parametrize("attack", [fgsm, bim, mifgsm, pgd])
 @pytest.mark.parametrize("loss", ["ce", "margin"])
 def test_two_linear_classes_are_attacked_optimally(attack, loss):
     model, x = linear((1, 4, 4), 2, dtype=torch.float64), pictures(64, (1, 4, 4), dtype=torch.float64)
@@ -189,6 +191,48 @@ def test_pgd_reaches_the_robust_accuracy_of_torchattacks_pgd(eps):
     assert theirs - 0.03 <= ours <= theirs + 0.01
 
 
+def test_mifgsm_is_torchattacks_mifgsm_and_without_momentum_bim():
+    x, y = held_out(200)
+    model = copy.deepcopy(trained()).double()
+    x, eps, step = x.double(), 0.1, 0.01
+    with torch.random.fork_rng():
+        theirs = torchattacks.MIFGSM(model, eps=eps, alpha=step, steps=7, decay=0.8)(x, y)
+    # They return the last iterate, we the first success or the least margin: where nothing succeeds and the margin falls, the last.
+    ours = mifgsm(model, x, y, eps, step_size=step, steps=7, decay=0.8)
+    longer = mifgsm(model, x, y, eps, step_size=step, steps=6, decay=0.8)
+    last = ~ours.success & (ours.margin < longer.margin)
+    assert int(last.sum()) > 40
+    assert (ours.x_adv - theirs)[last].abs().max() <= 1e-12
+    assert same(mifgsm(model, x, y, eps, decay=0.0), bim(model, x, y, eps))
+
+
+def test_the_running_sum_of_mifgsm_lives_through_repacking():
+    x, y = held_out(120)
+    whole = mifgsm(trained(), x, y, 0.08, steps=35, step_size=0.004)
+    held = ~whole.success
+    assert 10 < int(held.sum()) < 110
+    assert same(mifgsm(trained(), x[held], y[held], 0.08, steps=35, step_size=0.004), whole, held)
+
+
+def test_rfgsm_starts_with_a_random_corner_and_ends_as_fgsm_without_one():
+    x, y = held_out(60)
+    plain, none = fgsm(trained(), x, y, 0.1), rfgsm(trained(), x, y, 0.1, random_share=0.0)
+    assert (plain.x_adv - none.x_adv).abs().max() <= 2**-23
+    inside = torch.full((4, 1, 8, 8), 0.5)
+    random = rfgsm(trained(), inside, y[:4], 0.1, random_share=1.0)
+    assert torch.allclose((random.x_adv - inside).abs(), torch.tensor(0.1)) and torch.equal(random.x_adv[0], random.x_adv[3])
+    both = rfgsm(trained(), inside, y[:4], 0.1)
+    moved = ((both.x_adv - inside) / 0.1).round(decimals=4)
+    assert {-1.0, 0.0, 1.0} == set(moved.unique().tolist())
+
+
+@pytest.mark.parametrize(("attack", "options"), [(mifgsm, {"decay": -1}), (mifgsm, {"decay": math.nan}), (rfgsm, {"random_share": 1.5})])
+def test_bad_momentum_and_random_shares(attack, options):
+    x, y = held_out(2)
+    with pytest.raises(ValueError, match=next(iter(options))):
+        attack(trained(), x, y, 0.1, **options)
+
+
 # Monotone success.
 
 
@@ -204,7 +248,7 @@ def test_success_grows_with_eps():
     inputs, labels = held_out(150)
     for attack in GRADIENT:  # a network: the rate
         rates = [attack(trained(), inputs, labels, eps).success.double().mean().item() for eps in radii]
-        assert rates == sorted(rates) and rates[-1] > rates[0] + 0.3
+        assert rates == sorted(rates) and rates[-1] > rates[0] + (0.2 if attack is rfgsm else 0.3)
 
 
 @settings(max_examples=5, deadline=None)
@@ -234,7 +278,7 @@ def test_order_and_neighbours_do_not_matter(seed, attack, loss):
     stream = torch.Generator().manual_seed(seed)
     x, y = held_out(140)
     first, other = x[:70], x[70:]
-    options = {"loss": loss} if attack is fgsm else {"loss": loss, "steps": 13}
+    options = {"loss": loss} if attack in ONE_STEP else {"loss": loss, "steps": 13}
     found = attack(trained(), first, y[:70], 0.1, **options)
     order = torch.randperm(70, generator=stream)
     assert same(attack(trained(), first[order], y[:70][order], 0.1, **options), found, order)
@@ -365,14 +409,14 @@ def test_zero_and_undefined_gradients_move_no_pixel_and_break_no_bound(attack):
     x = pictures(30, (1, 4, 4))
     flat = attack(Steps(), x, classes_of(Steps(), x), 0.02)
     assert bool(((flat.x_adv - x).abs() <= 0.02).all()) and bool(flat.x_adv.isfinite().all())
-    if attack in (fgsm, bim):
+    if attack in (fgsm, bim, mifgsm):
         assert torch.equal(flat.x_adv, x) and not bool(flat.success.any())
     black = torch.zeros(5, 1, 4, 4)
     kink = attack(Kink(), black, classes_of(Kink(), black), 0.1)
     assert bool(kink.x_adv.isfinite().all()) and bool((kink.x_adv <= 0.1).all())
 
 
-@pytest.mark.parametrize("attack", GRADIENT)
+@pytest.mark.parametrize("attack", [attack for attack in GRADIENT if attack is not rfgsm])
 def test_a_gradient_that_is_one_number_for_all_pixels_is_followed(attack):
     x, y = torch.full((6, 1, 3, 3), 0.5), torch.zeros(6, dtype=torch.int64)
     found = attack(lambda x: x.sum((1, 2, 3))[:, None] * torch.tensor([1.0, -1.0]), x, y, 0.25)
@@ -499,7 +543,7 @@ def test_bad_radius_or_loss_is_refused_before_the_model_is_called(attack, case):
 
 
 @pytest.mark.parametrize("case", BAD_STEPS)
-@pytest.mark.parametrize("attack", GRADIENT[1:])
+@pytest.mark.parametrize("attack", [attack for attack in GRADIENT if attack not in ONE_STEP])
 def test_bad_steps_are_refused_before_the_model_is_called(attack, case):
     change, message = BAD_STEPS[case]
     with pytest.raises(ValueError, match=message):

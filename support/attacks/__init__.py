@@ -1,4 +1,4 @@
-"""Attacks on classifiers that map [0,1] images to log-scores: FGSM, BIM, PGD, and two one-pixel searches.
+"""Attacks on classifiers that map [0,1] images to log-scores: FGSM, BIM, PGD, L-BFGS, one-pixel searches, one that sees decisions only.
 
 Every attack is a function of a model, images and labels, returns an :class:`AttackResult`, prints nothing, and keeps one contract:
 
@@ -10,21 +10,24 @@ Every attack is a function of a model, images and labels, returns an :class:`Att
   inward, so that ``|x_adv - x| <= eps`` and ``0 <= x_adv <= 1`` hold exactly in float64; ``eps=0`` returns the image itself.
 - **Verdicts.** ``margin`` is the true class's score minus the best other one, ``success`` means below zero (a tie is no success), and both
   are read from one last pass over the returned images. The clean image counts: one that is misclassified already is returned as it is
-  (except by :func:`fgsm`, whose single step is always taken).
+  (except by :func:`fgsm` and :func:`rfgsm`, whose single step is always taken). :func:`lbfgs` has no budget: it returns the least
+  distortion.
 - **Independence.** All images of a call share the random draws, which come at a fixed shape from ``generator`` (default: a fresh one,
   seeded with :data:`SEED`), whoever is still undecided. Undecided images are packed into forward passes of a few fixed sizes, in which
   a row's bits depend on neither its place nor its neighbours, nor, with one CPU thread, on which of the sizes it is. With another
   ``batch_size``, or another number of images, verdicts agree except at margins below 1e-5.
-- **Cost.** Decided images leave the batch, every ten steps (:func:`pgd`) or after every generation (:func:`one_pixel`);
-  ``queries`` counts, image by image, the model passes made until it was decided, with the clean pass and the last one. Rows that
-  ride along until the next packing, and the padding of the last pass, come on top.
+- **Cost.** Decided images leave the batch, every ten steps (:func:`pgd`, :func:`rays`), after every constant (:func:`lbfgs`) or after
+  every generation (:func:`one_pixel`); ``queries`` counts, image by image, the model passes made until it was decided, with the clean
+  pass and the last one. Rows that ride along until the next packing, and the padding of the last pass, come on top.
 
 Wrong input raises a ``ValueError`` that says what was given and what is wanted. The chapter "Softmax is k-means" shows each attack at work.
 """
 
 from support.attacks._contract import SEED, AttackResult, interval, margin
 from support.attacks.census import corner_outputs
-from support.attacks.gradient import bim, fgsm, pgd, pgd_targets
+from support.attacks.gradient import bim, fgsm, mifgsm, pgd, pgd_targets, rfgsm
+from support.attacks.hard_label import rays
+from support.attacks.lbfgs import lbfgs
 from support.attacks.one_pixel import one_pixel, one_pixel_corners
 
 __all__ = [
@@ -34,9 +37,13 @@ __all__ = [
     "corner_outputs",
     "fgsm",
     "interval",
+    "lbfgs",
     "margin",
+    "mifgsm",
     "one_pixel",
     "one_pixel_corners",
     "pgd",
     "pgd_targets",
+    "rays",
+    "rfgsm",
 ]

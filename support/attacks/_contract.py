@@ -137,7 +137,14 @@ def random_stream(generator: torch.Generator | None) -> torch.Generator:
 
 
 def check(
-    model: Model, x: Tensor, y: Tensor, *, batch_size: int | None, generator: torch.Generator | None = None, pictures: bool = False
+    model: Model,
+    x: Tensor,
+    y: Tensor,
+    *,
+    batch_size: int | None,
+    generator: torch.Generator | None = None,
+    pictures: bool = False,
+    boxed: bool = True,
 ) -> None:
     """Judge all of a call's common inputs that can be judged without touching the model.
 
@@ -148,11 +155,12 @@ def check(
         batch_size: at most so many images in one forward pass, or ``None``.
         generator: a generator, or ``None``.
         pictures: the attack needs channels, rows and columns.
+        boxed: the images must lie in [0,1]; else any finite values will do.
 
     Raises:
         ValueError: what was given and what is wanted.
     """
-    _check_images(x, pictures)
+    _check_images(x, pictures, boxed)
     _check_labels(y, x)
     _check_model(model)
     if generator is not None and not isinstance(generator, torch.Generator):
@@ -219,9 +227,9 @@ def fast_rows(x: Tensor, most: int = _MOST_ROWS, *, model: Model | None = None, 
     return min(max(values // x[0].numel(), LEAST_ROWS), most)
 
 
-def _check_images(x: Tensor, pictures: bool) -> None:
-    shape = "(N, C, H, W)" if pictures else "(N, ...)"
-    wanted = f"x must be a float32 or float64 tensor {shape} of at least one image, values in [0,1]"
+def _check_images(x: Tensor, pictures: bool, boxed: bool) -> None:
+    shape, span = "(N, C, H, W)" if pictures else "(N, ...)", (0, 1) if boxed else (-torch.finfo().max, torch.finfo().max)
+    wanted = f"x must be a float32 or float64 tensor {shape} of at least one image, {'values in [0,1]' if boxed else 'finite values'}"
     if not isinstance(x, Tensor):
         raise ValueError(f"{wanted}; given is {type(x).__name__}")
     if x.dtype not in (torch.float32, torch.float64):
@@ -229,7 +237,7 @@ def _check_images(x: Tensor, pictures: bool) -> None:
     if x.ndim < 2 or (pictures and x.ndim != 4) or not x.numel():
         raise ValueError(f"{wanted}; given is shape {tuple(x.shape)}")
     low, high = (end.item() for end in x.detach().aminmax())  # NaN anywhere makes both ends NaN
-    if not (low >= 0 and high <= 1):
+    if not (low >= span[0] and high <= span[1]):
         raise ValueError(f"{wanted}; given are values from {low} to {high}" + (": there are NaN pixels" if math.isnan(low) else ""))
 
 

@@ -1,4 +1,4 @@
-"""Attacks in the maximum norm that follow the sign of a gradient: FGSM, BIM and PGD."""
+"""Attacks in the maximum norm that follow the sign of a gradient: FGSM, R+FGSM, BIM, MI-FGSM and PGD."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -129,6 +129,59 @@ def fgsm(
 
 @torch.inference_mode(False)
 @torch.no_grad()
+def rfgsm(
+    model: Model,
+    x: Tensor,
+    y: Tensor,
+    eps: float | Tensor,
+    *,
+    random_share: float = 0.5,
+    targeted: bool = False,
+    loss: Loss = "ce",
+    generator: torch.Generator | None = None,
+    batch_size: int | None = None,
+) -> AttackResult:
+    """R+FGSM: a random signed step of ``random_share * eps``, then a signed gradient step with the rest (Tramer et al. 2018, section 4.1).
+
+    ``x' = x + a sign(N(0, I))``, ``x_adv = x' + (eps - a) sign(grad loss(x'))``, cut to [0,1]; the second step is always taken, as in
+    :func:`fgsm`. Used in the chapter "Persistence" (``attack-ranking``).
+
+    Args:
+        model: maps (n, ...) images in [0,1] to (n, K) log-scores.
+        x: (N, ...) images in [0,1], float32 or float64.
+        y: (N,) int64 true labels, or the wanted ones if ``targeted``.
+        eps: radius in the maximum norm, in units of [0,1]; one number or (N,).
+        random_share: a / eps, between 0 and 1; with 0 it is :func:`fgsm`.
+        targeted: lower the loss of the wanted label instead of raising that of the true one.
+        loss: "ce", "margin" or a callable, as in :func:`fgsm`.
+        generator: source of the random step, one draw of an image's shape for all images. ``None``: a fresh one of fixed seed.
+        batch_size: at most so many images in one forward pass; ``None`` picks what is fast on the device.
+
+    Returns:
+        The result; ``queries`` is 3 (4 with a callable loss).
+
+    Raises:
+        ValueError: a wrong input, or a model whose scores do not depend differentiably on the image.
+    """
+    check(model, x, y, batch_size=batch_size, generator=generator)
+    if isinstance(random_share, bool) or not isinstance(random_share, int | float) or not 0 <= random_share <= 1:
+        raise ValueError(f"random_share must be a number from 0 to 1, the random step's share of eps; given is {random_share!r}")
+    goal, radius = _goal(loss, targeted), radii("eps", eps, x)
+    call = prepare(model, x, y, batch_size or fast_rows(x, model=model, backward=True))
+    stream = random_stream(generator)
+    noise = torch.randn(x.shape[1:], generator=stream, dtype=x.dtype, device=stream.device).to(x.device).sign()
+    first = per_image(radius * random_share, call.x).to(x.dtype)
+    ball = _ball(call, radius, radius * (1 - random_share))
+    x_adv = torch.clamp(call.x + first * noise, ball.low, ball.high)
+    for index, real in packed(torch.arange(len(x_adv), device=x_adv.device), call.rows):
+        direction, _ = _direction(call.model, goal, x_adv[index], call.y[index], call.y[index])
+        corner = torch.clamp(x_adv[index] + ball.step[index] * direction, ball.low[index], ball.high[index])
+        x_adv[index[:real]] = corner[:real]
+    return _judged(call, goal, x_adv, torch.full_like(call.y, 1 + goal.passes))
+
+
+@torch.inference_mode(False)
+@torch.no_grad()
 def bim(
     model: Model,
     x: Tensor,
@@ -173,6 +226,58 @@ def bim(
     call = prepare(model, x, y, batch_size or fast_rows(x, model=model, backward=True))
     ball, found = _ball(call, radius, step), _clean(call, goal)
     _ascend(call, goal, ball, found, call.x, call.y, steps)
+    return _judged(call, goal, found.x, found.queries)
+
+
+@torch.inference_mode(False)
+@torch.no_grad()
+def mifgsm(
+    model: Model,
+    x: Tensor,
+    y: Tensor,
+    eps: float | Tensor,
+    *,
+    steps: int = 10,
+    step_size: float | Tensor | None = None,
+    decay: float = 1.0,
+    targeted: bool = False,
+    loss: Loss = "ce",
+    generator: torch.Generator | None = None,
+    batch_size: int | None = None,
+) -> AttackResult:
+    """MI-FGSM: :func:`bim` along a running sum of gradients, each divided by its l1 norm (Dong et al. 2018, Algorithm 1).
+
+    ``g_{t+1} = decay * g_t + grad / |grad|_1``, then ``x_{t+1} = clip(x_t + step_size * sign(g_{t+1}))``. With ``decay`` 0 it is
+    :func:`bim`. Used in the chapter "Persistence" (``attack-ranking``).
+
+    Args:
+        model: maps (n, ...) images in [0,1] to (n, K) log-scores.
+        x: (N, ...) images in [0,1], float32 or float64.
+        y: (N,) int64 true labels, or the wanted ones if ``targeted``.
+        eps: radius in the maximum norm, in units of [0,1]; one number or (N,).
+        steps: number of steps T.
+        step_size: length of a step in units of [0,1]; one number or (N,). Default ``eps / steps``, the paper's.
+        decay: of the running sum, at least 0; the paper's is 1.
+        targeted: lower the loss of the wanted label instead of raising that of the true one.
+        loss: "ce", "margin" or a callable, as in :func:`fgsm`.
+        generator: unused, nothing is drawn.
+        batch_size: at most so many images in one forward pass; ``None`` picks what is fast on the device.
+
+    Returns:
+        The result; an image that holds out costs ``steps + 3`` queries (``2 * steps + 3`` with a callable loss).
+
+    Raises:
+        ValueError: a wrong input, or a model whose scores do not depend differentiably on the image.
+    """
+    check(model, x, y, batch_size=batch_size, generator=generator)
+    whole_number("steps", steps, 1)
+    if isinstance(decay, bool) or not isinstance(decay, int | float) or not 0 <= decay < float("inf"):
+        raise ValueError(f"decay must be a finite number of at least 0; given is {decay!r}")
+    goal, radius = _goal(loss, targeted), radii("eps", eps, x)
+    step = _step(step_size, x, radius, 1 / steps)
+    call = prepare(model, x, y, batch_size or fast_rows(x, model=model, backward=True))
+    ball, found = _ball(call, radius, step), _clean(call, goal)
+    _ascend(call, goal, ball, found, call.x, call.y, steps, decay)
     return _judged(call, goal, found.x, found.queries)
 
 
@@ -372,33 +477,50 @@ def _clean(call: Call, goal: _Goal) -> _Found:
     return _Found(call.x.clone(), torch.where(clean.isnan(), torch.inf, clean), torch.ones_like(call.y))
 
 
-def _direction(model: Model, goal: _Goal, x: Tensor, y: Tensor, rival: Tensor) -> tuple[Tensor, Tensor]:
-    """The sign of the gradient at ``x``, zero where the derivative is zero or (as torch has it) no number, and the scores there."""
+def _direction(
+    model: Model, goal: _Goal, x: Tensor, y: Tensor, rival: Tensor, carried: Tensor | None = None, decay: float | None = None
+) -> tuple[Tensor, Tensor]:
+    """The sign of the gradient at ``x``, zero where the derivative is zero or (as torch has it) no number, and the scores there.
+
+    With ``carried``, a running sum of normalised gradients, that sum is updated in place and its sign returned.
+    """
     with torch.enable_grad():
         slope, scores = goal.slope(model, x.detach().requires_grad_(), y, rival)
     if slope is None:
         raise ValueError("the loss does not depend differentiably on the image, so no gradient is there to follow: one_pixel needs none")
-    return slope.sign(), scores
+    if carried is None:
+        return slope.sign(), scores
+    slope = slope.nan_to_num(0, 0, 0)
+    length = per_image(slope.abs().flatten(1).sum(1), slope).clamp_min(torch.finfo(slope.dtype).tiny)
+    carried.mul_(decay).addcdiv_(slope, length)
+    return carried.sign(), scores
 
 
-def _ascend(call: Call, goal: _Goal, ball: _Ball, found: _Found, start: Tensor, rival: Tensor, steps: int) -> None:
-    """Climb from ``start`` (N, ...) with all undecided images, and note the best iterates in ``found``."""
+def _ascend(
+    call: Call, goal: _Goal, ball: _Ball, found: _Found, start: Tensor, rival: Tensor, steps: int, decay: float | None = None
+) -> None:
+    """Climb from ``start`` (N, ...) with all undecided images, and note the best iterates in ``found``; ``decay`` is momentum's."""
     alive = (ball.open & (found.margin >= 0)).nonzero()[:, 0]
     at = start.index_select(0, alive)
+    speed = None if decay is None else torch.zeros_like(at)
     for done in range(0, steps, REPACK_EVERY):
         for place, real in packed(torch.arange(len(alive), device=alive.device), call.rows):
             index = alive[place]
             here, y, wanted = at.index_select(0, place), call.y[index], rival[index]
             low, high, step = (ends.index_select(0, index) for ends in (ball.low, ball.high, ball.step))
             best = found.take(index)
+            carried = None if speed is None else speed.index_select(0, place)
             for _ in range(min(REPACK_EVERY, steps - done)):
-                direction, scores = _direction(call.model, goal, here, y, wanted)
+                direction, scores = _direction(call.model, goal, here, y, wanted, carried, decay)
                 best.note(here, goal.margin(scores, y), goal.passes)
                 here.addcmul_(direction, step).clamp_(low, high)
             at[place[:real]] = here[:real]
+            if speed is not None:
+                speed[place[:real]] = carried[:real]
             found.put(index[:real], best)
         left = (found.margin[alive] >= 0).nonzero()[:, 0]
         alive, at = alive[left], at.index_select(0, left)
+        speed = None if speed is None else speed.index_select(0, left)
     if len(alive):
         best = found.take(alive)
         best.note(at, goal.margin(score(call.model, at, call.rows), call.y[alive]), 1)
