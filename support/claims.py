@@ -241,7 +241,7 @@ def _apply(claim_id: str, rule: IntervalRule | RatioRule | OrderingRule | MaxAbs
 class Claim(_Strict):
     """One assertion of a paper: where it stands, what it says, the published numbers, and the rules that judge it."""
 
-    id: Annotated[str, Field(pattern=r"^[a-z]+[0-9]{4}\.[a-z0-9]+(-[a-z0-9]+)*$")]
+    id: Annotated[str, Field(pattern=r"^[a-z]+[0-9]{4}\.[a-z0-9]+([-.][a-z0-9]+)*$")]
     kind: Literal["identity", "empirical", "robustness", "open"]
     where: Annotated[str, Field(min_length=1)]
     says: Annotated[str, Field(min_length=1)]
