@@ -111,15 +111,15 @@ run.claim("bell2023.connected", ties_broken=int((pulled[:, 0] != pulled[:, 1]).s
 # %% tags=["nbval-check-output"]
 planted = {  # scores of points (N, 2)
     "two classes cross": lambda z: torch.stack([z[:, 0], -z[:, 0]], 1),
-    "three classes meet": lambda z: z @ torch.tensor([[1.0, -0.5, -0.5], [0.0, 1.0, -1.0]], dtype=DOUBLE),
+    "three classes meet": lambda z: z @ torch.tensor([[1.0, -1.0, 0.0], [0.0, 0.0, 1.0]], dtype=DOUBLE),
     "an open set of ties": lambda z: torch.stack([0 * z[:, 0], 0 * z[:, 0], z[:, 0] - 9], 1),
     "scores that touch": lambda z: torch.stack([z[:, 0].square(), 0 * z[:, 0]], 1),
 }
 angle = 2 * math.pi * torch.arange(90, dtype=DOUBLE) / 90
 circle = torch.stack([angle.cos(), angle.sin()], 1)
-radii = torch.tensor([0.04, 1e-3, 1e-5], dtype=DOUBLE)
+radii = torch.tensor([0.03, 1e-3, 1e-5], dtype=DOUBLE)
 balls = torch.cat([radii[:, None, None] * share * circle for share in (0.0, 0.5, 1.0)], 1)  # (radii, points, 2)
-grid = torch.cartesian_prod(*[torch.arange(-10, 11).double() / 10] * 2)
+grid = torch.cartesian_prod(*[torch.arange(-8, 9).double() / 8] * 2)  # exact binary fractions: an equality of scores is one
 
 
 def classes_near(model, points: torch.Tensor) -> torch.Tensor:
@@ -621,19 +621,6 @@ run.claim("bell2023.projection", direction_error=direction_error, points_not_nea
 
 # %%
 GAMMA, FARTHEST = 0.7, 64.0
-sigmas = torch.logspace(-2, math.log10(FARTHEST), 1500, dtype=DOUBLE)
-
-
-def first_below(stability: torch.Tensor) -> float:
-    """The sigma at which a curve over `sigmas` first falls below gamma; the largest one if it never does."""
-    under = torch.nonzero(stability < GAMMA)
-    if not len(under):
-        return FARTHEST
-    at = int(under[0])
-    if at == 0:
-        return float(sigmas[0])
-    share = (stability[at - 1] - GAMMA) / (stability[at - 1] - stability[at])
-    return float(sigmas[at - 1] * (sigmas[at] / sigmas[at - 1]) ** share)
 
 
 def equidistant(faces: int, angle: float, distance: float = 1.0) -> torch.Tensor:
@@ -643,10 +630,18 @@ def equidistant(faces: int, angle: float, distance: float = 1.0) -> torch.Tensor
 
 
 def wedge_persistence(point: torch.Tensor, faces: int, angle: float) -> float:
-    """gamma-persistence of a point of the class inside, or outside, a wedge."""
-    angles = [angle] * (faces - 1)
-    stable = boundaries.wedge_probability(point.expand(len(sigmas), -1), angles, sigmas)
-    return first_below(stable if bool(boundaries.inside_wedge(point, angles)) else 1 - stable)
+    """gamma-persistence of a point of the class inside, or outside, a wedge: the first sigma at which the stability falls below gamma."""
+    inside, low, high = bool(boundaries.inside_wedge(point, [angle] * (faces - 1))), 1e-2, FARTHEST
+    for _ in range(3):  # each round narrows the bracket to one step of its scan
+        sigmas = torch.logspace(math.log10(low), math.log10(high), 60, dtype=DOUBLE)
+        stable = boundaries.wedge_probability(point.expand(60, -1), [angle] * (faces - 1), sigmas)
+        under = torch.nonzero((stable if inside else 1 - stable) < GAMMA)
+        if not len(under):
+            return FARTHEST
+        if (at := int(under[0])) == 0:
+            return low
+        low, high = float(sigmas[at - 1]), float(sigmas[at])
+    return high
 
 
 face_counts, tips = [1, 2, 3, 5, 10, 20, 50], [0, 15, 30, 45, 60, 75]
@@ -670,11 +665,10 @@ plt.show()
 #
 # The picture that set the part going (section 32) is a path from an image to its adversarial example, along which persistence drops at the boundary.
 # A heading asks whether a skewed orthant recreates it.
-# We cross a plane, an orthant of ten faces and tipped wedges, along the line through their equidistant points; on the outside the class is the complement, whose persistence can be infinite and is cut at the largest $\sigma$ of the scan.
+# We cross a plane, an orthant of ten faces and tipped wedges, along the line through their equidistant points; on the outside the class is the complement, whose persistence can be infinite and is cut at the largest $\sigma$ that we look at.
 
 # %%
-path = np.linspace(-1, 1, 41)
-path = path[path != 0]
+path = np.linspace(-1, 1, 24)  # an even number, so that the crossing itself is not among them
 crossed = {"plane": (1, 0.0), "2 faces": (2, 0.0), "10 faces": (10, 0.0), "10 faces, tipped by 60 degrees": (10, math.radians(60))}
 drops = {name: [wedge_persistence(equidistant(faces, angle, float(at)), faces, angle) for at in path] for name, (faces, angle) in crossed.items()}
 inside_outside = {name: drops[name][-1] / drops[name][0] for name in drops}
