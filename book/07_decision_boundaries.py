@@ -281,8 +281,9 @@ segments = shown[found.edges].numpy()
 axes[0].add_collection(LineCollection(segments[crosses.numpy()], colors=plots.PALETTE[0], linewidths=1.6, label="crosses its face"))
 axes[0].add_collection(LineCollection(segments[~crosses.numpy()], colors=plots.PALETTE[1], linewidths=1.6, linestyles="--", label="misses it"))
 axes[0].scatter(*shown.T, s=18, color="black", zorder=3)
-axes[0].set(xlim=(-0.1, 1.1), ylim=(-0.1, 1.1), xticks=[], yticks=[])
+axes[0].set(xlim=(-0.1, 1.1), ylim=(-0.1, 1.1))
 axes[0].set_aspect("equal")
+axes[0].set_axis_off()
 axes[0].legend(fontsize=8, loc="upper right")
 axes[1].plot(list(share), list(share.values()), "-o", label="random points")
 axes[1].plot(list(poisson), list(poisson.values()), "x", color="black", markersize=9, label="Poisson process, exact")
@@ -338,8 +339,8 @@ local = [boundaries.boundary_spectrum(nn.functional.normalize(torch.eye(n, dtype
 figure, ax = plt.subplots(figsize=(5.2, 3.3))
 ax.loglog(local_radii, np.stack([v[:-1] for v in local]), color=plots.PALETTE[0], linewidth=1)
 ax.loglog(local_radii, [float(v[-1]) for v in local], color=plots.PALETTE[1], linewidth=2)
-ax.annotate("tangent directions", (0.01, 0.02), color=plots.PALETTE[0])
-ax.annotate("normal", (0.05, 0.0004), color=plots.PALETTE[1])
+ax.annotate("tangent directions", (0.004, 0.02), color=plots.PALETTE[0])
+ax.annotate("normal", (0.03, 0.0004), color=plots.PALETTE[1])
 ax.set(xlabel="radius of the sample", ylabel="singular values", title=f"a sphere in {n} dimensions")
 plt.show()
 
@@ -457,6 +458,8 @@ figure, ax = plt.subplots(figsize=(5.2, 3.5))
 for rows, color, style, name in zip(tube.values(), plots.PALETTE, ("-o", "--s"), ("true labels", "one in twenty exchanged"), strict=False):
     ax.loglog([row[0] for row in rows], [row[1] for row in rows], style, color=color, label=name)
 ax.loglog(eps, eps, ":", color="grey", label=r"the tube, $\varepsilon$")
+ax.set_xticks(eps, [f"{e:.2g}" for e in eps])
+ax.minorticks_off()
 ax.set(xlabel=r"longest edge $\varepsilon$", ylabel="farthest error from the boundary")
 ax.legend(fontsize=8)
 plt.show()
@@ -601,7 +604,10 @@ for column, style, color in (("violated", "-o", 0), ("active", "-s", 1), ("viola
 axes[0].set(xlabel="faces $k$, each tipped by 30 degrees", ylabel="faces per outside point")
 axes[0].legend(fontsize=8)
 axes[1].semilogx(census["faces"], census["right"], "-o", color=plots.PALETTE[2])
-axes[1].set(xlabel="faces $k$", ylabel="violated planes give the nearest point", ylim=(-0.02, 1.02))
+axes[1].set(xlabel="faces $k$", ylabel="share of points it is right for", title="projecting onto the violated planes", ylim=(-0.02, 1.02))
+for ax in axes:
+    ax.minorticks_off()
+    ax.set_xticks(census["faces"], census["faces"])
 plt.show()
 
 # %%
@@ -650,18 +656,22 @@ closed = persistence.wedge_persistence(1.0, np.array(face_counts), GAMMA)
 quantile = torch.special.ndtri(torch.tensor([1 - (1 - GAMMA) / faces for faces in face_counts], dtype=DOUBLE))
 assert np.allclose(surface[:, 0], closed, rtol=1e-4)
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Persistence at unit distance from all faces against their number, one curve for each tip angle. All curves fall steeply with the number of faces and lie close together for all angles, above a dotted lower bound."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Persistence at unit distance from all faces against their number, one curve for each tip angle. All curves fall steeply from one face to two, where they meet; beyond, the untipped ones fall on along a dotted lower bound and the tipped ones less."}}
 figure, ax = plt.subplots(figsize=(5.6, 3.6))
 for column, tip in enumerate(tips):
     ax.semilogx(face_counts, surface[:, column], "-o", markersize=4, color=plt.cm.viridis(column / len(tips)), label=f"{tip} degrees")
 ax.semilogx(face_counts, 1 / quantile, ":", color="black", label="union bound")
+ax.minorticks_off()
+ax.set_xticks(face_counts, face_counts)
 ax.set(xlabel="faces $k$", ylabel=r"persistence $\sigma^*$ at distance 1")
 ax.legend(fontsize=8, title="tipped by")
 plt.show()
 
 # %% [markdown]
-# The angle hardly matters: at a fixed distance from its faces, persistence counts them, and says little about how acute they are.
-# The union bound $\sigma^* \geq d / \Phi^{-1}(1 - (1-\gamma)/k)$ says why: it knows no angles at all.
+# Persistence counts faces.
+# For two of them the angle changes it by a few per cent, however acute the wedge.
+# For more, tipping *raises* it: all faces but the first turn towards one another, until they are nearly a single one, and the point is left with two.
+# So acuteness alone lowers no persistence at a given distance, and the union bound $\sigma^* \geq d / \Phi^{-1}(1 - (1-\gamma)/k)$, which knows no angles at all, is nearly attained by the orthant.
 #
 # The picture that set the part going (section 32) is a path from an image to its adversarial example, along which persistence drops at the boundary.
 # A heading asks whether a skewed orthant recreates it.
@@ -679,6 +689,7 @@ run.claim(
     "bell2023.persistence-recreated",
     ratio_plane=round(inside_outside["plane"], 4), ratio_orthant=round(inside_outside["10 faces"], 4),
     change_by_faces=round(1 - surface[many, 0] / surface[few, 0], 4), change_by_angle=round(float(1 - surface[few].min() / surface[few].max()), 4),
+    tipped_over_untipped_at_ten_faces=round(float(surface[many, -1] / surface[many, 0]), 4),
 )
 
 # %% [markdown]
@@ -837,7 +848,7 @@ def crossings_of(key) -> dict[str, dict[str, torch.Tensor]]:
         return {f"{kind}/{name}": value for kind, parts in found.items() for name, value in parts.items()} | {"distance": distance}
 
     settings = {"model": models.fingerprint(model), "data": test.sha256, "pairs": p.pairs, "eps": p.attack_eps, "steps": p.attack_steps, "seed": seed}
-    unit = run.unit(f"crossings-{key[0]}-{key[1]}", settings, compute, code=[boundaries.bisect, boundaries.gradient_normals, boundaries.incidence, attacks.pgd, attacks.lbfgs])
+    unit = run.unit(f"crossings-{key[0]}-{key[1]}", settings, compute, code=[boundaries.bisect, boundaries.gradient_normals, boundaries.incidence, attacks.pgd, attacks.lbfgs, natural_pairs, crossing, crossings_of])
     kinds = {}
     for name, value in unit.items():
         kind, _, part = name.partition("/")
@@ -856,7 +867,7 @@ distances = {key: float(found[key]["distance"][""].median()) for key in keys}
 # The angle of incidence at each crossing, beside the null of a uniformly random direction.
 # *Matched* attacks start on the natural line itself, as far before its crossing as an image is from its adversarial example in the median: the same place, and another direction.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Cumulative shares of crossings against their angle of incidence, one panel per network. Crossings between images are the most grazing ones, close to the dotted null of random directions; PGD is steeper, L-BFGS steepest."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Cumulative shares of crossings against their angle of incidence, one panel per network. Crossings on lines between images and by PGD are more grazing than those by L-BFGS; all are steeper than the dotted null of random directions."}}
 names = ["linear", *p.networks]
 figure, axes = plt.subplots(1, len(names), figsize=(3.6 * len(names) + 1, 3.4), sharey=True, squeeze=False)
 null = [boundaries.incidence_null(pixels, q) for q in np.linspace(0, 1, 400)]
@@ -881,9 +892,10 @@ run.claim(
 )
 
 # %% [markdown]
-# A minimal adversarial example is the foot of a perpendicular, or nearly so: L-BFGS minimises the distance, and the nearest point of a smooth boundary lies along its normal.
+# The nearest point of a smooth boundary lies along its normal, so an attack of least distance would cross at 0 degrees; L-BFGS falls short of that because the box $[0, 1]$ lets no black pixel go darker.
 # The line between two images is chosen without regard to the boundary, and meets it at an angle that is large, though smaller than chance alone would make it.
-# The linear network shows the same two facts, and its boundaries are planes.
+# PGD spends its budget in every pixel alike, and its angle tells of that more than of the boundary.
+# The linear network shows the same order, and its boundaries are planes.
 # So a difference in skewness says how a line was chosen; it is no evidence of a wedge.
 #
 # ### Samples around a crossing
@@ -892,13 +904,20 @@ run.claim(
 # Chapter sections before this one say what to expect.
 # Around a *plane* with unit normal $\nu$, interpolating along the line of the parents, with direction $u$, is the oblique projection $I - u \nu^\top / (u^\top \nu)$.
 # Its singular values are 0 along $\nu$, $1 / \cos\alpha$ for the angle of incidence $\alpha$, and ones: two values that stand out, and neither belongs to an image.
+#
+# L-BFGS ends *on* the boundary, so that interpolating towards its result would gather half the sample in one point; behind those crossings we take the mirror image of the starting point as the second parent.
 
 # %%
-def neighbourhood(key, kind: str, radius: float, count: int) -> boundaries.BoundarySample:
-    """Boundary samples around the first crossings of a kind; the noise has the given root mean square length."""
+def neighbourhood(key, kind: str, radius: float, count: int) -> tuple:
+    """Boundary samples around the first crossings of a kind, these crossings, and the noise, of the given root mean square length."""
     part = {name: value[: p.centers] for name, value in found[key][kind].items()}
     noise = boundaries.flat_spectrum(count, pixels, generator=torch.Generator().manual_seed(seed), dtype=torch.float32).to(run.device)
     offsets = (noise * radius / math.sqrt(pixels)).reshape(count, *shape)
+    if kind != "natural":
+        mirror = 2 * part["point"] - part["a"]
+        with torch.no_grad():
+            other = nets[key](mirror).argmax(1) != part["own"]
+        part["b"] = torch.where(other.reshape(-1, *[1] * len(shape)), mirror, part["b"])
     one = [boundaries.boundary_sample(nets[key], part["a"][i : i + 1], part["b"][i : i + 1], part["point"][i : i + 1], offsets) for i in range(len(part["a"]))]
     both = {name: torch.cat([getattr(sample, name) for sample in one]) for name in ("points", "moved", "inside", "classes")}
     return boundaries.BoundarySample(**both), part, offsets
@@ -932,7 +951,7 @@ def summary(key, kind: str) -> dict[str, torch.Tensor]:
 
     model = nets[key]
     settings = {"model": models.fingerprint(model), "data": test.sha256, "pairs": p.pairs, "centers": p.centers, "samples": p.samples, "radius": p.small_radius, "kind": kind, "eps": p.attack_eps, "steps": p.attack_steps, "seed": seed}
-    parts = [boundaries.boundary_sample, boundaries.boundary_spectrum, boundaries.fitted_normals, boundaries.flat_spectrum]
+    parts = [boundaries.boundary_sample, boundaries.boundary_spectrum, boundaries.fitted_normals, boundaries.flat_spectrum, neighbourhood, summary]
     return run.unit(f"neighbourhoods-{kind}-{key[0]}-{key[1]}".replace(",", "").replace(" ", "-"), settings, compute, code=parts)
 
 
@@ -1040,7 +1059,7 @@ def bending(key, kind: str) -> dict[str, torch.Tensor]:
         return {"height": torch.stack(height), "turn": torch.stack(turn), "curvature": torch.stack(curvature)}
 
     settings = {"model": models.fingerprint(model), "data": test.sha256, "pairs": p.pairs, "centers": p.curvature_centers, "directions": p.curvature_directions, "radii": list(p.curvature_radii), "kind": kind, "eps": p.attack_eps, "steps": p.attack_steps, "seed": seed}
-    return run.unit(f"bending-{kind}-{key[0]}-{key[1]}", settings, compute, code=[boundaries.heights, boundaries.curvatures, boundaries.gradient_normals, boundaries.tangent_frames])
+    return run.unit(f"bending-{kind}-{key[0]}-{key[1]}", settings, compute, code=[boundaries.heights, boundaries.curvatures, boundaries.gradient_normals, boundaries.tangent_frames, bending])
 
 
 bent = {(key, kind): bending(key, kind) for key in keys for kind in ("natural", "L-BFGS")}
@@ -1079,7 +1098,7 @@ samples_of = {f"{name}\n{kind}": torch.cat([bent[key, kind]["curvature"][middle]
 axes[2].boxplot([values[~values.isnan()].numpy() for values in samples_of.values()], showfliers=False, widths=0.6, medianprops={"color": plots.PALETTE[1]})
 axes[2].axhline(0, color="grey", linewidth=0.8)
 axes[2].set_xticks(range(1, len(samples_of) + 1), samples_of, fontsize=6)
-axes[2].set(ylabel=f"curvature at $r$ = {radii_shown[middle]:g}, positive: own class convex")
+axes[2].set(ylabel="curvature, own class convex: above 0", title=f"radius {radii_shown[middle]:g}")
 plt.show()
 
 # %%
@@ -1092,6 +1111,7 @@ run.claim(
 # %% [markdown]
 # Dotted lines mark the median distance of an image to the boundary along L-BFGS.
 # A network of ReLUs is flat within each of its linear regions, and what the curves show is how many of them a step of that length crosses.
+# What the linear network shows at large radii is not curvature but the next piece of its boundary, where a third class begins: its normals at the places that were found do not turn.
 #
 # ### The dimpled manifold
 #
@@ -1134,7 +1154,7 @@ run.claim(
 # Three measurements of one kind of crossing answer together.
 # *Persistence* at mirrored points, at equal distance before and behind an adversarial crossing: the ratio is 1 for a plane and small for a wedge.
 # The *spectrum* of boundary samples there, centred: a wedge of $k$ faces drops $k$ values, a plane one.
-# And the *angle* at which the crossing meets the boundary.
+# And the *angle* at which the crossing meets the boundary: the way through the apex of an orthant has $\cos\alpha = 1/\sqrt{k}$ to each of its faces.
 
 # %%
 def mirrored(key) -> dict[str, torch.Tensor]:
@@ -1150,19 +1170,21 @@ def mirrored(key) -> dict[str, torch.Tensor]:
         return {"before": sigma[0], "behind": sigma[1], "distance": distance * torch.deg2rad(part["degrees"]).cos()}
 
     settings = {"model": models.fingerprint(model), "data": test.sha256, "pairs": p.persistence_pairs, "of": p.pairs, "samples": p.persistence_samples, "eps": p.attack_eps, "steps": p.attack_steps, "seed": seed}
-    return run.unit(f"mirrored-{key[0]}-{key[1]}", settings, compute, code=[persistence.persistence])
+    return run.unit(f"mirrored-{key[0]}-{key[1]}", settings, compute, code=[persistence.persistence, mirrored])
 
 
 mirror = {key: mirrored(key) for key in keys}
 ratio = {name: torch.cat([(mirror[key]["behind"] / mirror[key]["before"]) for key in keys if key[0] == name]).cpu().double() for name in names}
 k_eff = {name: torch.cat([math.log(GAMMA) / torch.special.log_ndtr(mirror[key]["distance"].double() / mirror[key]["behind"].double()) for key in keys if key[0] == name]).cpu() for name in names}
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Three panels. Left: persistence behind over before the crossing against the number of faces of a wedge, with the networks' medians as horizontal lines. Middle: singular values of samples of a ten-face wedge, a plane and a network. Right: angles of incidence of a wedge's and the network's crossings."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Three panels. Left: persistence behind over before the crossing against the number of faces of a wedge, with the networks' medians as horizontal lines. Middle: singular values of samples of a ten-face wedge, a plane and a network. Right: cumulative angles of incidence of natural and adversarial crossings of two networks, with vertical lines for the way through the apex of orthants of 2, 3 and 10 faces."}}
 figure, axes = plt.subplots(1, 3, figsize=(11.4, 3.5))
 closed_ratio = surface[:, 0] / surface[0, 0]
 axes[0].semilogx(face_counts, closed_ratio, "-o", color="black", markersize=4, label="wedge beside a plane,\nclosed form of chapter 5")
 for name, color, style in zip(names, plots.PALETTE, ("-", "--", "-.", ":"), strict=False):
     axes[0].axhline(float(ratio[name].median()), color=color, linestyle=style, label=name)
+axes[0].minorticks_off()
+axes[0].set_xticks(face_counts, face_counts)
 axes[0].set(xlabel="faces $k$", ylabel="persistence behind / before", ylim=(0, None))
 axes[0].legend(fontsize=7)
 n, k = 64, 10
@@ -1175,18 +1197,14 @@ some = around[curved[0], "L-BFGS"]["values"].median(0).values
 axes[1].plot(np.linspace(0, 1, len(some)), some, ".", markersize=3, label=f"{curved[0][0]}, L-BFGS crossings")
 axes[1].set(xlabel="rank / dimensions", ylabel="singular value / median")
 axes[1].legend(fontsize=7)
-apex = torch.zeros(2000, n, dtype=DOUBLE)
-apex[:, :1] = 1.0
-start, stop = (scale * torch.randn(2000, n, generator=stream, dtype=DOUBLE) + equidistant(n, 0.0, at) for scale, at in ((0.2, 0.6), (0.2, -0.6)))
-wedge_model = boundaries.wedge_classifier([math.radians(30)] * (k - 1))
-with torch.no_grad():
-    differ = wedge_model(start).argmax(1) != wedge_model(stop).argmax(1)
-through = boundaries.bisect(wedge_model, start[differ], stop[differ])
-angles_wedge = boundaries.incidence(stop[differ] - start[differ], boundaries.gradient_normals(wedge_model, through.point, *through.classes.T))
-for name, degrees, style in (
-    (f"wedge, {k} faces", angles_wedge, "-"), (f"{curved[0][0]}, natural", found[curved[0]]["natural"]["degrees"], "--"), (f"{curved[0][0]}, L-BFGS", found[curved[0]]["L-BFGS"]["degrees"], "-."),
-):
-    axes[2].plot(degrees.sort().values.cpu(), np.linspace(0, 1, len(degrees)), style, label=name)
+for name, color, style in ((curved[0][0], 0, "-"), ("linear", 1, "--")):
+    for kind, shade in (("natural", 1.0), ("L-BFGS", 0.5)):
+        degrees = torch.cat([found[key][kind]["degrees"] for key in keys if key[0] == name]).sort().values.cpu()
+        axes[2].plot(degrees, np.linspace(0, 1, len(degrees)), style, color=plots.PALETTE[color], alpha=shade, label=f"{name}, {kind}")
+for faces in (2, 3, 10):
+    through_apex = float(boundaries.incidence(equidistant(faces, 0.0), torch.eye(faces, dtype=DOUBLE)[:1]))
+    axes[2].axvline(through_apex, color="black", linewidth=0.8, linestyle=":")
+    axes[2].annotate(f"k = {faces}", (through_apex, 1.02), fontsize=7, ha="center", annotation_clip=False)
 axes[2].set(xlabel="angle of incidence, degrees", ylabel="share of crossings", xlim=(0, 90), xticks=range(0, 91, 30))
 axes[2].legend(fontsize=7)
 plt.show()
