@@ -12,10 +12,17 @@ PICTURES = {"pictures_data": "digits", "pictures_models": ["mlp", "small_cnn"], 
 TRAINING = {"digits_tailor_epochs": 3, "pictures_epochs": 8, "pictures_tailor_epochs": 3, "augment": False, "collapse_epochs": 3}
 ATTACKS = {"attack_images": 20, "pgd_steps": 5, "pgd_restarts": 1, "corner_images": 20, "corner_images_digits": 20, "theorem_images": 60}
 EVOLUTION = {"de_images": 2, "de_population": 20, "de_generations": 3}
-BOUNDARIES = {"data": "digits", "networks": ["mlp", "small_cnn"], "train": 400, "epochs": 4, "pairs": 12, "attack_eps": 0.3, "attack_steps": 5}
-NEIGHBOURHOODS = {"centers": 2, "samples": 80, "curvature_radii": [0.1, 1.0], "curvature_centers": 3, "curvature_directions": 3}
+BOUNDARIES = {"data": "digits", "networks": ["mlp", "small_cnn"], "train": 400, "epochs": 4, "pairs": 12, "attack_steps": 5}
+NEIGHBOURHOODS = {
+    "attack_eps": 0.3,
+    "centers": 2,
+    "samples": 80,
+    "curvature_radii": [0.1, 1.0],
+    "curvature_centers": 3,
+    "curvature_directions": 3,
+}
 GEOMETRY = {"delaunay_dimensions": [2, 3], "delaunay_points": 60, "grids": [4, 8], "census_points": 200, "orthant_dimensions": 40}
-MIRRORED = {"persistence_pairs": 3, "persistence_samples": 100}
+MIRRORED = {"curvature_directions": 3, "persistence_pairs": 3, "persistence_samples": 100}
 TINY = {
     "01_softmax_kmeans": {"seeds": 1, **DIGITS, **PICTURES, **TRAINING, **ATTACKS, **EVOLUTION},
     "07_decision_boundaries": {"seeds": 1, **BOUNDARIES, **NEIGHBOURHOODS, **GEOMETRY, **MIRRORED},
