@@ -973,7 +973,7 @@ figure, axes = plt.subplots(1, 2, figsize=(9.4, 3.4), sharey=True)
 key = curved[0]
 for ax, kind in zip(axes, ("natural", "L-BFGS"), strict=True):
     some = around[key, kind]
-    for i, color in zip(range(3), plots.PALETTE, strict=False):
+    for i, color in zip(range(min(3, p.centers)), plots.PALETTE, strict=False):
         ax.plot(range(1, pixels + 1), some["values"][i].clamp_min(1e-4), ".", markersize=4, color=color, label=f"{float(some['incidence'][i]):.0f} degrees")
         ax.plot(1, 1 / math.cos(math.radians(float(some["incidence"][i]))), "x", markersize=9, color=color)
     ax.set(yscale="log", xlabel="rank of the singular value", title=f"{kind} crossings, {key[0]}")
