@@ -339,7 +339,7 @@ local = [boundaries.boundary_spectrum(nn.functional.normalize(torch.eye(n, dtype
 figure, ax = plt.subplots(figsize=(5.2, 3.3))
 ax.loglog(local_radii, np.stack([v[:-1] for v in local]), color=plots.PALETTE[0], linewidth=1)
 ax.loglog(local_radii, [float(v[-1]) for v in local], color=plots.PALETTE[1], linewidth=2)
-ax.annotate("tangent directions", (0.004, 0.02), color=plots.PALETTE[0])
+ax.annotate("tangent directions", (0.0035, 0.07), color=plots.PALETTE[0])
 ax.annotate("normal", (0.03, 0.0004), color=plots.PALETTE[1])
 ax.set(xlabel="radius of the sample", ylabel="singular values", title=f"a sphere in {n} dimensions")
 plt.show()
@@ -889,7 +889,7 @@ for ax, name in zip(axes[0], names, strict=True):
     ax.plot(null, np.linspace(0, 1, 400), ":", color="black", label="random direction")
     ax.set(xlabel="angle of incidence, degrees", title=name, xlim=(0, 90), xticks=range(0, 91, 15))
 axes[0, 0].set(ylabel="share of crossings")
-axes[0, 0].legend(fontsize=8)
+figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=8)
 plt.show()
 
 # %%
@@ -1034,10 +1034,22 @@ run.claim(
 )
 
 # %%
-run.claim("bell2023.normals", fitted_to_gradient_degrees=rows["fitted to gradient"].tolist(), difference_to_gradient_degrees=rows["differences to gradient"].tolist())
+def loss_to_normal(key) -> float:
+    """Median angle between the gradient of the cross-entropy of the own class, at natural crossings, and the normal there."""
+    part = found[key]["natural"]
+    at = part["point"].clone().requires_grad_()
+    slope = torch.autograd.grad(nn.functional.cross_entropy(nets[key](at), part["own"], reduction="sum"), at)[0]
+    return float(boundaries.incidence(slope, part["normal"]).median())
+
+
+run.claim(
+    "bell2023.normals",
+    fitted_to_gradient_degrees=rows["fitted to gradient"].tolist(), difference_to_gradient_degrees=rows["differences to gradient"].tolist(),
+    loss_gradient_degrees=[loss_to_normal(key) for key in curved],
+)
 
 # %% [markdown]
-# The normals that a least-squares fit finds are the gradients of the gap between the two scores.
+# The normals that a least-squares fit finds are the gradients of the gap between the two scores; the gradient of the loss is near them as well, since of all classes only two have a share in it at a boundary between confident regions.
 # The differences between noisy points and their place on the boundary are not: they lie along the lines to the parents, and so at the angle of incidence.
 #
 # ### The radius of curvature
@@ -1109,7 +1121,7 @@ samples_of = {f"{name}\n{kind}": torch.cat([bent[key, kind]["curvature"][middle]
 axes[2].boxplot([values[~values.isnan()].numpy() for values in samples_of.values()], showfliers=False, widths=0.6, medianprops={"color": plots.PALETTE[1]})
 axes[2].axhline(0, color="grey", linewidth=0.8)
 axes[2].set_xticks(range(1, len(samples_of) + 1), samples_of, fontsize=6)
-axes[2].set(ylabel="curvature, own class convex: above 0", title=f"radius {radii_shown[middle]:g}")
+axes[2].set(ylabel="curvature (own class convex: > 0)", title=f"radius {radii_shown[middle]:g}")
 plt.show()
 
 # %%
@@ -1215,8 +1227,9 @@ for name, color, style in ((curved[0][0], 0, "-"), ("linear", 1, "--")):
 for faces in (2, 3, 10):
     through_apex = float(boundaries.incidence(equidistant(faces, 0.0), torch.eye(faces, dtype=DOUBLE)[:1]))
     axes[2].axvline(through_apex, color="black", linewidth=0.8, linestyle=":")
-    axes[2].annotate(f"k = {faces}", (through_apex, 1.02), fontsize=7, ha="center", annotation_clip=False)
+    axes[2].annotate(str(faces), (through_apex, 1.02), xycoords=("data", "axes fraction"), fontsize=7, ha="center")
 axes[2].set(xlabel="angle of incidence, degrees", ylabel="share of crossings", xlim=(0, 90), xticks=range(0, 91, 30))
+axes[2].set_title("dotted: through the apex of $k$ faces", fontsize=8, pad=14)
 axes[2].legend(fontsize=7)
 plt.show()
 
