@@ -33,12 +33,24 @@ PERSISTENCE = {"data_set": "digits", "train": 400, "test": 200, "epochs": 8, "co
 NOISE = {"images": 20, "conv_images": 10, "samples": 200, "conv_samples": 100, "frequency_samples": 50, "frequency_sigmas": 10}
 NETWORKS = {"networks": ["FC10-4", "FC10-0", "FC100-100-10", "C-2"], "imagenet_networks": ["none"], "protocol_budget": "quick"}
 REST = {"eps_curve": [0.3, 0.5], "igsm_eps": 0.3, "audit_images": 20, "adaptive_draws": 2}
+BOUNDARIES = {"data": "digits", "networks": ["mlp", "small_cnn"], "train": 400, "epochs": 4, "pairs": 12, "attack_steps": 5}
+NEIGHBOURHOODS = {
+    "attack_eps": 0.3,
+    "centers": 2,
+    "samples": 80,
+    "curvature_radii": [0.1, 1.0],
+    "curvature_centers": 3,
+    "curvature_directions": 3,
+}
+GEOMETRY = {"delaunay_dimensions": [2, 3], "delaunay_points": 60, "grids": [4, 8], "census_points": 200, "orthant_dimensions": 40}
+MIRRORED = {"curvature_directions": 3, "persistence_pairs": 3, "persistence_samples": 100}
 TINY = {
     "01_softmax_kmeans": {"seeds": 1, **DIGITS, **PICTURES, **TRAINING, **ATTACKS, **EVOLUTION},
     "02_softrmax": {"seeds": 1, **SOFTRMAX},
     "03_adversarial_directions": DIRECTIONS,
     "06_path_kernel": {"seeds": 1, **PATH, **LEAVING_OUT, **LINES, "dropout_pairs": 12, "dropout_masks": 2},
     "05_persistence": {"seeds": 1, "conv_seeds": 1, **PERSISTENCE, **NOISE, **NETWORKS, **REST},
+    "07_decision_boundaries": {"seeds": 1, **BOUNDARIES, **NEIGHBOURHOODS, **GEOMETRY, **MIRRORED},
 }
 
 
