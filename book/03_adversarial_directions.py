@@ -439,7 +439,7 @@ run.claim("zou2018.all-unbounded", bounded_regions_with_l_above_m=int(wide.bound
 
 # %% [markdown]
 # Training pushes the class weights apart, to corners of their hull, and a corner's region reaches infinity.
-# Only where $l$ is a small part of $m$ do some weights find no corner, and bounded and empty regions appear.
+# Only where $l$ is a small part of $m$ do some weights find no corner, and bounded or empty regions appear.
 # That a region is unbounded says little about the number of invisible dimensions.
 #
 # ### Convex regions, flat boundaries

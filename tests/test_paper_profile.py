@@ -13,7 +13,7 @@ TRAINING = {"digits_tailor_epochs": 3, "pictures_epochs": 8, "pictures_tailor_ep
 ATTACKS = {"attack_images": 20, "pgd_steps": 5, "pgd_restarts": 1, "corner_images": 20, "corner_images_digits": 20, "theorem_images": 60}
 EVOLUTION = {"de_images": 2, "de_population": 20, "de_generations": 3}
 DIRECTIONS = {
-    "seeds": 1, "images_data": "digits", "train": 400, "test": 200, "epochs": 4, "networks": ["mlp", "small_cnn"], "widths": [2, 9, 12],
+    "seeds": 1, "images_data": "digits", "train": 1000, "test": 200, "epochs": 12, "networks": ["mlp"], "widths": [2, 9, 12],
     "width_train": 400, "layers": 5, "attack_images": 20, "pgd_steps": 5, "match_eps": [0.03, 0.2], "match_sources": 5, "match_steps": 5,
     "exact_hidden": [8], "exact_pairs": 1, "parallel_eps": [0.05, 0.1], "protocol_seeds": 1, "protocol_budget": "quick",
     "pretrained": ["none"],
