@@ -193,7 +193,7 @@ axes[0].legend(fontsize=8)
 plt.show()
 
 # %% [markdown]
-# The rule of the text leaves a residual at every step that rounding does not explain; ours is rounding.
+# The rule of the text leaves a residual at every step that rounding does not explain; ours stays at rounding or within a few digits of it.
 #
 # ### On the training set
 #
@@ -760,8 +760,8 @@ run.claim(
 )
 
 # %% [markdown]
-# The raw kernel elects a few training images with long gradients again and again, which the count of different neighbours shows.
-# Its nearest neighbour is another one than in pixels; that alone does not make it a better one, and the labels say how often it is.
+# An inner product favours training images with long gradients, whatever the query: the count of different neighbours says how often the same ones win.
+# To be another neighbour than in pixels is not yet to be a better one; the labels of the second row say how often it is.
 #
 # ## Which training points made this prediction?
 #
@@ -931,6 +931,7 @@ run.claim(
 )
 
 # %% [markdown]
+# The other scores of the row say what the whole path is worth here: TracIn needs eight checkpoints of it, and the final tangent kernel one.
 # The last number is the area under the curve with which a point's contribution to its *own* label finds the wrong labels: a point that had to be learnt against its neighbours had to do the work itself.
 # Here are the training images with the largest such contribution; titles give the label trained on and the true one.
 
