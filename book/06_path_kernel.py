@@ -939,6 +939,8 @@ run.claim(
 )
 
 # %% [markdown]
+# Two numbers of this row are to be read together: whether taking out many of the largest contributors changes the answer, and whether single contributions rank single absences.
+# The first does not imply the second, for the points that stay take over a part of the work.
 # The other scores of the row say what the whole path is worth here: TracIn needs eight checkpoints of it, and the final tangent kernel one.
 # The last number is the area under the curve with which a point's contribution to its *own* label finds the wrong labels: a point that had to be learnt against its neighbours had to do the work itself.
 # Here are the training images with the largest such contribution; titles give the label trained on and the true one.
@@ -1042,7 +1044,7 @@ def along_the_line(s: int) -> dict:
 
 lines = [run.unit(f"line-{s}", {"seed": s, "x": line_data.sha256, "epochs": p.line_epochs, "points": p.line_points, "judged": judged.sha256, "eps": p.eps, "attacked": p.protocol_images}, functools.partial(along_the_line, s), [attacks, training, along_the_line, line_net, trained_line, on_line]) for s in run.seeds]
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Along the line from random to trained weights: accuracy rises late, loss falls, squared norm changes smoothly, and the gradient's component along the line is negative in between."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Along the line from random to trained weights: accuracy rises, loss falls, the squared norm grows smoothly, and the gradient's component along the line is negative."}}
 figure, axes = plt.subplots(1, 4, figsize=(12, 2.8))
 for ax, name, label, color in zip(axes, ("accuracy", "loss", "square", "gradient"), ("accuracy", "loss", "squared norm of the weights", "gradient along the line"), plots.PALETTE, strict=False):
     plots.band(ax, shares_of_line, np.stack([one[name] for one in lines]), label=label, color=color, marker="")
@@ -1221,6 +1223,9 @@ plt.show()
 run.claim("bell2023.ood", auc_kernel_mass=areas["kernel mass"], auc_max_score=areas["largest score"], auc_normalised_mass=areas["normalised mass"], auc_feature_neighbours=areas["feature neighbours"])
 
 # %% [markdown]
+# An image with many bright pixels has long gradients, hence a large mass, whatever it shows.
+# Where outsiders are brighter than the training images, the mass ranks them the wrong way round; where they are as bright (the same pixels in another order), it can rank them right.
+#
 # ### A Gaussian process
 #
 # The abstract promises uncertainty from Gaussian process regression with this kernel; the text has no such experiment.
