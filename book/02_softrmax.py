@@ -1175,7 +1175,7 @@ towards = {kind: [confident_errors(net, x, y, watched_eps, 2 * p.pgd_steps) for 
 # ### Figure 5: more iterations
 #
 # BIM with growing numbers of iterations, each of length $\varepsilon / T$, on the own loss and on $z$.
-# A curve that has gone flat says that the attack has converged, and not that it has found the errors that there are.
+# A curve that has gone flat says that the attack has converged, and not that it has found the errors that there are; one that *rises* with the iterations says that a better search for a high loss finds fewer errors, so that the loss is not the question.
 
 # %%
 def iteration_curve(model, x: torch.Tensor, y: torch.Tensor, eps: float) -> dict[str, torch.Tensor]:
@@ -1426,6 +1426,9 @@ plots.protocol(reports, eps=p.protocol_eps[-1])
 plt.show()
 
 # %% [markdown]
+# A raised flag says that the gradient rows of its column must not be believed, and not that the network is weak.
+# *More iterations* can be raised for softmax as well, because BIM has no restarts and may settle above the worst case at a small budget; the *loss gap*, which compares two losses of one classifier, is the flag that names the cause here.
+#
 # ### What the difference means
 #
 # Read the second and the third column against each other.

@@ -439,7 +439,7 @@ run.claim("zou2018.all-unbounded", bounded_regions_with_l_above_m=int(wide.bound
 
 # %% [markdown]
 # Training pushes the class weights apart, to corners of their hull, and a corner's region reaches infinity.
-# Only where $l$ is a small part of $m$ do some weights find no corner, and bounded and empty regions appear.
+# Only where $l$ is a small part of $m$ do some weights find no corner, and bounded or empty regions appear.
 # That a region is unbounded says little about the number of invisible dimensions.
 #
 # ### Convex regions, flat boundaries
@@ -717,6 +717,7 @@ plt.show()
 # %% [markdown]
 # The output stays near what it was while the picture changes, and what changes it at all is the straying to the side.
 # This is what "no output difference could be observed" looks like from the other side: images that the network takes for the same, while a person sees the difference.
+# How far the features fall short of the way asked for says what this search could do, not what the network allows.
 #
 # ## How much of the features does the layer not see?
 #
@@ -950,7 +951,8 @@ run.claim("zou2018.conjecture-decidable", pairs_refuted_by_intervals=int(exclude
 # %% [markdown]
 # So the conjecture deserves a split verdict.
 # For a given network, "for any data pair" is decidable wherever a certificate exists, and false there: a single pair suffices, and we find many.
-# "For most $g$" makes it immune to any finite number of networks, and "imperceptible" to any number $\epsilon$.
+# Where the interval bounds exclude no pair, as they must for deep networks and large $\epsilon$, that shows nothing; the exact programme has no such gap.
+# "For most $g$" makes the conjecture immune to any finite number of networks, and "imperceptible" to any number $\epsilon$.
 # What is true is weaker and better known: the wrong class is near.
 #
 # ## Parallel layers
@@ -1148,8 +1150,11 @@ run.show_verdicts()
 #
 # The number of invisible dimensions and the reach of the regions are separate matters, too.
 # Regions are unbounded because weights lie at the corners of their hull, with or without an invisible subspace.
-# And a last layer without one ($l = m - 1$) is no harder to attack than a wide one, while the parallel layer, in which nearly everything is invisible, shows both effects at once: classes far apart in its order are indeed protected from each other, at the price that neighbours are not.
-# Whether that is a gain is what the rules of `fig1-right` ask, against a free layer with the same budget.
+# And a last layer without one ($l = m - 1$) is no harder to attack than a wide one.
+#
+# The caption of Figure 1 is right about parallel layers: classes that are not adjacent are harder to reach from each other, also than in a free layer.
+# The price is paid by the neighbours, and the network as a whole falls to smaller budgets than the free one.
+# In a parallel layer nearly everything is invisible, so whatever protects its distant classes, it is not a lack of adversarial directions.
 #
 # The conjecture joins two statements of very different strength.
 # The wrong class is near, as many chapters of this book show.

@@ -31,6 +31,8 @@ import numpy as np
 import pandas as pd
 import torch
 from IPython.display import display
+from matplotlib.colors import LogNorm
+from matplotlib.ticker import NullFormatter
 from scipy.optimize import nnls
 from scipy.stats import norm, spearmanr
 from sklearn.metrics import roc_auc_score
@@ -169,9 +171,9 @@ def small_convnet(seed: int):
 plane = (points, labels, queries)
 pictures = (digits.x[:20].double(), digits.y[:20], digits_test.x[:4].double())
 cases = {
-    "one hidden ReLU layer, closed form": (small_net(nn.ReLU, 2, seed, (16,)), plane, 0.5, 40),
-    "two hidden tanh layers, 4 nodes": (small_net(nn.Tanh, 2, seed, (8, 8)), plane, 0.5, 40),
-    "three hidden ReLU layers, cuts at kinks": (small_net(nn.ReLU, 2, seed, (12, 12, 12)), plane, 0.5, 40),
+    "one hidden ReLU layer, closed form": (small_net(nn.ReLU, 2, seed, (16,)), plane, 0.5, 25),
+    "two hidden tanh layers, 4 nodes": (small_net(nn.Tanh, 2, seed, (8, 8)), plane, 0.5, 25),
+    "three hidden ReLU layers, cuts at kinks": (small_net(nn.ReLU, 2, seed, (12, 12, 12)), plane, 0.5, 25),
     "convolutions, ReLU, max pooling, tanh": (small_convnet(seed), pictures, 0.3, 8),
 }
 exact, paths_of_cases = {}, {}
@@ -193,7 +195,7 @@ axes[0].legend(fontsize=8)
 plt.show()
 
 # %% [markdown]
-# The rule of the text leaves a residual at every step that rounding does not explain; ours is rounding.
+# The rule of the text leaves a residual at every step that rounding does not explain; ours stays at rounding or within a few digits of it.
 #
 # ### On the training set
 #
@@ -303,6 +305,7 @@ axes[0].set(xlabel="distance from the training point", ylabel="first score")
 axes[1].loglog(sizes, heights, "o-", color=plots.GAUSS, label="largest jump")
 axes[1].loglog(sizes, heights[-1] * sizes / sizes[-1], ":", color="black", label="slope 1")
 axes[1].set(xlabel="step size, same training time", ylabel="largest jump of a score")
+axes[1].xaxis.set_minor_formatter(NullFormatter())
 for ax in axes:
     ax.legend(fontsize=8)
 plt.show()
@@ -538,11 +541,12 @@ run.claim("bell2023.fig20", largest_difference=max(float((one["scores"].softmax(
 # %% [markdown]
 # Figure 21 colours the training points by their kernel value with a test point, for two test points inside the distribution and two outside, and reads off that the sum is lower outside.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Four panels of the two clouds coloured by kernel value with a test point marked by a star: two test points at the class means, one far above at (4, 15) and one far below at (-8, -8). The colour scale is shared."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Four panels of the two clouds coloured by kernel value with a test point marked by a star: two test points at the class means, one far above at (4, 15) and one far below at (-8, -8). The logarithmic colour scale is shared; the far point above has the largest values."}}
 values = in_plane[0]["shown"]
-figure, axes = plt.subplots(1, 4, figsize=(12, 3.1), sharey=True)
+figure, axes = plt.subplots(1, 4, figsize=(12, 3.1), sharex=True, sharey=True)
+scale = LogNorm(float(values.max()) / 1e3, float(values.max()), clip=True)
 for ax, star, value in zip(axes, shown, values, strict=True):
-    picture = ax.scatter(*cloud.T, c=value.clamp_min(1e-6), s=4, cmap="viridis", vmin=0, vmax=float(values.max()))
+    picture = ax.scatter(*cloud.T, c=value, s=4, cmap="viridis", norm=scale)
     ax.plot(*star, "*", color=plots.GAUSS, markersize=13, markeredgecolor="black")
     ax.set_title(f"test point ({star[0]:g}, {star[1]:g})\nmean kernel value {float(value.mean()):.3g}", fontsize=9)
 figure.colorbar(picture, ax=axes, label="kernel, summed over the path")
@@ -667,7 +671,7 @@ def cost(queries: int, points: int, steps: int) -> dict:
     return spent | {"states": path.states.nbytes, "contributions held": found.contributions.nbytes}
 
 
-base = {"queries": 16, "points": 64, "steps": 4}
+base = {"queries": 64, "points": 256, "steps": 4}
 cost(**base)  # the first call pays for set-up
 figure, axes = plt.subplots(1, 4, figsize=(12, 2.9))
 for ax, name in zip(axes, base, strict=False):
@@ -677,12 +681,16 @@ for ax, name in zip(axes, base, strict=False):
         ax.loglog(sizes, [one[which] for one in spent], "o-", color=color, label=which)
     ax.loglog(sizes, [spent[-1]["contributions"] * size / sizes[-1] for size in sizes], ":", color="black", label="slope 1")
     ax.set(xlabel=name, ylabel="seconds")
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.yaxis.set_minor_formatter(NullFormatter())
     if name == "steps":
         for which, color in (("states", plots.THIRD), ("contributions held", plots.FOURTH)):
-            axes[3].loglog(sizes, [one[which] / 2**20 for one in spent], "o-", color=color, label=f"{which}, against steps")
+            axes[3].loglog(sizes, [one[which] / 2**20 for one in spent], "o-", color=color, label=which)
 axes[3].set(xlabel="steps", ylabel="MiB")
+for minor in (axes[3].xaxis, axes[3].yaxis):
+    minor.set_minor_formatter(NullFormatter())
 axes[0].legend(fontsize=8)
-axes[3].legend(fontsize=8)
+axes[3].legend(fontsize=8, loc="center right")
 plt.show()
 
 # %% [markdown]
@@ -760,8 +768,8 @@ run.claim(
 )
 
 # %% [markdown]
-# The raw kernel elects a few training images with long gradients again and again, which the count of different neighbours shows.
-# Its nearest neighbour is another one than in pixels; that alone does not make it a better one, and the labels say how often it is.
+# An inner product favours training images with long gradients, whatever the query: the count of different neighbours says how often the same ones win.
+# To be another neighbour than in pixels is not yet to be a better one; the labels of the second row say how often it is.
 #
 # ## Which training points made this prediction?
 #
@@ -931,6 +939,9 @@ run.claim(
 )
 
 # %% [markdown]
+# Two numbers of this row are to be read together: whether taking out many of the largest contributors changes the answer, and whether single contributions rank single absences.
+# The first does not imply the second, for the points that stay take over a part of the work.
+# The other scores of the row say what the whole path is worth here: TracIn needs eight checkpoints of it, and the final tangent kernel one.
 # The last number is the area under the curve with which a point's contribution to its *own* label finds the wrong labels: a point that had to be learnt against its neighbours had to do the work itself.
 # Here are the training images with the largest such contribution; titles give the label trained on and the true one.
 
@@ -938,6 +949,32 @@ run.claim(
 wrong_first = studies[0]["self"].topk(16).indices
 given = noisy_labels(run.seeds[0])[0]
 plots.pictures(small_train.x[wrong_first], [f"{int(given[i])} (is {int(small_train.y[i])})" for i in wrong_first], columns=8)
+plt.show()
+
+# %% [markdown]
+# Which points made a wrong label's prediction?
+# For three training images with wrong labels, the next figure has the contributions to the score of the label that they were given.
+
+
+# %%
+def wrongly_taught(s: int) -> dict:
+    """Contributions to the given label of three training images that carry a wrong one."""
+    y, wrong = noisy_labels(s)
+    index = torch.nonzero(wrong)[:3, 0]
+    path = path_kernel.train_path(two_layers(s), loo_x, y.to(run.device), lr=p.lr, steps=p.loo_steps, memory_mb=p.memory_mb)
+    found = path.contributions(loo_x[index])
+    return {"index": index, "push": towards(found.contributions, y[index].to(run.device)), "says": found.network.argmax(1)}
+
+
+taught = run.unit(f"taught-{run.seeds[0]}", {"seed": run.seeds[0], "x": small_train.sha256, "hidden": p.hidden, "lr": p.lr, "steps": p.loo_steps, "wrong": p.wrong_labels}, functools.partial(wrongly_taught, run.seeds[0]), [path_kernel, wrongly_taught, noisy_labels, towards, two_layers])
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Three training images with wrong labels in rows. Beside each: the four training images with the largest contributions to the wrong label, the image itself among them, and the four with the most negative ones."}}
+cells, titles = [], []
+for i, push, says in zip(taught["index"].tolist(), taught["push"], taught["says"].tolist(), strict=True):
+    best, worst = push.topk(4).indices.tolist(), push.topk(4, largest=False).indices.tolist()
+    cells += [small_train.x[j] for j in [i, *best, *worst]]
+    titles += [f"taught {int(given[i])}, says {says}", *(f"{int(given[j])}{' itself' if j == i else ''}: {float(push[j]):+.2f}" for j in best + worst)]
+plots.pictures(torch.stack(cells), titles, columns=9, size=1.15)
 plt.show()
 
 # %% [markdown]
@@ -1007,7 +1044,7 @@ def along_the_line(s: int) -> dict:
 
 lines = [run.unit(f"line-{s}", {"seed": s, "x": line_data.sha256, "epochs": p.line_epochs, "points": p.line_points, "judged": judged.sha256, "eps": p.eps, "attacked": p.protocol_images}, functools.partial(along_the_line, s), [attacks, training, along_the_line, line_net, trained_line, on_line]) for s in run.seeds]
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Along the line from random to trained weights: accuracy rises late, loss falls, squared norm changes smoothly, and the gradient's component along the line is negative in between."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Along the line from random to trained weights: accuracy rises, loss falls, the squared norm grows smoothly, and the gradient's component along the line is negative."}}
 figure, axes = plt.subplots(1, 4, figsize=(12, 2.8))
 for ax, name, label, color in zip(axes, ("accuracy", "loss", "square", "gradient"), ("accuracy", "loss", "squared norm of the weights", "gradient along the line"), plots.PALETTE, strict=False):
     plots.band(ax, shares_of_line, np.stack([one[name] for one in lines]), label=label, color=color, marker="")
@@ -1186,6 +1223,9 @@ plt.show()
 run.claim("bell2023.ood", auc_kernel_mass=areas["kernel mass"], auc_max_score=areas["largest score"], auc_normalised_mass=areas["normalised mass"], auc_feature_neighbours=areas["feature neighbours"])
 
 # %% [markdown]
+# An image with many bright pixels has long gradients, hence a large mass, whatever it shows.
+# Where outsiders are brighter than the training images, the mass ranks them the wrong way round; where they are as bright (the same pixels in another order), it can rank them right.
+#
 # ### A Gaussian process
 #
 # The abstract promises uncertainty from Gaussian process regression with this kernel; the text has no such experiment.
@@ -1251,6 +1291,7 @@ plt.show()
 #
 # Section 18 consists of two sentences and "insert figure(s)": with dropout on, the line from an image of one class to one of another visits further classes, and the places of the crossings have a Gaussian histogram.
 # We train a network with dropout, draw new masks at every place of the line, and note every change of the predicted class.
+# A further class is one that the network, without dropout, gives to neither end.
 
 
 # %%
@@ -1270,20 +1311,19 @@ def crossings(s: int) -> dict:
     model = training.fit(dropout_net(s), line_data.x, line_data.y, epochs=p.line_epochs, lr=0.05, seed=s, device=run.device, cache=run.cache, name=f"dropout-{s}").model
     generator = torch.Generator().manual_seed(s)
     pool = images_test.take(min(len(images_test), 4 * p.dropout_pairs), s)
-    right = pool.x[training.predict(model, pool.x).argmax(1).cpu() == pool.y], pool.y[training.predict(model, pool.x).argmax(1).cpu() == pool.y]
-    a, b = (torch.randint(len(right[0]), (p.dropout_pairs,), generator=generator) for _ in range(2))
-    different = right[1][a] != right[1][b]
-    a, b = a[different], b[different]
+    a, b = (torch.randint(len(pool), (p.dropout_pairs,), generator=generator) for _ in range(2))
+    b = torch.where(pool.y[a] == pool.y[b], (pool.y[:, None] != pool.y[a]).double().argmax(0), b)  # a pair of one class gets another partner
+    ends = training.predict(model, pool.x).argmax(1).cpu()
     out = {}
     for name, masks in (("on", p.dropout_masks), ("off", 1)):
         met, where, third = [], [], []
         with torch.random.fork_rng(devices=[run.device] if run.device.type == "cuda" else []), torch.no_grad():
             torch.random.default_generator.manual_seed(s)
             model.train(name == "on")
-            for first_image, last_image, one, other in zip(right[0][a], right[0][b], right[1][a], right[1][b], strict=True):
-                line = torch.lerp(first_image, last_image, places[:, None, None, None]).to(run.device).repeat(masks, 1, 1, 1)
+            for i, j in zip(a.tolist(), b.tolist(), strict=True):
+                line = torch.lerp(pool.x[i], pool.x[j], places[:, None, None, None]).to(run.device).repeat(masks, 1, 1, 1)
                 classes = model(line).argmax(1).cpu().view(masks, -1)
-                third.append(((classes != one) & (classes != other)).any(1))
+                third.append(((classes != ends[i]) & (classes != ends[j])).any(1))
                 where.append((places[1:] - 0.005).expand(masks, -1)[classes[:, 1:] != classes[:, :-1]])
                 met.append((classes[:, 1:] != classes[:, :-1]).sum(1))
             model.eval()
@@ -1295,8 +1335,10 @@ dropped = [run.unit(f"dropout-{s}", {"seed": s, "x": line_data.sha256, "epochs":
 
 
 def distance_from_gaussian(where) -> float:
-    """Kolmogorov-Smirnov distance from the normal distribution with the same mean and spread."""
+    """Kolmogorov-Smirnov distance from the normal distribution with the same mean and spread; NaN where nothing spreads."""
     sample = np.sort(where.numpy())
+    if len(sample) < 2 or sample[0] == sample[-1]:
+        return math.nan
     theory = norm.cdf(sample, sample.mean(), sample.std())
     steps_up = np.arange(len(sample) + 1) / len(sample)
     return float(max(np.abs(theory - steps_up[1:]).max(), np.abs(theory - steps_up[:-1]).max()))

@@ -21,7 +21,7 @@ SOFTRMAX = {
     "substitute_rounds": 1, "protocol_images": 10, "library_images": 0, "hard_label_images": 0, "protocol_eps": [0.2], "protocol_seeds": 1,
 }  # fmt: skip
 DIRECTIONS = {
-    "seeds": 1, "images_data": "digits", "train": 400, "test": 200, "epochs": 4, "networks": ["mlp", "small_cnn"], "widths": [2, 9, 12],
+    "seeds": 1, "images_data": "digits", "train": 1000, "test": 200, "epochs": 12, "networks": ["mlp"], "widths": [2, 9, 12],
     "width_train": 400, "layers": 5, "attack_images": 20, "pgd_steps": 5, "match_eps": [0.03, 0.2], "match_sources": 5, "match_steps": 5,
     "exact_hidden": [8], "exact_pairs": 1, "parallel_eps": [0.05, 0.1], "protocol_seeds": 1, "protocol_budget": "quick",
     "pretrained": ["none"],
