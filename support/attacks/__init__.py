@@ -25,12 +25,14 @@ Wrong input raises a ``ValueError`` that says what was given and what is wanted.
 from support.attacks._contract import SEED, AttackResult, interval, margin
 from support.attacks.census import corner_outputs
 from support.attacks.gradient import bim, fgsm, pgd, pgd_targets
+from support.attacks.historical import clustr_pgd
 from support.attacks.one_pixel import one_pixel, one_pixel_corners
 
 __all__ = [
     "SEED",
     "AttackResult",
     "bim",
+    "clustr_pgd",
     "corner_outputs",
     "fgsm",
     "interval",
