@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from support import magnet, models, progress, training
-from support.attacks import interval
+from support.attacks import interval, kernel_scores
 from support.heads import ClusterHead
 from support.kmeans import Clusters, class_clusters
 from support.models import Classifier
@@ -91,7 +91,7 @@ class QTradesLoss:
 
     def __call__(self, model: Classifier, x: Tensor, y: Tensor) -> Tensor:
         clean = model(x)
-        adversary = quick_adversary(_evaluating(model), x, self.eps, self.step_size, target=clean)
+        adversary = quick_adversary(_evaluating(model, _scores), x, self.eps, self.step_size, target=clean)
         return torch.nn.functional.cross_entropy(clean, y, reduction="none") + self.weight * soft_cross_entropy(model(adversary), clean)
 
 
@@ -110,6 +110,7 @@ def fine_tune(
     weight: float = 0.0,
     eps: float = 8 / 255,
     step_size: float = 10 / 255,
+    as_published: bool = False,
     augment: bool = False,
     seed: int = 0,
     device: str | torch.device = "cpu",
@@ -137,6 +138,8 @@ def fine_tune(
         lr: of Adam.
         weight: lambda of Eq. 6; 0 for ClusTR without QTRADES.
         eps, step_size: of QTRADES' adversary.
+        as_published: take the kernel sums for the adversary's logits, in the step and in the loss, as the authors' code does
+            (:func:`support.attacks.kernel_scores`); without it the log-probabilities, as Eq. 6 says.
         augment: random crops and flips.
         seed: of all draws.
         device: where to train.
@@ -154,6 +157,7 @@ def fine_tune(
     generator = torch.Generator().manual_seed(seed)
     body = model.body.to(device)
     x, y = x.to(device), y.to(device)
+    scores = kernel_scores if as_published else _scores
     optimizer = torch.optim.Adam(body.parameters(), lr=lr)
     losses = torch.full((len(x),), float("nan"), device=device)
     steps = -(-len(x) // (sampled * images))
@@ -176,8 +180,8 @@ def fine_tune(
                 loss = each.mean()
                 if weight:
                     clean = tuned.head(f)
-                    adversary = quick_adversary(_evaluating(tuned), shown, eps, step_size, target=clean, generator=generator)
-                    loss = loss + weight * soft_cross_entropy(tuned.head(_features(tuned, adversary)), clean).mean()
+                    adversary = quick_adversary(_evaluating(tuned, scores), shown, eps, step_size, target=clean, generator=generator)
+                    loss = loss + weight * soft_cross_entropy(scores(tuned, adversary), clean).mean()
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 optimizer.step()
@@ -221,16 +225,20 @@ def _features(model: Classifier, x: Tensor) -> Tensor:
         return model.features(x).float()
 
 
-def _evaluating(model: Classifier) -> Scores:
-    """The model's scores in evaluation mode; each of its modules is back in its own mode after every call."""
+def _scores(model: Classifier, x: Tensor) -> Tensor:
+    return model.head(_features(model, x))
 
-    def scores(x: Tensor) -> Tensor:
-        training_ones = [part for part in model.modules() if part.training]
+
+def _evaluating(model: Classifier, scores: Callable[[Classifier, Tensor], Tensor]) -> Scores:
+    """The scores of the model in evaluation mode; each of its modules is back in its own mode after every call."""
+
+    def evaluated(x: Tensor) -> Tensor:
+        in_training = [part for part in model.modules() if part.training]
         model.eval()
         try:
-            return model.head(_features(model, x))
+            return scores(model, x)
         finally:
-            for part in training_ones:
+            for part in in_training:
                 part.training = True
 
-    return scores
+    return evaluated

@@ -25,7 +25,7 @@ Wrong input raises a ``ValueError`` that says what was given and what is wanted.
 from support.attacks._contract import SEED, AttackResult, interval, margin
 from support.attacks.census import corner_outputs
 from support.attacks.gradient import bim, fgsm, pgd, pgd_targets
-from support.attacks.historical import clustr_pgd
+from support.attacks.historical import clustr_pgd, kernel_scores
 from support.attacks.one_pixel import one_pixel, one_pixel_corners
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "corner_outputs",
     "fgsm",
     "interval",
+    "kernel_scores",
     "margin",
     "one_pixel",
     "one_pixel_corners",

@@ -76,7 +76,7 @@ def clustr_pgd(
         raise ValueError(f"nearest must be between 1 and the number of clusters, {clusters}; {nearest} was given")
     x, stream = x.detach().clone(), random_stream(generator)
     low, high = interval(x, radius)
-    own_scores = _kernel_scores if scores == "kernel" else _log_scores
+    own_scores = kernel_scores if scores == "kernel" else _log_scores
     ends, losses, fooled = [], [], []
     queries = torch.zeros_like(y)
     for _ in range(restarts):
@@ -129,8 +129,11 @@ def _log_scores(model: Classifier, x: Tensor, nearest: int | None) -> Tensor:
     return cluster_log_prob(model.features(x), head.centers, head.variance, nearest)
 
 
-def _kernel_scores(model: Classifier, x: Tensor, nearest: int | None) -> Tensor:
-    """Sums of exp(-d^2 / 2 var) over the clusters of each class, (N, K), zero beyond the ``nearest``: not divided by their total."""
+def kernel_scores(model: Classifier, x: Tensor, nearest: int | None = None) -> Tensor:
+    """Sums of exp(-d^2 / 2 var) over the clusters of each class, (N, K), zero beyond the ``nearest``: not divided by their total.
+
+    What the code published with alfarra2021 takes for logits, in its attacks and in the QTRADES term of its training.
+    """
     head = model.head
     kernel = (squared_distances(model.features(x), head.centers.flatten(0, 1)) / (-2 * head.variance)).exp()
     if nearest is not None:
