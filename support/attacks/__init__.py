@@ -1,4 +1,4 @@
-"""Attacks on classifiers that map [0,1] images to log-scores: FGSM, BIM, PGD, and two one-pixel searches.
+"""Attacks on classifiers that map [0,1] images to log-scores: FGSM, BIM, PGD, two one-pixel searches, and one that sees decisions only.
 
 Every attack is a function of a model, images and labels, returns an :class:`AttackResult`, prints nothing, and keeps one contract:
 
@@ -15,7 +15,7 @@ Every attack is a function of a model, images and labels, returns an :class:`Att
   seeded with :data:`SEED`), whoever is still undecided. Undecided images are packed into forward passes of a few fixed sizes, in which
   a row's bits depend on neither its place nor its neighbours, nor, with one CPU thread, on which of the sizes it is. With another
   ``batch_size``, or another number of images, verdicts agree except at margins below 1e-5.
-- **Cost.** Decided images leave the batch, every ten steps (:func:`pgd`) or after every generation (:func:`one_pixel`);
+- **Cost.** Decided images leave the batch, every ten steps (:func:`pgd`, :func:`rays`) or after every generation (:func:`one_pixel`);
   ``queries`` counts, image by image, the model passes made until it was decided, with the clean pass and the last one. Rows that
   ride along until the next packing, and the padding of the last pass, come on top.
 
@@ -25,6 +25,7 @@ Wrong input raises a ``ValueError`` that says what was given and what is wanted.
 from support.attacks._contract import SEED, AttackResult, interval, margin
 from support.attacks.census import corner_outputs
 from support.attacks.gradient import bim, fgsm, pgd, pgd_targets
+from support.attacks.hard_label import rays
 from support.attacks.historical import clustr_pgd, kernel_scores
 from support.attacks.one_pixel import one_pixel, one_pixel_corners
 
@@ -42,4 +43,5 @@ __all__ = [
     "one_pixel_corners",
     "pgd",
     "pgd_targets",
+    "rays",
 ]
