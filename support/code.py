@@ -3,7 +3,7 @@
 Only what can change a number counts. Comments, docstrings, blank lines and formatting do not; nor do the modules that
 only draw, file, judge or talk to a person (:data:`PRESENTATION`): verdicts are computed afresh from the recorded numbers.
 Of a module that is reached, only the definitions that are used count, and what these use in their turn: a kernel that a later
-chapter adds leaves the records of the earlier ones as they are.
+chapter adds leaves the records of the earlier ones as they are. Nor do functions count that only refuse bad input (:func:`_refuses`).
 """
 
 import ast
@@ -90,6 +90,12 @@ def _binds(statement: ast.stmt) -> Iterator[str]:
             yield from (node.id for node in names)
 
 
+def _refuses(statement: ast.stmt) -> bool:
+    """A function called check, check_..., refuse_... (or with an underscore before), which returns nothing: it raises or does nothing."""
+    named = isinstance(statement, ast.FunctionDef) and statement.name.removeprefix("_").split("_")[0] in ("check", "refuse")
+    return named and isinstance(statement.returns, ast.Constant) and statement.returns.value is None
+
+
 def _package_of(file: Path) -> str:
     """Dotted name of the package that a file lies in; empty for a file outside ``support``."""
     return ".".join([PACKAGE.name, *file.parent.relative_to(PACKAGE).parts]) if file.is_relative_to(PACKAGE) else ""
@@ -140,7 +146,8 @@ class _Used:
 
     def need(self, file: Path, name: str) -> None:
         """One definition of a file, if it has it."""
-        if name in self.sources[file].bound and (file, name) not in self.found:
+        bound = self.sources[file].bound
+        if name in bound and (file, name) not in self.found and not all(map(_refuses, bound[name])):
             self.found[file, name] = None
             self._queue.append((file, name))
 

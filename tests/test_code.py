@@ -1,5 +1,6 @@
 """The hash of the code: what can change a number counts, what cannot does not."""
 
+import ast
 import itertools
 from pathlib import Path
 
@@ -22,6 +23,7 @@ def package(tmp_path, monkeypatch):
         "support/inner/side.py": "from . import deep\n\n\ndef g(x):\n    return deep.h(x)\n",
         "support/inner/relative.py": "r = 1\n",
         "support/base.py": "b = 2\n",
+        "support/guard.py": "def check_x(x) -> None:\n    assert x\ndef check_y(x):\n    return x\n",
         "support/plots.py": "import support.drawing\ncolour = 1\n",
         "support/drawing.py": "line = 1\n",
         "support/unused.py": "u = 1\n",
@@ -99,11 +101,15 @@ def test_what_can_change_a_number_counts(package, name, old, new):
         ("from support import lazy\nx = f(unit, code=[lazy])", False),  # what names the code of a cached unit does not use it
         ("from support import lazy\nx = lazy.__name__", False),
         ("from support.tools import spare\nx = spare", False),
+        ("from support.guard import check_x\nx = check_x(1)", False),  # it can only refuse
+        ("from support.guard import check_y\nx = check_y(1)", True),  # it returns something
     ],
 )
 def test_what_is_used_counts_however_it_is_imported(package, tmp_path, line, counts):
     def with_value(value: int) -> str:
         (tmp_path / "support/tools.py").write_text(f"t = {value}\nspare = 1\n")
+        guards = f"def check_x(x) -> None:\n    assert x == {value}\n\n\ndef check_y(x):\n    return x + {value}\n"
+        (tmp_path / "support/guard.py").write_text(guards)
         return package("chapter.py", "x = kernel.f(1)", line)
 
     assert (with_value(1) != with_value(2)) is counts
@@ -146,3 +152,20 @@ def test_reached_lists_the_kernels_of_the_real_package():
     assert {"runs.py", "data.py", "cache.py", "profiles.py"} <= names
     assert not {f"{name}.py" for name in code.PRESENTATION} & names
     assert len(code.digest([package / "data.py"])) == 16
+
+
+def test_what_is_left_out_as_a_refusal_changes_nothing():
+    """A function that the hash leaves out neither returns a value nor writes into what it is given."""
+    package, count = Path(code.__file__).parent, 0
+    for file in package.rglob("*.py"):
+        for function in ast.parse(file.read_text(encoding="utf-8")).body:
+            if code._refuses(function):
+                count += 1
+                inside = list(ast.walk(function))
+                assert not any(isinstance(node, ast.Return) and node.value for node in inside), f"{file.name}: {function.name}"
+                stored = [target for node in inside if isinstance(node, ast.Assign) for target in node.targets]
+                stored += [node.target for node in inside if isinstance(node, ast.AugAssign)]
+                assert not any(isinstance(target, ast.Subscript | ast.Attribute) for target in stored), f"{file.name}: {function.name}"
+                called = [node.func.attr for node in inside if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)]
+                assert not any(name.endswith("_") for name in called), f"{file.name}: {function.name} works in place"
+    assert count >= 10
