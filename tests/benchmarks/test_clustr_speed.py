@@ -89,8 +89,8 @@ def test_a_magnet_step_beside_the_usual_form(benchmark):
 
     in_turns(benchmark, "Magnet loss and gradient, 240 x 512, 50 times", ours, {"floored form": usual})
     means = magnet.segment_means(features, cluster, m)
-    exact = magnet.magnet_loss(features, labels, means, kinds, 12.5, assigned=cluster)
-    assert torch.allclose(exact, floored_loss(features, cluster, labels, m, 12.5), rtol=1e-3), "where nothing underflows the two agree"
+    exact = magnet.magnet_loss(features, labels, means, kinds, 2.0, assigned=cluster)
+    assert torch.allclose(exact, floored_loss(features, cluster, labels, m, 2.0), rtol=1e-3), "where nothing underflows the two agree"
 
 
 class Counted(torch.nn.Module):
@@ -108,7 +108,7 @@ class Counted(torch.nn.Module):
         return self.head(self.features(x))
 
 
-@pytest.mark.parametrize("eps", [0.05, 0.1, 0.2])
+@pytest.mark.parametrize("eps", [0.1, 0.2])
 def test_ten_restarts_of_twenty_steps_beside_a_fixed_loop(benchmark, eps):
     train, test = data.load("digits", "train"), data.load("digits", "test")
     start = training.fit(models.mlp((1, 8, 8), (128, 64), 10, seed=0), train.x, train.y, epochs=20, lr=0.1).model
