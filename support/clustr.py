@@ -81,18 +81,14 @@ def quick_adversary(
     return torch.clamp(start.detach() + step_size * slope.sign(), low, high)
 
 
-@dataclass(frozen=True)
-class QTradesLoss:
-    """Training loss of QTRADES alone, for :func:`support.training.fit`: cross-entropy with the label plus ``weight`` times Eq. 6's term."""
+def qtrades_loss(model: Classifier, x: Tensor, y: Tensor, *, eps: float, step_size: float, weight: float) -> Tensor:
+    """Training loss of QTRADES alone: cross-entropy with the label plus ``weight`` times Eq. 6's term, (N,).
 
-    eps: float
-    step_size: float
-    weight: float
-
-    def __call__(self, model: Classifier, x: Tensor, y: Tensor) -> Tensor:
-        clean = model(x)
-        adversary = quick_adversary(_evaluating(model, _scores), x, self.eps, self.step_size, target=clean)
-        return torch.nn.functional.cross_entropy(clean, y, reduction="none") + self.weight * soft_cross_entropy(model(adversary), clean)
+    The adversary is made in evaluation mode and from torch's global generator, which :func:`support.training.fit` seeds for each epoch.
+    """
+    clean = model(x)
+    adversary = quick_adversary(_evaluating(model, _scores), x, eps, step_size, target=clean)
+    return torch.nn.functional.cross_entropy(clean, y, reduction="none") + weight * soft_cross_entropy(model(adversary), clean)
 
 
 def fine_tune(

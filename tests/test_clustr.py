@@ -87,7 +87,7 @@ def test_the_training_loss_is_cross_entropy_plus_the_weighted_term(nominal, digi
     x, y = digits[0].x[:8], digits[0].y[:8]
     with torch.random.fork_rng(devices=[]):
         torch.random.default_generator.manual_seed(3)
-        found = clustr.QTradesLoss(0.1, 0.125, 2.0)(nominal, x, y)
+        found = clustr.qtrades_loss(nominal, x, y, eps=0.1, step_size=0.125, weight=2.0)
         torch.random.default_generator.manual_seed(3)
         adversary = clustr.quick_adversary(nominal, x, 0.1, 0.125)
     expected = torch.nn.functional.cross_entropy(nominal(x), y, reduction="none") + 2 * clustr.soft_cross_entropy(
