@@ -141,10 +141,11 @@ def _protocol_rows(ax: Axes, groups: Mapping[str, Sequence[Report]], eps: float 
 def _slopes(ax: Axes, flag: Flag, color: str, marker: str) -> None:
     for (loss, values), style in zip(flag.curves.items(), ("-", ":"), strict=False):
         # Below the least float there is nothing but zero: the left edge of the axis.
-        ordered = values.double().clamp_min(1e-46).sort().values
-        ax.step(ordered, torch.arange(1, len(ordered) + 1) / len(ordered), style, color=color, where="post", label=loss)
+        ordered = values.double().clamp_min(1e-46).sort().values.tolist()
+        share = np.arange(len(ordered) + 1) / len(ordered)
+        ax.step([1e-50, *ordered, 1e3], [*share, 1], style, color=color, where="post", label=loss)
     ax.set_xscale("log")
-    ax.set(xlim=(1e-46, None), ylim=(0, 1.02), xlabel="largest derivative by a pixel (left edge: 0)", ylabel="share of images below")
+    ax.set(xlim=(1e-49, 1e3), ylim=(0, 1.02), xlabel="largest derivative by a pixel (left step: 0)", ylabel="share of images at or below")
 
 
 def _gaps(ax: Axes, flag: Flag, color: str, marker: str) -> None:

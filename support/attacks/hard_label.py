@@ -37,14 +37,12 @@ class _Search:
     """(N, D) the best direction so far."""
     reach: Tensor
     """(N,) the radius at which the model errs along it."""
-    trial: Tensor
-    """(N, D) the direction whose radius is being bisected."""
     low: Tensor
     high: Tensor
     bisecting: Tensor
-    """(N,) bool"""
+    """(N,) bool, whether the radius of the flipped direction is being bisected, between low and high."""
     block: Tensor
-    """(N,) which block of pixels is flipped next."""
+    """(N,) which block of pixels is flipped."""
     queries: Tensor
 
     def take(self, index: Tensor) -> "_Search":
@@ -108,12 +106,12 @@ def rays(
         part, image, label, goal = search.take(alive), call.x[alive], call.y[alive], limit[alive]
         for step in range(min(REPACK_EVERY, queries - done)):
             signs, length = _next(part, blocks)
+            lost = (part.reach == START) & ~part.bisecting if step % 2 else torch.zeros_like(part.bisecting)
             if step % 2:
-                lost = (part.reach == START) & ~part.bisecting
                 signs = torch.where(lost[:, None], _random_signs(signs, stream), signs)
             at = (image + per_image(length, image) * signs.view_as(image)).clamp_(0, 1)
             part.queries.add_(part.reach > goal)
-            _learn(part, signs, length, margin(score(call.model, at, call.rows), label) < 0)
+            _learn(part, signs, length, margin(score(call.model, at, call.rows), label) < 0, lost)
         search.put(alive, part)
     end = call.x + per_image(search.reach.minimum(limit), call.x) * search.signs.view_as(call.x)
     x_adv = torch.where(per_image(wrong, call.x), call.x, end.clamp(low, high))
@@ -125,7 +123,7 @@ def _begin(x: Tensor) -> _Search:
     count, flat = len(x), torch.ones_like(x).flatten(1)
     numbers, whole = x.new_zeros(count), torch.zeros(count, dtype=torch.int64, device=x.device)
     reach = torch.full_like(numbers, START)
-    return _Search(flat, reach, flat.clone(), numbers, reach.clone(), numbers > 0, whole, whole + 1)
+    return _Search(flat, reach, numbers, reach.clone(), numbers > 0, whole, whole + 1)
 
 
 def _blocks(dimensions: int, device: torch.device) -> Tensor:
@@ -141,8 +139,7 @@ def _next(search: _Search, blocks: Tensor) -> tuple[Tensor, Tensor]:
     """The direction (n, D) and the radius (n,) that each image asks about."""
     first, end = blocks[search.block % len(blocks)].T
     place = torch.arange(search.signs.shape[1], device=blocks.device)
-    flipped = torch.where((place >= first[:, None]) & (place < end[:, None]), -search.signs, search.signs)
-    signs = torch.where(search.bisecting[:, None], search.trial, flipped)
+    signs = torch.where((place >= first[:, None]) & (place < end[:, None]), -search.signs, search.signs)
     return signs, torch.where(search.bisecting, (search.low + search.high) / 2, search.reach)
 
 
@@ -152,14 +149,13 @@ def _random_signs(like: Tensor, stream: torch.Generator) -> Tensor:
     return torch.where(drawn < 0.5, -1, 1).to(like)
 
 
-def _learn(search: _Search, signs: Tensor, length: Tensor, hit: Tensor) -> None:
-    """Move every search on by the answer to its question."""
+def _learn(search: _Search, signs: Tensor, length: Tensor, hit: Tensor, lost: Tensor) -> None:
+    """Move every search on by the answer to its question; ``lost`` ones asked about random signs, which they keep if these err."""
     asked, better = search.bisecting.clone(), hit & ~search.bisecting
-    search.trial.copy_(torch.where(better[:, None], signs, search.trial))
     search.high.copy_(torch.where(hit, length, search.high))
     search.low.copy_(torch.where(better, 0, torch.where(asked & ~hit, length, search.low)))
-    known = asked & (search.high - search.low <= PRECISION)
-    search.signs.copy_(torch.where(known[:, None], search.trial, search.signs))
+    known, taken = asked & (search.high - search.low <= PRECISION), better & lost
+    search.signs.copy_(torch.where((known | taken)[:, None], signs, search.signs))
     search.reach.copy_(torch.where(known, search.high, search.reach))
     search.bisecting.copy_((asked | better) & ~known)
-    search.block.add_(known | ~(asked | hit))
+    search.block.add_(known | ~(asked | hit)).masked_fill_(taken, 0)  # block 0 is empty: the radius of the random signs themselves

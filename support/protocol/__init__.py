@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from support import attacks
-from support.attacks._contract import Model, check, prepare, radii, whole_number
+from support.attacks._contract import Model, check, fast_rows, prepare, radii, whole_number
 from support.models import fingerprint
 from support.protocol import flags, rows
 from support.protocol.flags import Flag
@@ -188,7 +188,7 @@ def evaluate(
         raise ValueError(f"x must be float32, in which verdicts are judged, not {x.dtype}")
     whole_number("seed", seed, 0)
     sizes = _radii(eps, x)
-    clean = prepare(model, x, y, len(x)).scores
+    clean = prepare(model, x, y, fast_rows(x, model=model)).scores
     classes = clean.shape[1]
     if peer is not None:
         check(peer, x, y, batch_size=None, pictures=True)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from support import attacks
-from support.attacks._contract import Model, fast_rows, per_image, score
+from support.attacks._contract import Model, even, fast_rows, per_image, score
 
 STEPS = 100
 """Steps of APGD and FAB in AutoAttack's standard version; torchattacks takes 10 unless told."""
@@ -233,9 +233,9 @@ class _Sealed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if torch.is_grad_enabled() and x.requires_grad:
-            return torch.cat([_ByImages.apply(piece, self._call[0]) for piece in x.split(self._pieces[1])])
+            return torch.cat([_ByImages.apply(piece, self._call[0]) for piece in x.split(even(len(x), self._pieces[1]))])
         with torch.no_grad():
-            return torch.cat([_finite(self._call[0](piece)) for piece in x.split(self._pieces[0])])
+            return torch.cat([_finite(self._call[0](piece)) for piece in x.split(even(len(x), self._pieces[0]))])
 
 
 class _ByImages(torch.autograd.Function):
