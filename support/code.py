@@ -62,7 +62,7 @@ def _parse(file: Path, text: str, package: str) -> _Source:
         elif isinstance(node, ast.ImportFrom):
             imports += [(name.asname or name.name, f"{_origin(node, package)}.{name.name}", True) for name in node.names]
     source = _Source(file, tree, tuple(imports))
-    for statement in tree.body:
+    for statement in (single for given in tree.body for single in _singly(given)):
         names = list(_binds(statement))
         for name in names:
             source.bound.setdefault(name, []).append(statement)
@@ -73,6 +73,16 @@ def _parse(file: Path, text: str, package: str) -> _Source:
 
 def _source(file: Path) -> _Source:
     return _parse(file, file.read_text(encoding="utf-8"), _package_of(file))
+
+
+def _singly(statement: ast.stmt) -> Iterator[ast.stmt]:
+    """An import of several names as one import of each: another name beside it changes nothing for the first."""
+    if isinstance(statement, ast.Import):
+        yield from (ast.Import([name]) for name in statement.names)
+    elif isinstance(statement, ast.ImportFrom):
+        yield from (ast.ImportFrom(statement.module, [name], statement.level) for name in statement.names)
+    else:
+        yield statement
 
 
 def _binds(statement: ast.stmt) -> Iterator[str]:

@@ -59,6 +59,7 @@ def package(tmp_path, monkeypatch):
         ("support/unused.py", "u = 1", "u = 2"),
         ("support/kernel.py", "def f(x)", "def new(x):\n    return 2 * x\n\n\ndef f(x)"),  # another definition, which nobody uses
         ("support/base.py", "b = 2", "b = 2\nc = 3"),
+        ("support/kernel.py", "import g\n", "import g, late\n"),  # another name from the same module
         ("support/inner/relative.py", "r = 1", "r = 2"),  # imported, but never used
         ("support/kernel.py", "def f(x)", "from support import unused\n\n\ndef f(x)"),
         ("support/base.py", "b = 2", 'b = 2\n"""What b is."""'),

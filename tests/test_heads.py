@@ -134,10 +134,18 @@ def exact_log_softrmax(z, digits=60):
 def test_log_softrmax_is_its_definition(values):
     z = torch.tensor([values], dtype=torch.float64)
     one_hot = torch.nn.functional.one_hot(z.argmax(1), len(values)).double()
-    if (z == one_hot).all():
+    if (z - one_hot).abs().max() < 1e-150:  # its square underflows: the next test
         return
     expected = torch.tensor([exact_log_softrmax(values)], dtype=torch.float64)
     assert torch.allclose(heads.log_softrmax(z), expected, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize(("dtype", "offset"), [(torch.float32, 1e-30), (torch.float64, 1e-200)])
+def test_a_distance_whose_square_underflows_is_none(dtype, offset):
+    leaf = torch.tensor([[1.0, offset, 0.0]], dtype=dtype, requires_grad=True)
+    log_p = heads.log_softrmax(leaf)
+    assert leaf[0, 1] > 0 and log_p.tolist() == [[0, -math.inf, -math.inf]]
+    assert torch.equal(torch.autograd.grad(log_p[0, 1], leaf)[0], torch.zeros(1, 3, dtype=dtype))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -199,6 +207,92 @@ def test_softrmax_head():
     assert torch.equal(head(features), heads.log_softrmax(head.logits(features)))
     assert torch.equal(head(features).argmax(1), head.logits(features).argmax(1))
     assert torch.allclose(head.confidence(head(features)).sum(1), torch.ones(8, dtype=torch.float64))
+
+
+@settings(max_examples=60, deadline=None)
+@given(arrays.arrays("float64", st.tuples(st.just(3), st.integers(2, 6)), elements=st.floats(-20, 20)))
+def test_log_softrmax_is_the_log_softmax_of_minus_log_squared_distances(values):
+    """The identity that puts softRmax among the heads: in logarithms, both sides in float64."""
+    z = torch.from_numpy(values)
+    d2 = direct(z, torch.eye(z.shape[1]))
+    if bool((d2 < 1e-6).any()):  # there the distance itself, by subtraction, has lost its digits
+        return
+    assert torch.allclose(heads.log_softrmax(z), (-d2.log()).log_softmax(1), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 30.0, 1e4])
+def test_the_gradient_is_that_of_central_differences(scale):
+    """Every entry of the Jacobian in float64, from beside the centres to far out, against the closed form as well."""
+    z, h = scale * normal(5, 4), 1e-6 * max(scale, 1e-3)
+    steps = h * torch.eye(4, dtype=torch.float64)
+    numeric = torch.stack([(heads.log_softrmax(z + step) - heads.log_softrmax(z - step)) / (2 * h) for step in steps], dim=2)
+    found = torch.stack([torch.autograd.functional.jacobian(lambda row: heads.log_softrmax(row[None])[0], row) for row in z])
+    size = float(found.abs().max())
+    assert torch.allclose(found, numeric, rtol=1e-5, atol=1e-6 * size + 1e-15 / h)
+    away = z[:, None] - torch.eye(4, dtype=torch.float64)  # (n, K, d), and d log p_i = -2 away_i / d_i^2 + mean over p of the same
+    slopes = -2 * away / away.square().sum(2, keepdim=True)
+    closed = slopes - (heads.softrmax(z)[:, :, None] * slopes).sum(1, keepdim=True)
+    assert torch.allclose(found, closed, rtol=1e-8, atol=1e-9 * size)
+
+
+def test_probabilities_are_smooth_through_a_centre():
+    """p_j = h^2 / 2 to second order at e_i, for every other class and direction: value, slope and curvature of a smooth function."""
+    centre, direction = torch.eye(3, dtype=torch.float64)[1], normal(6, 3)
+    direction = direction / direction.norm(dim=1, keepdim=True)
+    for h in (1e-2, 1e-3, 1e-5):
+        p = heads.softrmax(torch.cat([centre + h * direction, centre - h * direction, centre[None]]))
+        others = p[:, [0, 2]]
+        assert torch.equal(others[-1], torch.zeros(2, dtype=torch.float64)) and p[-1, 1] == 1
+        assert torch.allclose(others[:12] / h**2, torch.full((), 0.5, dtype=torch.float64), atol=2 * h)
+        assert torch.allclose(1 - p[:12, 1], others[:12].sum(1), rtol=1e-4)
+        leaf = (centre + h * direction).requires_grad_()
+        slope = torch.autograd.grad(heads.softrmax(leaf)[:, 0].sum(), leaf)[0]
+        assert torch.allclose(slope, h * direction, atol=4 * h**2)  # the gradient of |z - e_i|^2 / 2
+    leaf = centre[None].clone().requires_grad_()
+    for k in range(3):
+        assert torch.equal(torch.autograd.grad(heads.softrmax(leaf)[0, k], leaf)[0], torch.zeros(1, 3, dtype=torch.float64))
+
+
+def test_log_probabilities_beside_a_centre_are_finite_for_it_and_fall_without_end_for_the_others():
+    """At e_i itself log p_i is 0 with slope 0, and log p_j minus infinity, of which a step of gradient ascent sees no NaN."""
+    for h in (1e-2, 1e-5, 1e-8):
+        leaf = torch.tensor([[1.0, h, 0.0]], dtype=torch.float64, requires_grad=True)
+        log_p = heads.log_softrmax(leaf)[0]
+        own, other = (torch.autograd.grad(log_p[k], leaf, retain_graph=True)[0] for k in (0, 1))
+        assert float(log_p[0].detach()) == pytest.approx(-(h**2), rel=2 * h, abs=1e-15)
+        assert float(log_p[1].detach()) == pytest.approx(2 * math.log(h) - math.log(2), abs=3 * h)
+        assert own.norm() < 3 * h and other.norm() == pytest.approx(2 / h, rel=3 * h)
+    z = torch.eye(3)
+    assert heads.log_softrmax(z).tolist() == [[0 if i == j else -math.inf for j in range(3)] for i in range(3)]
+    leaf = z.clone().requires_grad_()
+    for target in ([0, 1, 2], [1, 2, 0]):  # the own class, and another
+        loss = torch.nn.functional.nll_loss(heads.log_softrmax(leaf), torch.tensor(target))
+        assert torch.autograd.grad(loss, leaf)[0].isfinite().all()
+
+
+def test_one_class_is_certain_everywhere():
+    z = torch.tensor([[-3.0], [0.0], [1.0], [1e30]], requires_grad=True)
+    log_p = heads.log_softrmax(z)
+    assert log_p.tolist() == [[0.0]] * 4 and heads.softrmax(z).tolist() == [[1.0]] * 4
+    assert torch.equal(torch.autograd.grad(log_p.sum(), z)[0], torch.zeros(4, 1))
+    assert heads.SoftRmaxHead(torch.ones(1, 2))(torch.ones(3, 2)).tolist() == [[0.0]] * 3
+
+
+@pytest.mark.parametrize("k", [2, 3, 10, 100])
+def test_every_direction_of_the_tail_ends_at_one_over_k(k):
+    """|p_i - 1/K| falls as 1/|z|: at most by 4 / (K |z|), for the ratio of two squared distances is 1 + 2 (z_j - z_i) / D."""
+    direction = normal(20, k, seed=k)
+    direction = direction / direction.norm(dim=1, keepdim=True)
+    for size in (1e2, 1e4, 1e8):
+        away = (heads.softrmax(size * direction) - 1 / k).abs().max()
+        assert away <= 4 / (k * size)
+    assert away > 0 or k == 1
+
+
+def test_moving_all_logits_alike_changes_softrmax_and_not_softmax():
+    z = torch.tensor([[0.9, 0.1, 0.0]], dtype=torch.float64)
+    assert torch.allclose((z + 5).softmax(1), z.softmax(1))
+    assert (heads.softrmax(z + 5) - 1 / 3).abs().max() < 0.05 < 0.5 < heads.softrmax(z).max() - 1 / 3
 
 
 # --- clusters ---------------------------------------------------------------------------------------------------------

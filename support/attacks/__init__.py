@@ -1,4 +1,5 @@
-"""Attacks on classifiers that map [0,1] images to log-scores: FGSM, BIM, PGD, two one-pixel searches, and one that sees decisions only.
+"""Attacks on classifiers that map [0,1] images to log-scores: FGSM, BIM, PGD, average-sample, two one-pixel searches, and one that sees
+decisions only.
 
 Every attack is a function of a model, images and labels, returns an :class:`AttackResult`, prints nothing, and keeps one contract:
 
@@ -10,19 +11,20 @@ Every attack is a function of a model, images and labels, returns an :class:`Att
   inward, so that ``|x_adv - x| <= eps`` and ``0 <= x_adv <= 1`` hold exactly in float64; ``eps=0`` returns the image itself.
 - **Verdicts.** ``margin`` is the true class's score minus the best other one, ``success`` means below zero (a tie is no success), and both
   are read from one last pass over the returned images. The clean image counts: one that is misclassified already is returned as it is
-  (except by :func:`fgsm`, whose single step is always taken).
+  (except by :func:`fgsm`, and by :func:`average_sample` with a target, whose single step is always taken).
 - **Independence.** All images of a call share the random draws, which come at a fixed shape from ``generator`` (default: a fresh one,
   seeded with :data:`SEED`), whoever is still undecided. Undecided images are packed into forward passes of a few fixed sizes, in which
   a row's bits depend on neither its place nor its neighbours, nor, with one CPU thread, on which of the sizes it is. With another
   ``batch_size``, or another number of images, verdicts agree except at margins below 1e-5.
-- **Cost.** Decided images leave the batch, every ten steps (:func:`pgd`, :func:`rays`) or after every generation (:func:`one_pixel`);
-  ``queries`` counts, image by image, the model passes made until it was decided, with the clean pass and the last one. Rows that
-  ride along until the next packing, and the padding of the last pass, come on top.
+- **Cost.** Decided images leave the batch, every ten steps (:func:`pgd`, :func:`rays`), after every generation (:func:`one_pixel`) or after
+  every class (:func:`average_sample`); ``queries`` counts, image by image, the model passes made until it was decided, with the clean pass
+  and the last one. Rows that ride along until the next packing, and the padding of the last pass, come on top.
 
 Wrong input raises a ``ValueError`` that says what was given and what is wanted. The chapter "Softmax is k-means" shows each attack at work.
 """
 
 from support.attacks._contract import SEED, AttackResult, interval, margin
+from support.attacks.average_sample import average_sample, class_means
 from support.attacks.census import corner_outputs
 from support.attacks.gradient import bim, fgsm, pgd, pgd_targets
 from support.attacks.hard_label import rays
@@ -32,7 +34,9 @@ from support.attacks.one_pixel import one_pixel, one_pixel_corners
 __all__ = [
     "SEED",
     "AttackResult",
+    "average_sample",
     "bim",
+    "class_means",
     "clustr_pgd",
     "corner_outputs",
     "fgsm",

@@ -273,15 +273,20 @@ def _first_scores(model: Model, x: Tensor) -> Tensor:
     return scores.clone()
 
 
-def _check_log_scores(scores: Tensor) -> None:
+def refuse_probabilities(scores: Tensor) -> None:
+    """Raise a ValueError where scores (N, K) hold NaN, or are probabilities: every row non-negative, with sum one."""
     if bool(scores.isnan().any()):
         count = int(scores.isnan().any(1).sum())
         raise ValueError(f"the model returned NaN scores for {count} of {len(scores)} clean images; log-scores are wanted")
-    low, high = (end.item() for end in scores.aminmax())
-    if low >= 0 and bool(((scores.sum(1) - 1).abs() < 1e-4).all()):
+    if bool((scores >= 0).all()) and bool(((scores.sum(1) - 1).abs() < 1e-4).all()):
         raise ValueError(
             "the model returned probabilities (every row is non-negative and sums to one); log-scores are wanted: drop the softmax, or "
             "take the logarithm in a stable form, for the gradient of a saturated probability is zero"
         )
+
+
+def _check_log_scores(scores: Tensor) -> None:
+    refuse_probabilities(scores)
+    low, high = (end.item() for end in scores.aminmax())
     if low >= 0 and high <= 1:
         warnings.warn(f"all scores lie in [0,1] (from {low:g} to {high:g}): are they probabilities? Attacks want log-scores", stacklevel=6)
