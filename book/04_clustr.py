@@ -3,7 +3,7 @@
 #
 # {cite:t}`alfarra2021` start from a picture that chapter 1 knows: a classifier that answers with the class of the nearest cluster centre.
 # They prove a radius inside which no perturbation changes the answer, observe that a loss from metric learning pushes the quantities in it the right way, and train with that loss.
-# Without a single adversarial image the network keeps 49 % of CIFAR-10 under PGD at 8/255, and with one quick adversarial step 74 %, more than any adversarially trained network of its time.
+# Without a single adversarial image the network keeps 49 % of CIFAR-10 under PGD at 8/255, and with one quick adversarial step 74 %, more than any adversarially trained network in its tables.
 #
 # The released network has been evaluated again in public {cite:p}`croce2021`: on clean images it has the 91.03 % of the paper, and under AutoAttack 0.00 %.
 #
@@ -84,7 +84,7 @@ print("the package", radius.robustness_radius(f, mu, torch.tensor([0, 1]), 1.0).
 #
 # Everything below needs trained networks, so here they are.
 # Per data set and seed: *nominal*, trained with cross-entropy; *ClusTR*, the same network fine-tuned with the Magnet loss (which we come to); *Magnet*, trained with it from random weights; *QTRADES*, the nominal network fine-tuned with one quick adversary an image; and *ClusTR + QTRADES*, with both, as the authors' code does it.
-# The second table of the page, much further down, compares their accuracies.
+# Tables 1 and 2, further down, compare their accuracies.
 
 # %%
 @dataclass(frozen=True)
@@ -297,7 +297,7 @@ run.claim("alfarra2021.prop1-tight", changed_just_inside=int(before.sum()), unch
 # But what counts is the distance to the *bisectors*, and a farther centre may have a nearer bisector.
 # We draw centres of four classes in the plane and look for points whose class changes well inside the radius that the two nearest centres would give.
 
-# %% tags=["nbval-check-output"]
+# %%
 def two_nearest(f: torch.Tensor, centers: torch.Tensor) -> torch.Tensor:
     """Proposition 1 with the two nearest centres, L = 1."""
     near = (f[:, None] - centers).square().sum(2).topk(2, dim=1, largest=False)
@@ -404,7 +404,7 @@ run.claim("alfarra2021.magnet-special-case", difference=float((general - special
 # The loss is trained on *neighbourhoods*, not on independent images: a seed cluster, drawn where losses are high, its $m - 1$ nearest clusters of other classes, and $d$ images of each.
 # The clusters come from k-means++ within each class, after every epoch.
 
-# %% tags=["nbval-check-output"]
+# %%
 embedded = run.load("digits", "train")
 found = kmeans.class_clusters(embedded.x.flatten(1), embedded.y, 10, 2)
 batch = magnet.sample(magnet.neighbourhoods(found), torch.full((len(embedded),), math.nan), m=4, d=3, generator=torch.Generator().manual_seed(0))
@@ -507,7 +507,7 @@ run.claim("alfarra2021.b1", per_class_loss=list(b1["nominal"] - b1["per class"])
 
 # %% [markdown]
 # Nominal features are clustered by class already: chapter 1 said why.
-# The 21.6 % are what arbitrary numbering makes of any features.
+# The 21.6 % are what an arbitrary numbering of the clusters can make of them.
 #
 # ## Warm start
 #
@@ -1112,7 +1112,7 @@ plt.show()
 # The paper profile trains the ResNet-18 on the three data sets.
 #
 # What the tables call PGD is a loop that climbs a saturated function and may overwrite its own successes.
-# Three habits would have shown it at the time: an attack at a radius at which nothing can survive; accuracy that falls as the loss rises; and the share of images without any gradient.
+# Three habits show it: an attack at a radius at which nothing can survive, a count of the images without any gradient, and a second attack that climbs another loss.
 
 # %% tags=["hide-input"]
 run.show_verdicts()

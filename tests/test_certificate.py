@@ -39,10 +39,9 @@ def exact_distance(point, centers, own, rivals):
         a = 2 * (centers[own] - centers[rival])
         b = (centers[own] ** 2).sum(1) - (centers[rival] ** 2).sum()
         start = centers[rival]  # feasible
-        result = scipy.optimize.minimize(
-            lambda z: ((z - point) ** 2).sum(), start, jac=lambda z: 2 * (z - point), method="SLSQP",
-            constraints=[{"type": "ineq", "fun": lambda z, a=a, b=b: b - a @ z, "jac": lambda z, a=a: -a}], options={"ftol": 1e-14, "maxiter": 500},
-        )  # fmt: skip
+        closer = {"type": "ineq", "fun": lambda z, a=a, b=b: b - a @ z, "jac": lambda z, a=a: -a}
+        settings = {"method": "SLSQP", "constraints": [closer], "options": {"ftol": 1e-14, "maxiter": 500}}
+        result = scipy.optimize.minimize(lambda z: ((z - point) ** 2).sum(), start, jac=lambda z: 2 * (z - point), **settings)
         found = min(found, math.sqrt(max(result.fun, 0)))
     return found
 
