@@ -1,8 +1,11 @@
-"""Softmax as k-means: the centroids of hess2020's Theorem 1, assignments to them, and the distances its Theorem 2 is about.
+"""Softmax as k-means, and k-means itself.
 
-Computations are in float64 whatever the inputs' type: norms that are equal to seven digits decide nothing. Chapter 1.
+The centroids of hess2020's Theorem 1, assignments to them, and the distances its Theorem 2 is about: chapter 1. These computations
+are in float64 whatever the inputs' type: norms that are equal to seven digits decide nothing. The clusters of each class that
+alfarra2021 trains towards: chapter 4.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +19,21 @@ _EQUAL = 1e-9  # squared norms that differ by less than this share of their mean
 
 class NoEquidistantCentroids(ValueError):
     """The class weights lie on no common sphere, so no shift gives them equal norms."""
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """What k-means found; every cluster has a member, and every centre is the mean of its members.
+
+    Attributes:
+        centers: (C, k, d), k clusters for each of C classes, or (k, d) where there are no classes; in the features' dtype.
+        index: (N,) int64, each image's row in ``centers.flatten(0, -2)``.
+        inertia: (C,) or () float64, squared distances of the members to their centre, summed.
+    """
+
+    centers: Tensor
+    index: Tensor
+    inertia: Tensor
 
 
 @dataclass(frozen=True)
@@ -116,6 +134,84 @@ def class_centroids(features: Tensor, labels: Tensor, n_classes: int) -> Tensor:
         raise ValueError(f"every class needs at least one image; classes {torch.nonzero(counts == 0)[:, 0].tolist()} have none")
     sums = torch.zeros(n_classes, features.shape[1], dtype=torch.float64, device=features.device)
     return (sums.index_add_(0, labels, features.to(torch.float64)) / counts[:, None]).to(features.dtype)
+
+
+def kmeans_plus_plus(
+    x: Tensor, k: int, *, restarts: int = 1, max_iter: int = 100, tol: float = 1e-4, generator: torch.Generator | None = None
+) -> Clusters:
+    """k-means of points without classes: :func:`class_clusters` of one class, ``centers`` (k, d) and ``inertia`` ().
+
+    Args:
+        x: (N, d), at least k rows.
+    """
+    _points("x", x)
+    found = class_clusters(
+        x, torch.zeros(len(x), dtype=torch.int64, device=x.device), 1, k, restarts=restarts, max_iter=max_iter, tol=tol, generator=generator
+    )
+    return Clusters(found.centers[0], found.index, found.inertia[0])
+
+
+def class_clusters(
+    features: Tensor,
+    labels: Tensor,
+    n_classes: int,
+    k: int,
+    *,
+    restarts: int = 1,
+    max_iter: int = 100,
+    tol: float = 1e-4,
+    generator: torch.Generator | None = None,
+) -> Clusters:
+    """k-means of each class by itself, all classes as one batched problem (C, k, d).
+
+    Greedy k-means++ (Arthur and Vassilvitskii 2007): a new centre is drawn with probability proportional to the squared distance
+    to the nearest centre so far, and of 2 + log k draws the one that lowers the inertia most is taken. Then Lloyd's steps, until
+    the centres of a class move no farther than ``tol`` allows; classes that are done leave the batch when half of it is. A
+    cluster that loses all members takes over the image that is farthest from its centre. ClusTR clusters the training features
+    of each class so after every epoch (alfarra2021, 4.2; Rippel et al. 2016, 3.3). Chapter 4.
+
+    Args:
+        features: (N, d). Distances are computed in their dtype, about the class means.
+        labels: (N,) int64 in 0 .. n_classes - 1, on the features' device, each at least k times.
+        n_classes: C.
+        k: clusters per class.
+        restarts: runs from fresh seeds; the best one counts, class by class.
+        max_iter: Lloyd steps at most.
+        tol: a class is done when its centres' squared moves sum up to at most ``tol`` times its features' mean variance.
+        generator: a CPU generator; default: a fresh one of fixed seed.
+
+    Raises:
+        ValueError: a class with fewer than k images, named with their number; labels out of range; NaN; impossible numbers.
+    """
+    _points("features", features)
+    for name, value in (("n_classes", n_classes), ("k", k), ("restarts", restarts), ("max_iter", max_iter)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} must be a whole number of at least 1; {value!r} was given")
+    if not 0 <= tol < math.inf:
+        raise ValueError(f"tol must be a number of at least 0; {tol} was given")
+    labels = _labels("labels", labels, len(features), n_classes).to(features.device)
+    counts = labels.bincount(minlength=n_classes)
+    if (counts < k).any():
+        short = {c: int(counts[c]) for c in torch.nonzero(counts < k)[:, 0].tolist()}
+        raise ValueError(f"{k} clusters per class need {k} images of each class; too few have (class: images) {short}")
+    generator = torch.Generator().manual_seed(0) if generator is None else generator
+    # One row of places a class, padded to the largest: x holds the features about their class means, for digits that decide.
+    order = labels.argsort(stable=True)
+    rank = torch.arange(len(labels), device=labels.device) - (counts.cumsum(0) - counts)[labels[order]]
+    place = torch.empty_like(labels)
+    place[order] = labels[order] * counts.max() + rank
+    points = features.detach().to(torch.promote_types(features.dtype, torch.float32))
+    x = points.new_zeros(n_classes, int(counts.max()), points.shape[1])
+    x.flatten(0, 1).index_copy_(0, place, points)
+    means = x.sum(1) / counts[:, None]
+    real = torch.arange(x.shape[1], device=x.device) < counts[:, None]
+    x.sub_(means[:, None])
+    x[~real] = 0
+    found = [_lloyd(x, real, _greedy_seeds(x, real, k, generator), max_iter, tol) for _ in range(restarts)]
+    centers, member, inertia = (torch.stack(part) for part in zip(*found, strict=True))
+    best, each = inertia.argmin(0), torch.arange(n_classes, device=x.device)
+    index = labels * k + member[best, each].flatten()[place]
+    return Clusters((centers[best, each] + means[:, None]).to(features.dtype), index, inertia[best, each])
 
 
 def distortion_bound(
@@ -219,6 +315,77 @@ def equal_norm_projection(weight: Tensor) -> Tensor:
     return (weight * (norms.mean() / norms)).to(weight.dtype)
 
 
+def _greedy_seeds(x: Tensor, real: Tensor, k: int, generator: torch.Generator) -> Tensor:
+    """Centres (C, k, d) among the points of x (C, n, d) that are ``real`` (C, n)."""
+    squares = torch.linalg.vector_norm(x, dim=2).square_()
+    counts = real.sum(1, keepdim=True)
+    draws = 2 + int(math.log(k))
+
+    def uniform(columns: int) -> Tensor:
+        return torch.rand(len(x), columns, dtype=torch.float64, generator=generator).to(x.device)
+
+    def distances(chosen: Tensor) -> tuple[Tensor, Tensor]:
+        """The points (C, t, d) at ``chosen`` (C, t), and all squared distances to them (C, n, t), zero where no point is."""
+        points = x.gather(1, chosen[:, :, None].expand(-1, -1, x.shape[2]))
+        d2 = squares[:, :, None] + points.square().sum(2)[:, None] - x @ (2 * points).mT
+        return points, d2.clamp_min_(0).mul_(real[:, :, None])
+
+    points, nearest = distances((uniform(1) * counts).long())
+    centers = [points[:, 0]]
+    for _ in range(k - 1):
+        reached = nearest[:, :, 0].cumsum(1, dtype=torch.float64)
+        chosen = torch.searchsorted(reached, uniform(draws) * reached[:, -1:], right=True)
+        points, d2 = distances(torch.minimum(chosen, counts - 1))
+        d2 = torch.minimum(d2, nearest)
+        winner = d2.sum(1, dtype=torch.float64).argmin(1)[:, None, None]
+        nearest = d2.gather(2, winner.expand(-1, x.shape[1], 1))
+        centers.append(points.gather(1, winner.expand(-1, 1, x.shape[2]))[:, 0])
+    return torch.stack(centers, 1)
+
+
+def _lloyd(x: Tensor, real: Tensor, centers: Tensor, max_iter: int, tol: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Lloyd's steps from ``centers`` (C, k, d): the centres, the members (C, n) whose means they are, the inertia (C,)."""
+    result = centers.clone(), torch.zeros_like(real, dtype=torch.int64)
+    squares = torch.linalg.vector_norm(x, dim=2).square_()
+    enough = tol * squares.sum(1) / (real.sum(1) * x.shape[2])  # x is centred: its mean square is the variance
+    rows, at, squares_at, real_at = torch.arange(len(x), device=x.device), x, squares, real
+    for _ in range(max_iter):
+        half_d2 = torch.baddbmm(centers.square().sum(2)[:, None] / 2, at, centers.mT, alpha=-1)  # up to half the point's own square
+        member = half_d2.argmin(2)
+        weight = _weights_of(member, real_at, centers)
+        if not bool(weight.any(1).all()):
+            _fill(member, weight.sum(1), 2 * half_d2.amin(2) + squares_at, real_at)
+            weight = _weights_of(member, real_at, centers)
+        moved = weight.mT @ at / weight.sum(1)[:, :, None]
+        going = (moved - centers).square().sum((1, 2)) > enough[rows]
+        centers = moved
+        result[0][rows], result[1][rows] = centers, member
+        if not bool(going.any()):
+            break
+        if 2 * int(going.sum()) <= len(rows):  # classes that are done leave
+            rows, at, squares_at, real_at, centers = (part[going] for part in (rows, at, squares_at, real_at, centers))
+    centers, member = result
+    # By subtraction, class by class: a tight cluster's inertia is no difference of large squares.
+    away = (torch.linalg.vector_norm(points - own[index], dim=1) for points, own, index in zip(x, centers, member, strict=True))
+    inertia = [each[kept].double().square_().sum() for each, kept in zip(away, real, strict=True)]
+    return centers, member, torch.stack(inertia)
+
+
+def _weights_of(member: Tensor, real: Tensor, centers: Tensor) -> Tensor:
+    """1 where a real point (C, n) belongs to a cluster, else 0: (C, n, k)."""
+    return torch.nn.functional.one_hot(member, centers.shape[1]).to(centers.dtype).mul_(real[:, :, None])
+
+
+def _fill(member: Tensor, size: Tensor, d2: Tensor, real: Tensor) -> None:
+    """Give each empty cluster the point that lies farthest from its centre, taken from a cluster that keeps others; in place."""
+    for row, empty in torch.nonzero(size == 0).tolist():
+        spare = real[row] & (size[row] > 1)[member[row]]
+        point = d2[row].masked_fill(~spare, -torch.inf).argmax()
+        size[row, member[row, point]] -= 1
+        size[row, empty] += 1
+        member[row, point] = empty
+
+
 def _best_scale(a: Tensor, b: Tensor, za: Tensor, zb: Tensor, separation: Tensor, free: Tensor) -> Tensor:
     """sup over t >= 0 of t * separation - sqrt((|a - t za| + |b - t zb|)^2 + free), for each row."""
     tiny = torch.finfo(a.dtype).tiny
@@ -270,6 +437,13 @@ def _matrix(name: str, value: Tensor, rows: int = 1) -> None:
         raise ValueError(f"{name} must be a floating-point matrix that is not empty; {given} was given")
     if not value.isfinite().all():
         raise ValueError(f"{name} must be finite; {int((~value.isfinite()).sum())} of {value.numel()} entries are NaN or infinite")
+
+
+def _points(name: str, value: Tensor) -> None:
+    """As :func:`_matrix`, but in one pass over the values: for features by the ten thousand."""
+    matrix = isinstance(value, Tensor) and value.dim() == 2 and value.is_floating_point() and value.numel() > 0
+    if not (matrix and all(bool(end.isfinite()) for end in value.aminmax())):
+        _matrix(name, value)
 
 
 def _labels(name: str, labels: Tensor, n: int, n_classes: int) -> Tensor:

@@ -1,7 +1,8 @@
 """How far a decision is from changing: Lipschitz bounds of networks, which certify, and the magnitude-margin ratio, which does not.
 
-A Lipschitz constant estimated from samples is a lower bound and certifies nothing. The bounds here are upper ones, in l2, up
-to float64 rounding (chapters 1 and 4). The ratio of wang2022 is local, a first-order estimate at the image (chapter 2).
+A Lipschitz constant estimated from samples is a lower bound and certifies nothing: :func:`lipschitz_lower_bound` is there to show
+how far an upper bound may be from the truth. The other bounds are upper ones, in l2, up to float64 rounding (chapters 1 and 4).
+The ratio of wang2022 is local, a first-order estimate at the image (chapter 2).
 """
 
 import math
@@ -10,7 +11,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from support._contract import class_vector
 from support.attacks._contract import Model, check, even, fast_rows, margin, packed, refuse_probabilities
+from support.heads import squared_distances
 from support.models import Classifier, Normalise
 
 _EXPLICIT = 4_000_000  # entries of a convolution's matrix up to which its norm is computed exactly
@@ -37,6 +40,110 @@ def lipschitz_upper_bound(module: nn.Module, input_shape: Sequence[int] | None =
     """
     shape = None if input_shape is None else tuple(int(side) for side in input_shape)
     return _chain(module, shape, type(module).__name__)[0]
+
+
+def lipschitz_lower_bound(module: nn.Module, x: Tensor, *, iterations: int = 20, generator: torch.Generator | None = None) -> float:
+    """Largest slope of a module found at some points: a lower bound on its l2 Lipschitz constant, which certifies nothing.
+
+    At each point power iteration climbs to the largest singular value of the Jacobian J, and |J v| / |v| counts at every v on the
+    way. Printed beside :func:`lipschitz_upper_bound`: the constant lies between the two. Chapter 4.
+
+    Args:
+        module: rows in, rows out, each by itself; a :class:`~support.models.Classifier` counts with its features.
+        x: (N, ...) the points.
+        iterations: of the power iteration.
+        generator: of the first directions; default: a fresh one of fixed seed.
+
+    Raises:
+        ValueError: no points, or a number of iterations below 1.
+    """
+    if not isinstance(x, Tensor) or not x.is_floating_point() or x.dim() < 2 or not len(x):
+        raise ValueError(f"x must hold at least one point as a row; {type(x).__name__} {tuple(getattr(x, 'shape', ()))} was given")
+    if iterations < 1:
+        raise ValueError(f"iterations must be at least 1; {iterations} was given")
+    function = module.features if isinstance(module, Classifier) else module
+    generator = torch.Generator().manual_seed(0) if generator is None else generator
+    direction = torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device)
+    steepest = x.new_zeros(len(x))
+    for _ in range(iterations):
+        direction = direction / _row_norms(direction).clamp_min(torch.finfo(x.dtype).tiny)
+        pushed = torch.func.jvp(function, (x,), (direction,))[1].detach()
+        steepest = torch.maximum(steepest, _row_norms(pushed).flatten())
+        direction = torch.func.vjp(function, x)[1](pushed)[0].detach()
+    return float(steepest.max())
+
+
+def robustness_radius(features: Tensor, centers: Tensor, center_labels: Tensor, lipschitz: float, labels: Tensor | None = None) -> Tensor:
+    """Certified l2 radius of a nearest-cluster classifier: no shorter perturbation changes its class (alfarra2021, Prop. 1).
+
+    For an own centre m and a rival r, |f - r|^2 - |f - m|^2 over 2 L |r - m| is the distance to their bisector over L. The minimum
+    over *all* centres of other classes certifies that m stays nearer than each of them; the maximum over the own class's centres m
+    is the best of these certificates. Taking the second nearest centre for the only rival, as the paper proposes, is no
+    certificate: a farther rival may have a nearer bisector. It certifies the nearest centre's class, not the soft sum of Eq. 4.
+
+    Args:
+        features: (N, d).
+        centers: (M, d).
+        center_labels: (M,) int64 class of each centre, at least two different ones.
+        lipschitz: L, positive: an upper bound on the features' l2 Lipschitz constant.
+        labels: (N,) int64: measure the class given here. Default: the class of the nearest centre.
+
+    Returns:
+        (N,) float64. With the default at least 0, and 0 at a tie. With ``labels`` negative exactly where the nearest centre is of
+        another class (how far, over L, the features are beyond the bisectors), so that positive means correct and certified.
+
+    Raises:
+        ValueError: shapes that do not fit, one class only, labels that no centre has, NaN, or L that is not positive.
+    """
+    lipschitz = float(lipschitz)
+    if not 0 < lipschitz < math.inf:
+        raise ValueError(f"lipschitz must be a positive number; {lipschitz} was given")
+    d2 = squared_distances(features.to(torch.float64), centers.to(torch.float64))
+    kinds = class_vector("center_labels", center_labels, len(centers)).to(d2.device)
+    if len(kinds.unique()) < 2:
+        raise ValueError(f"a rival needs centres of at least two classes; all {len(kinds)} are of class {kinds.tolist()[:1]}")
+    if labels is None:
+        own = kinds[d2.argmin(1)]
+    else:
+        own = class_vector("labels", labels, len(features)).to(d2.device)
+        if strangers := sorted(set(own.tolist()) - set(kinds.tolist())):
+            raise ValueError(f"labels must be classes that have a centre; {strangers} have none")
+    exact = centers.detach().to(torch.float64)
+    apart = torch.cdist(exact, exact, compute_mode="donot_use_mm_for_euclid_dist")
+    best = d2.new_full((len(d2),), -torch.inf)
+    for m, kind in enumerate(kinds.tolist()):
+        rows, rivals = torch.nonzero(own == kind)[:, 0], kinds != kind
+        margin = d2[rows][:, rivals] - d2[rows, m, None]
+        between = apart[m, rivals]
+        # Two classes that share a centre: neither is ever nearer, from anywhere.
+        distance = torch.where(between > 0, margin / (2 * between), 0.0).amin(1)
+        best[rows] = torch.maximum(best[rows], distance)
+    return best / lipschitz
+
+
+def certified_accuracy(radii: Tensor, correct: Tensor, at: Tensor) -> Tensor:
+    """Share of the images that are classified correctly and certified beyond a radius (alfarra2021, 4.1).
+
+    Args:
+        radii: (N,) certified radii.
+        correct: (N,) bool.
+        at: (R,) radii of the curve, in the units of ``radii``.
+
+    Returns:
+        (R,) float64, falling; at 0 the share of correct images that are not on a bisector.
+
+    Raises:
+        ValueError: shapes or types that do not fit, no image, NaN.
+    """
+    if not isinstance(radii, Tensor) or radii.dim() != 1 or not len(radii) or not radii.is_floating_point() or radii.isnan().any():
+        raise ValueError("radii must be a floating-point tensor (N,) without NaN, of at least one image")
+    if not isinstance(correct, Tensor) or correct.dtype != torch.bool or correct.shape != radii.shape:
+        given = f"{correct.dtype} {tuple(correct.shape)}" if isinstance(correct, Tensor) else type(correct).__name__
+        raise ValueError(f"correct must be a bool tensor of shape ({len(radii)},); {given} was given")
+    at = torch.as_tensor(at, dtype=radii.dtype, device=radii.device)
+    if at.dim() != 1 or at.isnan().any():
+        raise ValueError(f"at must be one-dimensional and without NaN; its shape is {tuple(at.shape)}")
+    return ((radii[:, None] > at) & correct[:, None]).double().mean(0)
 
 
 def convolution_bound(weight: Tensor) -> float:
@@ -194,3 +301,8 @@ def _convolution(module: nn.Conv2d, shape: tuple[int, ...] | None) -> float:
 
 def _pair(value: int | Sequence[int]) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else tuple(value)
+
+
+def _row_norms(x: Tensor) -> Tensor:
+    """Norm of each row over all its entries, shaped to be broadcast over them."""
+    return torch.linalg.vector_norm(x.flatten(1), dim=1).reshape(-1, *[1] * (x.dim() - 1))

@@ -29,6 +29,7 @@ from support.attacks.average_sample import average_sample, class_means
 from support.attacks.census import corner_outputs
 from support.attacks.gradient import bim, fgsm, mifgsm, pgd, pgd_targets, rfgsm
 from support.attacks.hard_label import rays
+from support.attacks.historical import clustr_pgd, kernel_scores
 from support.attacks.lbfgs import lbfgs
 from support.attacks.one_pixel import one_pixel, one_pixel_corners
 
@@ -38,9 +39,11 @@ __all__ = [
     "average_sample",
     "bim",
     "class_means",
+    "clustr_pgd",
     "corner_outputs",
     "fgsm",
     "interval",
+    "kernel_scores",
     "lbfgs",
     "margin",
     "mifgsm",
