@@ -227,7 +227,7 @@ def fast_rows(x: Tensor, most: int = _MOST_ROWS, *, model: Model | None = None, 
     return min(max(values // x[0].numel(), LEAST_ROWS), most)
 
 
-def _check_images(x: Tensor, pictures: bool, boxed: bool) -> None:
+def _check_images(x: Tensor, pictures: bool, boxed: bool = True) -> None:
     shape, span = "(N, C, H, W)" if pictures else "(N, ...)", (0, 1) if boxed else (-torch.finfo().max, torch.finfo().max)
     wanted = f"x must be a float32 or float64 tensor {shape} of at least one image, {'values in [0,1]' if boxed else 'finite values'}"
     if not isinstance(x, Tensor):
