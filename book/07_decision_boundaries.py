@@ -695,6 +695,15 @@ drops = {name: [wedge_persistence(equidistant(faces, angle, float(at)), faces, a
 inside_outside = {name: drops[name][-1] / drops[name][0] for name in drops}
 few, many = face_counts.index(2), face_counts.index(10)
 
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Persistence on a logarithmic axis along the line through the equidistant points of a plane and three wedges, outside on the left. All dip to zero at the crossing; the plane is symmetric, the others stay at the top on the outside and low on the inside, ten faces lowest, tipped ones a little higher."}}
+figure, ax = plt.subplots(figsize=(5.8, 3.5))
+for (name, curve), color, style in zip(drops.items(), plots.PALETTE, ("-", "--", "-.", ":"), strict=False):
+    ax.semilogy(path, curve, style, color=color, label=name)
+ax.axvline(0, color="grey", linewidth=0.8)
+ax.set(xlabel="signed distance to the faces: outside, inside", ylabel=r"persistence $\sigma^*$")
+ax.legend(fontsize=8)
+plt.show()
+
 # %% tags=["nbval-check-output"]
 run.claim(
     "bell2023.persistence-recreated",
@@ -718,7 +727,7 @@ run.claim(
 # Around *zero*, the mean adds $k/2\pi$ along one of these directions: $k - 1$ values drop, and the last one has variance $0.341 + 0.159\,k$, which for $k \geq 5$ is more than one.
 #
 # And how small is small?
-# A Gaussian sample of $N$ points in $n$ dimensions has singular values that spread over $1 \pm \sqrt{n/N}$ (Marchenko and Pastur's law, {cite:t}`marchenko1967`); a value counts as dropped only below that range.
+# A Gaussian sample of $N$ points in $n$ dimensions has singular values that spread over $1 \pm \sqrt{n/N}$ (the law of {cite:t}`marchenko1967`); a value counts as dropped only below that range.
 # `boundary_spectrum` estimates the noise from the middle of the spectrum and counts what lies outside.
 
 # %%
@@ -970,7 +979,7 @@ around = {(key, kind): summary(key, kind) for key in keys for kind in ("natural"
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Singular values of boundary samples around one natural and one adversarial crossing, relative to their median, on a logarithmic axis: a level line, one value at the bottom near zero, and for the natural crossing one value above it at one over the cosine of its angle of incidence."}}
 figure, axes = plt.subplots(1, 2, figsize=(9.4, 3.4), sharey=True)
-key = curved[0]
+key = (p.networks[-1], seed)
 for ax, kind in zip(axes, ("natural", "L-BFGS"), strict=True):
     some = around[key, kind]
     for i, color in zip(range(min(3, p.centers)), plots.PALETTE, strict=False):
@@ -999,7 +1008,9 @@ table = pd.DataFrame([
     }
     for (key, kind), some in around.items()
 ])
-display(table.groupby(["network", "crossing"], sort=False).mean(numeric_only=True).drop(columns="run").style.format("{:.2f}").set_caption("Neighbourhoods of crossings: shares, medians of values and cosines, degrees; mean over runs"))
+display(table.groupby(["network", "crossing"], sort=False).mean(numeric_only=True).drop(columns="run").rename(columns={
+    "two degenerate": "two off", "largest value": "largest", "1 / cos": "1/cos", "smallest along gradient": "low, normal", "largest along the line": "high, line", "fitted to gradient": "fit", "differences to gradient": "moves",
+}).style.format("{:.2f}").set_caption("Neighbourhoods of crossings. Shares of planar ones and of two values off the level; largest value beside 1/cos; cosines of the lowest direction with the normal and of the highest with the parents' line; degrees from the normal of the fitted one and of the moves to the boundary. Medians, mean over runs"))
 
 # %%
 natural = {key: around[key, "natural"] for key in curved}
@@ -1057,7 +1068,8 @@ run.claim(
 # A plane looks flat at every radius.
 # We go a distance $r$ into random tangent directions and look how far along the normal the boundary lies from there, the height $h$, as a share of $r$; where it is not found within $r$, the share counts as one.
 # Beside it the angle between the normals at the two places.
-# The radius at which $h$ reaches a tenth of $r$ in the median is our radius of curvature.
+# The radius at which $h$ reaches a tenth of $r$ in the median is our radius of curvature; the row also has the radius at which the normals have turned by 30 degrees.
+# The largest radius of the range stands for "not within it".
 
 # %%
 def bending(key, kind: str) -> dict[str, torch.Tensor]:
@@ -1089,18 +1101,19 @@ bent = {(key, kind): bending(key, kind) for key in keys for kind in ("natural", 
 radii_shown = np.array(p.curvature_radii)
 
 
-def radius_of_curvature(height: torch.Tensor, share: float = 0.1) -> float:
-    """Radius at which the median height over its radius reaches a share, by interpolation of logarithms; the ends of the range where it does not."""
-    curve = height.median(1).values.cpu().numpy()
+def radius_reaching(values: torch.Tensor, share: float) -> float:
+    """Radius at which the median over the crossings reaches a share, by interpolation of logarithms; the ends of the range where it does not."""
+    curve = values.nanmedian(1).values.cpu().numpy()
     above = np.nonzero(curve >= share)[0]
     if not len(above) or above[0] == 0:
         return float(radii_shown[0 if len(above) else -1])
     i = above[0]
-    part = (math.log(share) - math.log(curve[i - 1])) / (math.log(curve[i]) - math.log(curve[i - 1]))
+    low, high = np.log(np.maximum(curve[i - 1 : i + 1], 1e-12))
+    part = (math.log(share) - low) / (high - low)
     return float(radii_shown[i - 1] * (radii_shown[i] / radii_shown[i - 1]) ** part)
 
 
-bend_radius = {key: radius_of_curvature(bent[key, "natural"]["height"]) for key in keys}
+bend_radius, turn_radius = ({key: radius_reaching(bent[key, "natural"][name], share) for key in keys} for name, share in (("height", 0.1), ("turn", 30.0)))
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Left: height over the tangent plane as a share of the radius, against the radius, both logarithmic, for linear and curved networks; middle: angle between normals. Both stay near zero for the linear network until other pieces are met and grow for the others. Right: principal curvatures at a middle radius, for natural and adversarial crossings."}}
 figure, axes = plt.subplots(1, 3, figsize=(11.4, 3.5))
@@ -1115,7 +1128,7 @@ for name, color in zip(names, plots.PALETTE, strict=False):
 axes[0].axhline(0.1, color="grey", linewidth=0.8)
 axes[0].set(xlabel="radius $r$", ylabel="height / $r$, median")
 axes[1].set(xlabel="radius $r$", ylabel="angle between normals, degrees")
-axes[0].legend(fontsize=7)
+figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(names) * 2, fontsize=7)
 middle = len(radii_shown) // 2
 samples_of = {f"{name}\n{kind}": torch.cat([bent[key, kind]["curvature"][middle].flatten() for key in keys if key[0] == name]).cpu() for name in names for kind in ("natural", "L-BFGS")}
 axes[2].boxplot([values[~values.isnan()].numpy() for values in samples_of.values()], showfliers=False, widths=0.6, medianprops={"color": plots.PALETTE[1]})
@@ -1128,12 +1141,14 @@ plt.show()
 run.claim(
     "bell2023.curvature-radius",
     radius_of_curvature=[bend_radius[key] for key in curved], distance_to_boundary=[distances[key] for key in curved],
-    adversarial_radius=[radius_of_curvature(bent[key, "L-BFGS"]["height"]) for key in curved],
+    adversarial_radius=[radius_reaching(bent[key, "L-BFGS"]["height"], 0.1) for key in curved],
+    radius_of_turning=[turn_radius[key] for key in curved],
 )
 
 # %% [markdown]
 # Dotted lines mark the median distance of an image to the boundary along L-BFGS.
 # A network of ReLUs is flat within each of its linear regions, and what the curves show is how many of them a step of that length crosses.
+# The two measures need not agree: heights average over random directions, of which in many dimensions nearly all are flat, while a normal turns with the few that are not.
 # What the linear network shows at large radii is not curvature but the next piece of its boundary, where a third class begins: its normals at the places that were found do not turn.
 #
 # ### The dimpled manifold
@@ -1216,11 +1231,12 @@ plane_cloud = boundaries.project_wedge(torch.randn(40 * n, n, generator=stream, 
 plane_cloud[:, 0] = 0
 for name, values, marker in ((f"wedge, {k} faces", boundaries.boundary_spectrum(faces_cloud).values, "o"), ("plane", boundaries.boundary_spectrum(plane_cloud).values, "s")):
     axes[1].plot(np.linspace(0, 1, n), values / values.median(), marker, markersize=3, label=name)
-some = around[curved[0], "L-BFGS"]["values"].median(0).values
-axes[1].plot(np.linspace(0, 1, len(some)), some, ".", markersize=3, label=f"{curved[0][0]}, L-BFGS crossings")
+last = p.networks[-1]
+some = around[(last, seed), "L-BFGS"]["values"].median(0).values
+axes[1].plot(np.linspace(0, 1, len(some)), some, ".", markersize=3, label=f"{last}, L-BFGS crossings")
 axes[1].set(xlabel="rank / dimensions", ylabel="singular value / median")
 axes[1].legend(fontsize=7)
-for name, color, style in ((curved[0][0], 0, "-"), ("linear", 1, "--")):
+for name, color, style in ((last, 0, "-"), ("linear", 1, "--")):
     for kind, shade in (("natural", 1.0), ("L-BFGS", 0.5)):
         degrees = torch.cat([found[key][kind]["degrees"] for key in keys if key[0] == name]).sort().values.cpu()
         axes[2].plot(degrees, np.linspace(0, 1, len(degrees)), style, color=plots.PALETTE[color], alpha=shade, label=f"{name}, {kind}")
@@ -1242,6 +1258,8 @@ display(pd.DataFrame({
 
 # %% [markdown]
 # The linear network is the ruler here: its classes are intersections of half-spaces, so it, too, may have less room behind a crossing than before it, without any curvature of a single piece.
+# Only what a network shows beyond that ruler speaks of bending.
+# Where persistence behind the crossing falls far below the ruler's, the curvatures under *The radius of curvature* should lie below zero at adversarial crossings, since then the class behind is the convex one: the cone of chapter 5, found by two measurements that share no step.
 #
 # ## What did not reproduce, and why
 #
@@ -1256,7 +1274,7 @@ run.show_verdicts()
 #
 # The measurements on networks share one lesson.
 # A large singular value is an image, or an angle of incidence; a skew crossing is a line that was not aimed at the boundary; and a linear network, whose boundaries are planes, shows both.
-# Each quantity needs its null beside it.
+# Each quantity needs its null beside it, and what is left when the null is taken away differs from network to network, as the tables show.
 #
 # What this chapter does not settle: whether the pieces of a network's boundary meet at corners that matter, for which one would need the neighbours of a piece and not a sample of it, and the persistence of complements, which has no closed form here beyond the one integral.
 #
