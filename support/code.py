@@ -175,7 +175,9 @@ class _Used:
                 self._import_from(file, node)
             elif isinstance(node, ast.Attribute | ast.Name):
                 self._chain(file, node)
-            elif not (isinstance(node, ast.keyword) and node.arg == "code"):  # names what a cached unit depends on; it is not used there
+            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "unit":
+                self.refer(file, [node.func, *node.args[:3], *node.keywords])  # the fourth is the code that decides its cache entry
+            elif not (isinstance(node, ast.keyword) and node.arg == "code"):  # the same by name: it is named there, and not used
                 self.refer(file, ast.iter_child_nodes(node))
 
     def _import_from(self, file: Path, node: ast.ImportFrom) -> None:

@@ -100,6 +100,8 @@ def test_what_can_change_a_number_counts(package, name, old, new):
         ("from support.lazy import *\nx = late()", True),
         ("from support import tools\nx = getattr(tools, 't')", True),  # a module handed on: anything in it
         ("from support import lazy\nx = f(unit, code=[lazy])", False),  # what names the code of a cached unit does not use it
+        ("from support import lazy\nx = run.unit('name', {}, f, [lazy])", False),
+        ("from support import lazy\nx = run.unit('name', {}, lazy.late, [])", True),
         ("from support import lazy\nx = lazy.__name__", False),
         ("from support.tools import spare\nx = spare", False),
         ("from support.guard import check_x\nx = check_x(1)", False),  # it can only refuse
