@@ -100,7 +100,7 @@ points, labels = data.two_gaussians(24, seed)
 points = points.double()
 queries = data.two_gaussians(9, seed + 1)[0].double()
 net = small_net(nn.Tanh, 2, seed)
-epsilon = 0.05
+epsilon = 0.003
 
 w0 = nn.utils.parameters_to_vector(net.parameters()).detach()
 slopes = net(points).softmax(1).detach() - nn.functional.one_hot(labels, 2)  # dL/df of the cross-entropy
