@@ -695,7 +695,7 @@ drops = {name: [wedge_persistence(equidistant(faces, angle, float(at)), faces, a
 inside_outside = {name: drops[name][-1] / drops[name][0] for name in drops}
 few, many = face_counts.index(2), face_counts.index(10)
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Persistence on a logarithmic axis along the line through the equidistant points of a plane and three wedges, outside on the left. All dip to zero at the crossing; the plane is symmetric, the others stay at the top on the outside and low on the inside, ten faces lowest, tipped ones a little higher."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Persistence on a logarithmic axis along the line through the equidistant points of a plane and three wedges, outside on the left. The plane's curve dips symmetrically towards zero at the crossing; those of the wedges stay at the top outside and fall to low values inside, ten faces lowest, tipped ones a little higher."}}
 figure, ax = plt.subplots(figsize=(5.8, 3.5))
 for (name, curve), color, style in zip(drops.items(), plots.PALETTE, ("-", "--", "-.", ":"), strict=False):
     ax.semilogy(path, curve, style, color=color, label=name)
