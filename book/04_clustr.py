@@ -830,7 +830,7 @@ plt.show()
 # In a right panel an image is a column; where a light stretch turns dark on the way down, that step broke the image.
 #
 # The order of mending is a choice, so the table gives the share of each defect a second time, averaged over all six orders (the Shapley value of the three repairs).
-# The last line adds up the stages: nothing is left over.
+# The row below the table adds up the stages: nothing is left over.
 
 # %%
 def shapley(found: dict[str, torch.Tensor]) -> dict[str, float]:
@@ -871,7 +871,7 @@ run.claim("alfarra2021.waterfall", unexplained=max(abs(drop - part) for drop, pa
 #
 # ## Tables 1 and 2
 #
-# The table lists the five networks, under the published loop (for networks with a linear head: PGD on the cross-entropy, merged by loss, which is what the loop does with them), and with the worst case of the modern protocol.
+# The table lists the five networks, under the published loop (for networks with a linear head, where nothing is amiss: PGD on the cross-entropy of their scores), and with the worst case of the modern protocol.
 # Rows marked *published* are the paper's; the adversarially trained networks are other papers' and were not trained here.
 
 # %%

@@ -192,8 +192,8 @@ def test_the_seed_follows_the_mean_loss():
     around = magnet.neighbourhoods(clusters)
     losses = torch.tensor([1.0, 2.0, 3.0, 4.0])[clusters.index]
     draws = generator()
-    seeds = torch.stack([magnet.sample(around, losses, m=1, d=1, generator=draws).clusters[0] for _ in range(4000)])
-    assert torch.allclose(seeds.bincount(minlength=4) / 4000, torch.tensor([0.1, 0.2, 0.3, 0.4]), atol=0.03)
+    seeds = torch.stack([magnet.sample(around, losses, m=1, d=1, generator=draws).clusters[0] for _ in range(1500)])
+    assert torch.allclose(seeds.bincount(minlength=4) / 1500, torch.tensor([0.1, 0.2, 0.3, 0.4]), atol=0.05)
 
 
 def test_unknown_losses_count_as_the_largest_and_zero_losses_as_alike():
@@ -202,8 +202,8 @@ def test_unknown_losses_count_as_the_largest_and_zero_losses_as_alike():
     partly = torch.where(clusters.index == 0, 1.0, torch.where(clusters.index == 1, 3.0, math.nan))
     for losses, shares in ((partly, [0.1, 0.3, 0.3, 0.3]), (torch.zeros(80), [0.25] * 4), (torch.full((80,), math.nan), [0.25] * 4)):
         draws = generator()
-        seeds = torch.stack([magnet.sample(around, losses, m=1, d=1, generator=draws).clusters[0] for _ in range(4000)])
-        assert torch.allclose(seeds.bincount(minlength=4) / 4000, torch.tensor(shares), atol=0.03)
+        seeds = torch.stack([magnet.sample(around, losses, m=1, d=1, generator=draws).clusters[0] for _ in range(1500)])
+        assert torch.allclose(seeds.bincount(minlength=4) / 1500, torch.tensor(shares), atol=0.05)
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------
