@@ -415,7 +415,7 @@ run.claim(
 
 # %% [markdown]
 # The mended search has a cap, above which it answers infinity, and a floor, below which it answers zero.
-# It cannot mend the last row: bisection finds *a* crossing.
+# That it finds the first crossing of the dartboard is luck, for it starts below the second ring: bisection finds *a* crossing.
 # If the class region is star-shaped about $x$ the stability never grows with $\sigma$ (scaling the noise down keeps a copy in the class), and any crossing is the first.
 # Networks promise no such thing, so we audit one on a grid: for how many natural images is stability lost and regained?
 
