@@ -69,7 +69,7 @@ def test_the_constraints_are_one_exact_version_each_in_order():
 
 
 def test_every_third_party_import_is_a_declared_dependency():
-    modules = {"pyyaml": "yaml", "scikit-learn": "sklearn", "ipython": "IPython", "jupyter-client": "jupyter_client"}
+    modules = {"pyyaml": "yaml", "scikit-learn": "sklearn", "ipython": "IPython", "pillow": "PIL", "jupyter-client": "jupyter_client"}
     plain = {modules.get(_name(need.name), need.name.replace("-", "_")) for need in map(Requirement, PROJECT["dependencies"])}
     allowed = {*sys.stdlib_module_names, *plain, "support"}
     for file in (*(ROOT / "support").rglob("*.py"), *(ROOT / "book").glob("*.py")):
