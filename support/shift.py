@@ -68,10 +68,11 @@ class Density:
 
 
 def log_ratio(x: ArrayLike, above: Density, below: Density) -> np.ndarray:
-    """log p_above(x) - log p_below(x), (N,): exact far out, where it is ±infinity if it exceeds the range of float64, and never NaN.
+    """log p_above(x) - log p_below(x), (N,): right far out, where it is ±infinity if it exceeds the range of float64, and never NaN.
 
     Two Gaussians are compared by the factored difference of their exponents, as in wang2022, Eq. 7: their squares agree to all digits
     long before the posterior is decided.
+    Other pairs are subtracted: right to a few units in the last place of the larger logarithm, which shows for nu beyond some 1e8 only.
 
     Raises:
         ValueError: ``x`` is no vector of finite numbers.
