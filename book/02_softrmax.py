@@ -2006,14 +2006,14 @@ assert bool(fallen[reachable].all()), f"{int((reachable & ~fallen).sum())} of {i
 # %% tags=["hidden-tests"] exercise="ascent" points=2
 generator = torch.Generator().manual_seed(SEED + 1)
 for size in (1.0, 1e3):
-    w, b = size * torch.randn(6, 8, generator=generator), size * torch.randn(6, generator=generator)
-    x = torch.randn(400, 8, generator=generator)
+    w, b = size * torch.randn(10, 3, generator=generator), size * torch.randn(10, generator=generator)
+    x = torch.randn(400, 3, generator=generator)
     z = x @ w.T + b
     y = z.argmax(1)
-    slack = 0.25 * (w[y][:, None] - w).abs().sum(2) - (z.gather(1, y[:, None]) - z)
+    slack = 0.4 * (w[y][:, None] - w).abs().sum(2) - (z.gather(1, y[:, None]) - z)
     reachable = (slack > 1e-3 * size).any(1)
-    moved = strongest(lambda at, w=w, b=b: at @ w.T + b, x, y, 0.25)
-    assert float((moved - x).abs().max()) <= 0.25 + 1e-6, "a point has moved by more than eps"
+    moved = strongest(lambda at, w=w, b=b: at @ w.T + b, x, y, 0.4)
+    assert float((moved - x).abs().max()) <= 0.4 + 1e-6, "a point has moved by more than eps"
     missed = reachable & ((moved @ w.T + b).argmax(1) == y)
     assert not bool(missed.any()), f"{int(missed.sum())} of {int(reachable.sum())} points withstand although they can be misled, at scores of size {size:g}"
 
