@@ -1606,7 +1606,7 @@ def check_proof(weight, k, unbounded):
 for width in (2, 3, 5):
     stretch = np.geomspace(0.1, 2, width)[:, None] * np.linalg.qr(rng.standard_normal((width, width)))[0]
     weight = rng.standard_normal((2 * width + 4, width)) @ stretch
-    weight[1] = rng.dirichlet(np.ones(len(weight) - 1)) @ np.delete(weight, 1, axis=0)
+    weight[1] = rng.dirichlet(np.full(len(weight) - 1, 5.0)) @ np.delete(weight, 1, axis=0)
     check_proof(weight, 1, False)
     for k in {int((weight @ normal).argmax()) for normal in rng.standard_normal((10, width))}:
         check_proof(weight, k, True)
