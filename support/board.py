@@ -107,13 +107,14 @@ def summary(found: Board) -> str:
     best = [line.best for line in found.lines]
     robust = [entry for entry in best if entry.claim.survives_rules]
     judged = [entry for entry in best if entry.row["verdict"] not in ("scaled-down", "not run")]
+    verdicts = _counted(judged, "verdict", claims.VERDICTS) or "none yet"
     others = _counted((entry for entry in best if entry not in judged), "verdict", claims.VERDICTS)
     older = sum(any(entry.stale for entry in line.entries) for line in found.lines)
     papers = len({line.paper.key for line in found.lines})
     return "\n".join(
         [
             f"The registry holds **{len(best)} claims** of {papers} paper{'s' * (papers != 1)}.",
-            f"Each at its best profile, **{len(judged)} are judged**: {_counted(judged, 'verdict', claims.VERDICTS) or 'none yet'}.",
+            f"Each at its best profile, **{len(judged)} {'is' if len(judged) == 1 else 'are'} judged**: {verdicts}.",
             f"The rest: {others or 'none'}.",
             f"Under today's protocol, of the {len(robust)} claims about robustness:"
             f" {_counted(robust, 'survives', claims.SURVIVALS) or 'none yet'}.",
@@ -175,7 +176,7 @@ def table(found: Board) -> str:
 def _controls(found: Board) -> str:
     papers = {line.paper.key: authors(line.paper) for line in found.lines}
     chapters = {line.chapter: title(line.chapter) for line in found.lines}
-    order = {"": "as in the papers", "claim": "by name", "verdict": "by first verdict", "survives": "by second verdict"}
+    order = {"": "by chapter", "claim": "by name", "verdict": "by first verdict", "survives": "by second verdict"}
     choices = {
         "profile": ("Profile", {"": "the best of each claim"} | {profile: profile for profile in SIZES}),
         "paper": ("Paper", {"": "all"} | papers),
@@ -193,7 +194,8 @@ def _controls(found: Board) -> str:
     )
     search = '<label>Words <input type="search" name="text" autocomplete="off"></label>'
     older = '<label class="score-check"><input type="checkbox" name="older"> older than its code</label>'
-    return f'<form class="score-controls" hidden aria-label="Filter the claims">{selects}{search}{older}<button type="reset">Show all</button></form>'
+    controls = f'{selects}{search}{older}<button type="reset">Show all</button>'
+    return f'<form class="score-controls" hidden aria-label="Filter the claims">{controls}</form>'
 
 
 def _row(found: Board, line: Line) -> str:

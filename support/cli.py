@@ -212,10 +212,11 @@ def score(
     if write or check:
         return
     asked = {"paper": paper, "chapter": chapter, "kind": kind, "profile": profile, "verdict": verdict, "survives": survives}
+    conditions = _words_of_the_scoreboard(asked)
     entries = scoreboard.entries()
     if not entries:
         raise Refused("the registry data/claims has no claims")
-    found = scoreboard.select(scoreboard.lines(entries), text=find, **_words_of_the_scoreboard(asked))
+    found = scoreboard.select(scoreboard.lines(entries), text=find, **conditions)
     if full:
         for line in found:
             _print_line(line)

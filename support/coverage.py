@@ -17,8 +17,7 @@ from support.claims import ClaimError
 from support.profiles import first_problem, parse_yaml
 
 EXCLUSIONS = "exclusions"
-NUMBERED = ("Theorem", "Lemma", "Proposition", "Corollary", "Definition", "Remark", "Conjecture", "Algorithm", "Table", "Figure", "Equation")
-_KIND = rf"({'|'.join(NUMBERED)})s?"
+_KIND = "(Theorem|Lemma|Proposition|Corollary|Definition|Remark|Conjecture|Algorithm|Table|Figure|Equation)s?"
 _RANGE = re.compile(rf"{_KIND} (\d+\.)?(\d+) to (?:\2)?(\d+)")
 _NUMBER = r"\d+(?:\.\d+)*[a-z]?"
 # "After Theorem 2", "on Table 1" and "at Figure 24" name what stands near the thing, not the thing.
@@ -94,7 +93,7 @@ def exclusions() -> list[tuple[str, Group]]:
 
 
 def expanded(name: str) -> list[str]:
-    """The single names that a range stands for: ``Definitions 1.2 to 1.4`` is ``Definition 1.2``, ``Definition 1.3``, ``Definition 1.4``."""
+    """The single names that a range stands for: ``Definitions 1.2 to 1.3`` is ``Definition 1.2`` and ``Definition 1.3``."""
     found = _RANGE.fullmatch(name)
     return [f"{found[1]} {found[2] or ''}{last}" for last in range(int(found[3]), int(found[4]) + 1)] if found else [name]
 
