@@ -110,10 +110,12 @@ def summary(found: Board) -> str:
     verdicts = _counted(judged, "verdict", claims.VERDICTS) or "none yet"
     others = _counted((entry for entry in best if entry not in judged), "verdict", claims.VERDICTS)
     older = sum(any(entry.stale for entry in line.entries) for line in found.lines)
-    papers = len({line.paper.key for line in found.lines})
+    sources = collections.Counter(authors(line.paper) for line in found.lines)
+    if not best:
+        return "The registry holds no claim yet."
     return "\n".join(
         [
-            f"The registry holds **{len(best)} claims** of {papers} paper{'s' * (papers != 1)}.",
+            f"The registry holds **{len(best)} claims**: {', '.join(f'{count} of {name}' for name, count in sources.items())}.",
             f"Each at its best profile, **{len(judged)} {'is' if len(judged) == 1 else 'are'} judged**: {verdicts}.",
             f"The rest: {others or 'none'}.",
             f"Under today's protocol, of the {len(robust)} claims about robustness:"
@@ -247,7 +249,7 @@ def explanations(found: Board) -> str:
         parts.append(f"### {f'[{name}]({chapter})' if f'book/{chapter}' in found.pages else name}")
         parts += ["\n".join(f"> {line}".rstrip() for line in words.splitlines())] * bool(words)
         if failed:
-            header = ["Claim", "Reproduces?", "Survives?", "What is true"]
+            header = ["Claim", "Reproduces?", "Survives?", "What fails here", "What is true"]
             parts.append(_raw(_table("score-failures", header, [_failure(found, line) for line in failed], f"Claims of {name}")))
     return "\n\n".join(parts)
 
@@ -256,7 +258,9 @@ def _failure(found: Board, line: Line) -> list[str]:
     row = line.best.row
     name = _link(found.address(line), f'<span class="score-name">{line.claim.id}</span>')
     source = f"{name}<br><small>{html.escape(line.claim.where)}</small>"
-    return [source, claims.badge(row["verdict"]), claims.badge(row["survives"]) or "–", html.escape(line.claim.corrected) or "–"]
+    judged = line.best.judgement
+    fails = claims.cell(claims.rule_lines([rule for rule in (*judged.rows, *judged.modern_rows) if rule.status != "pass"]))
+    return [source, claims.badge(row["verdict"]), claims.badge(row["survives"]) or "–", fails, html.escape(line.claim.corrected) or "–"]
 
 
 def errata(found: Board) -> str:
