@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import yaml
@@ -25,6 +25,8 @@ CONFIDENCE = 0.95
 VERDICTS = ("reproduced", "partly", "not reproduced", "refuted", "scaled-down", "not run")
 SURVIVALS = ("survives", "weakened", "broken", "not run")
 Measured = Mapping[str, float | Sequence[float] | None]
+Kind = Literal["identity", "empirical", "robustness", "open"]
+KINDS = get_args(Kind)
 Status = Literal["pass", "fail", "undecided", "missing"]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 
@@ -242,7 +244,7 @@ class Claim(_Strict):
     """One assertion of a paper: where it stands, what it says, the published numbers, and the rules that judge it."""
 
     id: Annotated[str, Field(pattern=r"^[a-z]+[0-9]{4}\.[a-z0-9]+([-.][a-z0-9]+)*$")]
-    kind: Literal["identity", "empirical", "robustness", "open"]
+    kind: Kind
     where: Annotated[str, Field(min_length=1)]
     says: Annotated[str, Field(min_length=1)]
     published: dict[Name, Annotated[float, Field(allow_inf_nan=False)] | int] = {}
@@ -457,13 +459,15 @@ def badge(word: str, note: str = "") -> str:
     return label + (f" <small>{html.escape(note)}</small>" if note else "")
 
 
-def _towards(judgement: Judgement) -> str:
+def towards(judgement: Judgement) -> str:
+    """Which way a claim points that its profile is too small to judge, in words; empty for any other."""
     return {"": "", "mixed": "points both ways"}.get(
         judgement.direction, f"points {judgement.direction} {'from ' * (judgement.direction == 'away')}the paper"
     )
 
 
-def _extras(claim: Claim, judgement: Judgement) -> list[str]:
+def other_lines(claim: Claim, judgement: Judgement) -> list[str]:
+    """What was measured beside the numbers that the rules name, one line each."""
     ruled = {name for rule in (*claim.rules, *claim.survives_rules) for name in rule.names}
     return [
         f"{name} = {quantity(interval(values)) if values else 'not measured'}"
@@ -472,11 +476,13 @@ def _extras(claim: Claim, judgement: Judgement) -> list[str]:
     ]
 
 
-def _published(claim: Claim) -> list[str]:
+def published_lines(claim: Claim) -> list[str]:
+    """The published numbers, one line each."""
     return [f"{name} = {number(value)}" for name, value in claim.published.items()]
 
 
-def _lines(rows: Sequence[Outcome]) -> list[str]:
+def rule_lines(rows: Sequence[Outcome]) -> list[str]:
+    """What each rule saw and wants, with a sign for its outcome, one line each."""
     return [
         f"{_MARKS[row.status]} {row.seen}"
         + (f" (wants {row.wants})" if row.wants and not (row.status == "pass" and row.seen.endswith(row.wants)) else "")
@@ -491,13 +497,14 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, even: bool = 
         even: all columns equally wide, for cells that are to be compared.
     """
     style = f"width:100%;table-layout:{'fixed' if even else 'auto'};overflow-wrap:anywhere"
-    cell = "text-align:left;vertical-align:top;white-space:normal"
-    head = "".join(f'<th style="{cell}">{name}</th>' for name in header)
-    body = "".join("<tr>" + "".join(f'<td style="{cell}">{content}</td>' for content in row) + "</tr>" for row in rows)
+    style_of_cell = "text-align:left;vertical-align:top;white-space:normal"
+    head = "".join(f'<th style="{style_of_cell}">{name}</th>' for name in header)
+    body = "".join("<tr>" + "".join(f'<td style="{style_of_cell}">{content}</td>' for content in row) + "</tr>" for row in rows)
     return f'<table class="claims" style="{style}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
 
 
-def _cell(lines: Sequence[str]) -> str:
+def cell(lines: Sequence[str]) -> str:
+    """Lines of text as the HTML content of a table's cell."""
     return "<br>".join(html.escape(line).replace("_", " ") for line in lines) or "–"
 
 
@@ -512,13 +519,13 @@ def _statement(claim: Claim) -> str:
 
 def render(claim: Claim, judgement: Judgement) -> Rendered:
     """The row of a claim: what it says, published, here with intervals, and the verdicts."""
-    here, modern = _lines(judgement.rows) + _extras(claim, judgement), _lines(judgement.modern_rows)
+    here, modern = rule_lines(judgement.rows) + other_lines(claim, judgement), rule_lines(judgement.modern_rows)
     size = "at this size" if judgement.direction else ""
-    columns = {"Published": _cell(_published(claim)), f"Here {badge(judgement.verdict, _towards(judgement))}": _cell(here)}
-    text = [f"{claim.id} ({claim.where}): {judgement.verdict}" + (f", {_towards(judgement)}" if judgement.direction else "")]
-    text += [f"  published {line}" for line in _published(claim)] + [f"  {line}" for line in here]
+    columns = {"Published": cell(published_lines(claim)), f"Here {badge(judgement.verdict, towards(judgement))}": cell(here)}
+    text = [f"{claim.id} ({claim.where}): {judgement.verdict}" + (f", {towards(judgement)}" if judgement.direction else "")]
+    text += [f"  published {line}" for line in published_lines(claim)] + [f"  {line}" for line in here]
     if claim.survives_rules:
-        columns[f"Under today's protocol {badge(judgement.survives, size)}"] = _cell(modern)
+        columns[f"Under today's protocol {badge(judgement.survives, size)}"] = cell(modern)
         text += [f"  under today's protocol: {judgement.survives}" + (f", {size}" if size else "")]
         text += [f"  {line}" for line in modern]
     top = f"<p>{_statement(claim)}</p>"
@@ -529,7 +536,7 @@ def render(claim: Claim, judgement: Judgement) -> Rendered:
 
 def render_claims(claims: Sequence[Claim]) -> Rendered:
     """What is going to be checked: each claim with its kind, its published numbers and the smallest profile that may judge it."""
-    rows = [[_statement(claim), _cell(_published(claim)), claim.smallest] for claim in claims]
+    rows = [[_statement(claim), cell(published_lines(claim)), claim.smallest] for claim in claims]
     text = "\n".join(f"{claim.id} ({claim.where}; {claim.kind}, from {claim.smallest}): {claim.says}" for claim in claims)
     return Rendered(table(["Claim", "Published", "Judged from profile"], rows), text)
 
@@ -539,14 +546,14 @@ def render_verdicts(judged: Sequence[tuple[Claim, Judgement]]) -> Rendered:
     rows = [
         [
             f"{_name(claim)}<br><small>{html.escape(claim.where)}</small>",
-            badge(found.verdict, _towards(found)),
+            badge(found.verdict, towards(found)),
             badge(found.survives) or "–",
         ]
         for claim, found in judged
     ]
     text = []
     for claim, found in judged:
-        direction, survives = f" ({_towards(found)})" if found.direction else "", f"; {found.survives}" if found.survives else ""
+        direction, survives = f" ({towards(found)})" if found.direction else "", f"; {found.survives}" if found.survives else ""
         text.append(f"{claim.id}: {found.verdict}{direction}{survives}")
     corrected = [claim for claim, _ in judged if claim.corrected]
     items = "".join(f"<li>{_name(claim)}: {html.escape(claim.corrected)}</li>" for claim in corrected)

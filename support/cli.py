@@ -179,12 +179,22 @@ def build(
 def score(
     write: Annotated[bool, typer.Option("--write", help="Write data/verdicts.csv.")] = False,
     check: Annotated[bool, typer.Option("--check", help="Exit with 1 if records, registry and data/verdicts.csv disagree.")] = False,
+    paper: Annotated[str, typer.Option(help="Only the claims of this paper, by its key, such as hess2020.")] = "",
+    chapter: Annotated[str, typer.Option(help="Only those of this chapter, by name or by the beginning of it.")] = "",
+    kind: Annotated[str, typer.Option(help="Only identity, empirical, robustness or open claims.")] = "",
+    verdict: Annotated[str, typer.Option(help="Only those with this first verdict, such as refuted.")] = "",
+    survives: Annotated[str, typer.Option(help="Only those with this second verdict, such as broken.")] = "",
+    profile: Annotated[str, typer.Option(help="Where the two verdicts are looked up; else at the best profile of each claim.")] = "",
+    find: Annotated[str, typer.Option(help="Only those whose id, place, statement or correction has these words.")] = "",
+    full: Annotated[bool, typer.Option("--full", help="Show what each claim says, the published numbers and ours.")] = False,
 ) -> None:
     """Every claim with its verdicts at each profile, computed from the recorded runs.
 
     \b
     Examples:
       python -m support score
+      python -m support score --verdict refuted --paper bell2023
+      python -m support score --survives broken --profile standard --full
       python -m support score --check      what the tests check
       python -m support score --write      after recording a run, or changing a rule
     """
@@ -201,21 +211,53 @@ def score(
         typer.echo("records, registry and data/verdicts.csv agree")
     if write or check:
         return
-    found = scoreboard.entries()
-    if not found:
+    asked = {"paper": paper, "chapter": chapter, "kind": kind, "profile": profile, "verdict": verdict, "survives": survives}
+    conditions = _words_of_the_scoreboard(asked)
+    entries = scoreboard.entries()
+    if not entries:
         raise Refused("the registry data/claims has no claims")
-    width = max(len(entry.claim.id) for entry in found)
-    shown = [[_verdict(entry) for entry in found if entry.profile == profile] for profile in SIZES]
-    widths = [max(map(len, [profile, *column])) for profile, column in zip(SIZES, shown, strict=True)]
-    typer.echo("  ".join([f"{'claim':<{width}}", *(f"{profile:<{space}}" for profile, space in zip(SIZES, widths, strict=True))]).rstrip())
-    for entry, *cells in zip((entry for entry in found if entry.profile == SIZES[0]), *shown, strict=True):
-        typer.echo(
-            "  ".join([f"{entry.claim.id:<{width}}", *(f"{cell:<{space}}" for cell, space in zip(cells, widths, strict=True))]).rstrip()
-        )
-    for profile, table in scoreboard.counts(found).items():
-        typer.echo(f"{profile}: " + ", ".join(f"{count} {word}" for word, count in table.items()))
-    if any(entry.stale for entry in found):
+    found = scoreboard.select(scoreboard.lines(entries), text=find, **conditions)
+    if full:
+        for line in found:
+            _print_line(line)
+    else:
+        rows = [[line.claim.id, *map(_verdict, line.entries)] for line in found]
+        widths = [max(map(len, column)) for column in zip(["claim", *SIZES], *rows, strict=True)]
+        for row in [["claim", *SIZES], *rows]:
+            typer.echo("  ".join(f"{cell:<{space}}" for cell, space in zip(row, widths, strict=True)).rstrip())
+    shown = [entry for line in found for entry in line.entries]
+    for name, table in [*scoreboard.counts(shown).items(), ("best of each claim", scoreboard.count(line.best for line in found))]:
+        typer.echo(f"{name}: " + (", ".join(f"{count} {word}" for word, count in table.items()) or "no claims"))
+    if len(shown) < len(entries):
+        typer.echo(f"shown: {len(found)} of {len(entries) // len(SIZES)} claims")
+    if any(entry.stale for entry in shown):
         typer.echo("* recorded with older code")
+
+
+def _words_of_the_scoreboard(asked: dict[str, str]) -> dict[str, str]:
+    """What was asked for, checked: an unknown word would silently select nothing."""
+    from support import claims, records
+
+    known = {
+        "paper": list(claims.registry()), "kind": claims.KINDS, "profile": SIZES,
+        "verdict": claims.VERDICTS, "survives": claims.SURVIVALS,
+    }  # fmt: skip
+    for name, words in known.items():
+        if asked[name] and asked[name] not in words:
+            raise Refused(f"unknown {name} {asked[name]!r}: {near(asked[name], words)}there are {', '.join(words)}")
+    return asked | {"chapter": records.resolve_chapter(asked["chapter"])} if asked["chapter"] else asked
+
+
+def _print_line(line) -> None:
+    from support import claims
+
+    for entry in line.entries:
+        if entry.judgement:
+            typer.echo(f"[{entry.profile}, {entry.chapter}, cell {entry.cell + 1}{', with older code' * entry.stale}]")
+            typer.echo(claims.render(entry.claim, entry.judgement).text)
+    if not any(entry.judgement for entry in line.entries):
+        typer.echo(f"{line.claim.id} ({line.claim.where}): not run")
+    typer.echo(f"  says: {line.claim.says}\n")
 
 
 def _verdict(entry) -> str:
@@ -311,8 +353,8 @@ def _relative(path: Path) -> str:
 def _user_errors() -> tuple[type[Exception], ...]:
     """The errors that say in one line what is wrong with a request; only those whose modules were imported can have been raised."""
     names = {
-        "support.cache": "CacheError", "support.claims": "ClaimError", "support.data": "DataError", "support.publish": "PublishError",
-        "support.records": "RecordError", "support.runs": "RunError",
+        "support.board": "BoardError", "support.cache": "CacheError", "support.claims": "ClaimError", "support.data": "DataError",
+        "support.publish": "PublishError", "support.records": "RecordError", "support.runs": "RunError",
     }  # fmt: skip
     loaded = [getattr(sys.modules[module], name, None) for module, name in names.items() if module in sys.modules]
     return (Refused, ProfileError, *filter(None, loaded))

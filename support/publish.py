@@ -19,7 +19,7 @@ import nbformat
 import yaml
 from nbformat import NotebookNode
 
-from support import claims, paths, records, runner
+from support import board, claims, paths, records, runner
 from support.profiles import SIZES
 
 BUILDERS = ("jupyter-book", "sphinx", "myst-nb", "sphinx-book-theme", "sphinx-proof", "sphinx-exercise", "sphinx-mathjax-offline")
@@ -137,6 +137,7 @@ def stage(folder: Path) -> None:
 
     Raises:
         PublishError: a chapter of the table of contents was never run.
+        BoardError: a page asks for a computed part that there is not.
     """
     root = paths.root()
     shutil.rmtree(folder, ignore_errors=True)
@@ -148,6 +149,19 @@ def stage(folder: Path) -> None:
         if f"book/{chapter}" in written:
             text = nbformat.writes(page(chosen_run(chapter)))
             (folder / "book" / f"{chapter}.ipynb").write_text(text, encoding="utf-8")
+    _compute(folder, written)
+
+
+def _compute(folder: Path, written: list[str]) -> None:
+    """Fill the staged pages that are computed, here and not only in the build, so that they count in the book's fingerprint."""
+    files = {folder / f"{page}.md" for page in written if (folder / f"{page}.md").is_file()}
+    texts = {file: file.read_text(encoding="utf-8") for file in sorted(files)}
+    if computed := {file: text for file, text in texts.items() if board.PLACEHOLDER.search(text)}:
+        today = board.board(written)
+        for file, text in computed.items():
+            file.write_text(board.filled(text, today), encoding="utf-8")
+        for name, text in board.downloads(today).items():
+            records.write_whole(folder / "book" / "_static" / name, text)
 
 
 def fingerprint(folder: Path) -> str:

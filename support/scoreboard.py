@@ -6,12 +6,13 @@
 import collections
 import csv
 import io
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
 
-from support import claims, paths, records, runner
+from support import claims, code, paths, records, runner
 from support.profiles import SIZES
 
 COLUMNS = ("claim", "profile", "verdict", "direction", "survives")
@@ -44,6 +45,33 @@ class Entry:
         return dict(zip(COLUMNS, (self.claim.id, self.profile, *verdicts), strict=True))
 
 
+@dataclass(frozen=True)
+class Line:
+    """A claim with its entries from the smallest profile to the largest: one line of the scoreboard."""
+
+    paper: claims.Paper
+    entries: tuple[Entry, ...]
+
+    @property
+    def claim(self) -> claims.Claim:
+        """The claim."""
+        return self.entries[0].claim
+
+    @property
+    def chapter(self) -> str:
+        """The chapter that computes it."""
+        return self.entries[0].chapter
+
+    @property
+    def best(self) -> Entry:
+        """The claim at its best profile: the largest that measured it, and the smallest if none did."""
+        return next((entry for entry in reversed(self.entries) if entry.row["verdict"] != "not run"), self.entries[0])
+
+    def at(self, profile: str | None) -> Entry:
+        """The claim at a profile; None stands for its best one."""
+        return self.entries[SIZES.index(profile)] if profile else self.best
+
+
 def _stated(chapter: str, profile: str) -> list[tuple[int, dict]]:
     """What a recorded notebook states: (cell, record); empty where there is none."""
     file = records.recorded_run(chapter, profile)
@@ -61,12 +89,14 @@ def _survey() -> tuple[list[Entry], list[str]]:
         for claim in paper.claims:
             by_chapter[paper.chapter_of(claim)].append(claim)
     for chapter in sorted({*by_chapter, *records.chapters()}):
+        source = records.source_file(chapter)
+        current = code.digest([source]) if source.is_file() else ""  # once a chapter: it is the slow part
         for profile in SIZES:
             stated = _stated(chapter, profile)
             found = {record["id"]: (cell, record) for cell, record in stated}
             notebook = records.recorded_run(chapter, profile)
             manifest = records.manifest_of(notebook) if notebook.is_file() and records.manifest_path(notebook).is_file() else None
-            stale = manifest is not None and records.is_stale(manifest)
+            stale = manifest is not None and manifest.code != current
             place = f"{chapter} at {profile}"
             if notebook.is_file() != records.manifest_path(notebook).is_file():
                 problems.append(f"{place}: of the notebook and its manifest only one is there; record the chapter again")
@@ -113,20 +143,70 @@ def entries() -> list[Entry]:
     return _survey()[0]
 
 
-def counts(found: list[Entry]) -> dict[str, dict[str, int]]:
+def lines(found: Sequence[Entry]) -> list[Line]:
+    """The scoreboard, one line per claim: chapter by chapter, in each as in the registry."""
+    papers = claims.registry()
+    by_claim = collections.defaultdict(list)
+    for entry in found:
+        by_claim[entry.claim.id].append(entry)
+    unsorted = [Line(papers[name.partition(".")[0]], tuple(some)) for name, some in by_claim.items()]
+    return sorted(unsorted, key=lambda line: line.chapter)
+
+
+def select(
+    found: Iterable[Line],
+    *,
+    paper: str = "",
+    chapter: str = "",
+    kind: str = "",
+    profile: str = "",
+    verdict: str = "",
+    survives: str = "",
+    text: str = "",
+) -> list[Line]:
+    """The lines that meet every condition that is given; an empty one is none.
+
+    Args:
+        paper: key of the paper.
+        chapter: name of the chapter.
+        kind: kind of the claim.
+        profile: where the two verdicts are looked up; empty: at each claim's best profile.
+        verdict: the first verdict.
+        survives: the second verdict.
+        text: words that must all occur in the claim's id, its place in the paper, its statement or its correction.
+    """
+    wanted = {"verdict": verdict, "survives": survives}
+    return [
+        line
+        for line in found
+        if paper in ("", line.paper.key)
+        and chapter in ("", line.chapter)
+        and kind in ("", line.claim.kind)
+        and all(word in ("", line.at(profile).row[column]) for column, word in wanted.items())
+        and all(word in _words(line.claim) for word in text.lower().split())
+    ]
+
+
+def _words(claim: claims.Claim) -> str:
+    return " ".join((claim.id, claim.where, claim.says, claim.corrected)).lower()
+
+
+def counts(found: Sequence[Entry]) -> dict[str, dict[str, int]]:
     """Number of claims with each verdict and each survival, by profile: ``{"quick": {"reproduced": 12, ...}, ...}``."""
-    table: dict[str, dict[str, int]] = {}
-    for profile in SIZES:
-        rows = [entry.row for entry in found if entry.profile == profile]
-        verdicts = collections.Counter(row["verdict"] for row in rows)
-        survivals = collections.Counter(row["survives"] for row in rows if row["survives"] and row["survives"] != "not run")
-        table[profile] = {
-            word: counter[word]
-            for words, counter in ((claims.VERDICTS, verdicts), (claims.SURVIVALS, survivals))
-            for word in words
-            if counter[word]
-        }
-    return table
+    return {profile: count(entry for entry in found if entry.profile == profile) for profile in SIZES}
+
+
+def count(found: Iterable[Entry]) -> dict[str, int]:
+    """Number of entries with each verdict and each survival; words without an entry are left out, and so is a survival not run."""
+    rows = [entry.row for entry in found]
+    verdicts = collections.Counter(row["verdict"] for row in rows)
+    survivals = collections.Counter(row["survives"] for row in rows if row["survives"] and row["survives"] != "not run")
+    return {
+        word: counter[word]
+        for words, counter in ((claims.VERDICTS, verdicts), (claims.SURVIVALS, survivals))
+        for word in words
+        if counter[word]
+    }
 
 
 def verdicts_file() -> Path:

@@ -1,9 +1,11 @@
 """What every test runs with, and the check that a run of the whole suite did work in each of its lanes."""
 
 import collections
+import contextlib
 import os
 import shutil
 import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +19,65 @@ os.environ["BOOK_PROGRESS"] = "off"
 
 # Passed tests that a lane must have at the least. A lane is a file or folder; what no other lane names belongs to "kernels".
 LANES = {"book/": 40, "tests/test_book.py": 15, "tests/test_claims.py": 50, "tests/test_packaging.py": 15, "kernels": 300}
+
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
+QUIET = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking")
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory) -> Path:
+    """The published book, built once from this checkout."""
+    from support import publish
+
+    out = tmp_path_factory.mktemp("site") / "book"
+    assert publish.build(out) == (out / "index.html").as_uri()
+    return out
+
+
+@pytest.fixture(scope="module")
+def soups(site):
+    """Each page of the contents, parsed."""
+    from bs4 import BeautifulSoup
+
+    from support import publish
+
+    return {page: BeautifulSoup((site / f"{page}.html").read_text(encoding="utf-8"), "html.parser") for page in publish.pages()}
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """A Chromium; without one the tests are skipped, and fail where CI is set."""
+    program = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if program is None and not os.environ.get("CI"):
+        pytest.skip(f"no browser: none of {', '.join(BROWSERS)} is on the PATH")
+    assert program, "CI needs a browser: apt-get install chromium"
+    sync_api = pytest.importorskip("playwright.sync_api")
+    with sync_api.sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=program, args=QUIET)
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def look(browser, site):
+    """``look(page)`` opens a page and returns it with what it asked for and complained about, once its mathematics is set."""
+    with contextlib.ExitStack() as stack:
+
+        def at(page: str, **options):
+            tab = stack.enter_context(contextlib.closing(browser.new_page(viewport={"width": 1280, "height": 900}, **options)))
+            asked, complaints = [], []
+            tab.on("request", lambda request: asked.append(request.url))
+            tab.on("requestfailed", lambda request: complaints.append(f"failed: {request.url}"))
+            tab.on("pageerror", lambda error: complaints.append(str(error)))
+            tab.on("console", lambda message: complaints.append(message.text) if message.type in ("error", "warning") else None)
+            tab.goto((site / f"{page}.html").as_uri())
+            if options.get("java_script_enabled", True) and tab.locator(".math").count():
+                tab.wait_for_function("window.MathJax && MathJax.startup && MathJax.startup.promise")
+                tab.evaluate("MathJax.startup.promise.then(() => document.fonts.ready).then(() => null)")
+            return tab, asked, complaints
+
+        yield at
 
 
 class Lanes:

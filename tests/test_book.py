@@ -1,6 +1,5 @@
 """The built book: strict, complete, the same after nothing changed, and read in a real browser without a network."""
 
-import contextlib
 import datetime
 import os
 import re
@@ -13,25 +12,10 @@ import pytest
 import tiny_book
 from bs4 import BeautifulSoup
 
-from support import code, paths, publish, records
+from support import board, code, paths, publish, records
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
-QUIET = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking")
 ASKS = (("script", "src"), ("link", "href"), ("img", "src"), ("iframe", "src"), ("source", "src"), ("object", "data"))
 LIGHTNESS = "getComputedStyle(document.body).backgroundColor.match(/\\d+/g).slice(0, 3).reduce((a, b) => a + +b, 0)"
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory) -> Path:
-    """The published book, built once from this checkout."""
-    out = tmp_path_factory.mktemp("site") / "book"
-    assert publish.build(out) == (out / "index.html").as_uri()
-    return out
-
-
-@pytest.fixture(scope="module")
-def soups(site) -> dict[str, BeautifulSoup]:
-    return {page: BeautifulSoup((site / f"{page}.html").read_text(encoding="utf-8"), "html.parser") for page in publish.pages()}
 
 
 # --- the built pages --------------------------------------------------------------------------------------------------------------
@@ -95,13 +79,19 @@ def test_a_chapter_says_at_its_top_what_it_was_run_with(soups):
             assert word in box.get_text()
 
 
-def test_the_whole_project_builds_in_place(tmp_path):
-    """``jupyter-book build .`` shows the committed quick pages, whatever else lies in the checkout."""
+def test_the_whole_project_builds_in_place(tmp_path, site):
+    """``jupyter-book build .`` shows the committed quick pages, whatever else lies in the checkout; computed pages are the same."""
     command = [*publish.JUPYTER_BOOK, ".", "--path-output", str(tmp_path)]
     environment = os.environ | {"PYTHONUTF8": "1"}
     done = subprocess.run(command, cwd=paths.root(), env=environment, capture_output=True, encoding="utf-8")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    publish.check_complete(tmp_path / "_build" / "html")
+    built = tmp_path / "_build" / "html"
+    publish.check_complete(built)
+    for page in ("scoreboard", "errata"):
+        tables = [BeautifulSoup((root / "book" / f"{page}.html").read_text(encoding="utf-8"), "html.parser") for root in (built, site)]
+        assert tables[0].select("tbody tr") == tables[1].select("tbody tr") != []
+    for name in board.downloads(board.board(publish.pages())):
+        assert (built / "_static" / name).read_bytes() == (site / "_static" / name).read_bytes()
 
 
 # --- when it is built -------------------------------------------------------------------------------------------------------------
@@ -229,41 +219,6 @@ def test_the_box_stands_under_the_title(runs):
 
 
 # --- in a browser -----------------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """A Chromium; without one the tests are skipped, and fail where CI is set."""
-    program = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if program is None and not os.environ.get("CI"):
-        pytest.skip(f"no browser: none of {', '.join(BROWSERS)} is on the PATH")
-    assert program, "CI needs a browser: apt-get install chromium"
-    sync_api = pytest.importorskip("playwright.sync_api")
-    with sync_api.sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=program, args=QUIET)
-        yield found
-        found.close()
-
-
-@pytest.fixture
-def look(browser, site):
-    """``look(page)`` opens a page and returns it with what it asked for and complained about, once its mathematics is set."""
-    with contextlib.ExitStack() as stack:
-
-        def at(page: str, **options):
-            tab = stack.enter_context(contextlib.closing(browser.new_page(viewport={"width": 1280, "height": 900}, **options)))
-            asked, complaints = [], []
-            tab.on("request", lambda request: asked.append(request.url))
-            tab.on("requestfailed", lambda request: complaints.append(f"failed: {request.url}"))
-            tab.on("pageerror", lambda error: complaints.append(str(error)))
-            tab.on("console", lambda message: complaints.append(message.text) if message.type in ("error", "warning") else None)
-            tab.goto((site / f"{page}.html").as_uri())
-            if tab.locator(".math").count():
-                tab.wait_for_function("window.MathJax && MathJax.startup && MathJax.startup.promise")
-                tab.evaluate("MathJax.startup.promise.then(() => document.fonts.ready).then(() => null)")
-            return tab, asked, complaints
-
-        yield at
 
 
 def test_every_page_opens_without_a_complaint_and_without_the_network(look, soups):

@@ -96,6 +96,10 @@ def test_without_a_command_there_is_help(command, capsys):
         (["walk"], "walk"),
         (["diff", "a.json"], "Missing argument"),
         (["diff", "a.json", "b.json"], "no manifest a.json"),
+        (["score", "--verdict", "refutd"], "unknown verdict 'refutd': did you mean refuted?"),
+        (["score", "--paper", "tiny"], "unknown paper 'tiny'"),
+        (["score", "--profile", "slow"], "there are quick, standard, paper"),
+        (["score", "--chapter", "02"], "unknown chapter '02'"),
         (["data", "get"], "Missing argument"),
         (["data", "check", "minst"], "did you mean mnist"),
         (["data", "get", "imagenet"], "unknown data set 'imagenet'"),
@@ -219,6 +223,14 @@ def test_a_book_from_its_first_run_to_its_score(book, capsys, monkeypatch):
     shown = capsys.readouterr().out
     assert "tiny2020.table1  scaled-down towards; broken  not run; not run  not run; not run" in shown
     assert "quick: 1 reproduced, 1 scaled-down, 1 broken" in shown
+    assert "best of each claim: 1 reproduced, 1 scaled-down, 1 broken" in shown
+    assert main(["score", "--survives", "broken", "--chapter", "01", "--find", "attack", "--full"]) == 0
+    shown = capsys.readouterr().out
+    assert "[quick, 01_tiny, cell 6]\ntiny2020.table1 (Table 1): scaled-down, points towards the paper\n" in shown
+    assert "  says: The accuracy is kept & the attack fails.\n" in shown
+    assert "shown: 1 of 2 claims" in shown
+    assert main(["score", "--verdict", "refuted"]) == 0
+    assert "best of each claim: no claims\nshown: 0 of 2 claims\n" in capsys.readouterr().out
     assert main(["list"]) == 0
     assert "  quick     recorded 20" in capsys.readouterr().out
 

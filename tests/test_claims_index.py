@@ -1,0 +1,127 @@
+"""The registry is complete: everything that the papers number or assert is a claim, or is left out with a reason."""
+
+import re
+import shutil
+
+import pytest
+import yaml
+
+from support import claims, coverage, paths
+
+PAPERS = coverage.papers()
+# How far the papers count, read off their last pages.
+COUNTED = {
+    "hess2020": {"Theorem": 2, "Definition": 1, "Algorithm": 1, "Equation": 4, "Table": 1, "Figure": 3},
+    "wang2022": {"Equation": 17, "Table": 2, "Figure": 6},
+    "zou2018": {"Theorem": 2, "Definition": 2, "Figure": 1},
+    "alfarra2021": {"Proposition": 1, "Equation": 7, "Table": 3, "Figure": 4},
+    "bell2023": {"Remark": 3, "Algorithm": 1, "Equation": 143, "Table": 3, "Figure": 24},
+}
+BY_SECTION = {  # bell2023 numbers these within its sections
+    "Definition 1.": 8, "Definition 4.": 2, "Definition 14.": 3, "Lemma 14.4": 1, "Theorem 14.5": 1, "Lemma 17.1": 1, "Theorem 30.6": 1,
+    "Proposition 4.3": 1, "Proposition 10.1": 1, "Definition 30.": 9, "Lemma 30.11": 1,
+}  # fmt: skip
+
+
+def places(key: str) -> list[str]:
+    return [name for passage in coverage.index(key) for name in coverage.expanded(passage.at)]
+
+
+@pytest.mark.parametrize("key", PAPERS)
+def test_claims_index_and_exclusions_agree(key):
+    assert coverage.gaps(key) == []
+
+
+def test_every_paper_of_the_registry_has_an_index_and_no_other():
+    """A registry file without an entry in the bibliography holds claims of our own, which have no paper to be complete for."""
+    bibliography = (paths.root() / "book" / "references.bib").read_text(encoding="utf-8")
+    assert PAPERS == sorted(key for key in claims.registry() if f"{{{key}," in bibliography) == sorted(COUNTED)
+    assert {paper for paper, _ in coverage.exclusions()} <= set(PAPERS)
+
+
+@pytest.mark.parametrize("key", sorted(COUNTED))
+def test_everything_that_is_numbered_is_in_the_index(key):
+    found = places(key)
+    for kind, last in COUNTED[key].items():
+        numbers = {int(match[1]) for name in found if (match := re.fullmatch(rf"{kind} (\d+)[a-z]?", name))}
+        first = min(numbers)
+        assert (first, numbers) == (0 if kind == "Remark" else 1, set(range(first, last + 1))), kind
+
+
+def test_what_is_numbered_by_section_is_in_the_index():
+    found = places("bell2023")
+    for beginning, count in BY_SECTION.items():
+        assert sum(name == beginning or (beginning.endswith(".") and name.startswith(beginning)) for name in found) == count, beginning
+
+
+def test_places_are_read_off_a_sentence():
+    assert coverage.named("Equations 12, 18 and 30; Lemma 17.1") == ["Equation 12", "Equation 18", "Equation 30", "Lemma 17.1"]
+    assert coverage.named("Definitions 30.7 to 30.9, figure 1a") == ["Definition 30.7", "Definition 30.8", "Definition 30.9", "Figure 1a"]
+    assert coverage.named("Section 3.2, after Theorem 2; Section 4, on Table 1") == []
+    assert coverage.expanded("Equations 2 to 4") == ["Equation 2", "Equation 3", "Equation 4"]
+    assert coverage.expanded("Sections 1.4.2 and 1.4.3") == ["Sections 1.4.2 and 1.4.3"]
+
+
+@pytest.fixture
+def copy(tmp_path, monkeypatch):
+    """``copy(file, change)`` changes one file of a copy of the registry: its content goes in and comes out as Python data."""
+    (tmp_path / paths.MARKER).write_text("", encoding="utf-8")
+    shutil.copytree(claims.folder(), tmp_path / "data" / "claims")
+    monkeypatch.setenv("BOOK_ROOT", str(tmp_path))
+
+    def changed(file: str, change) -> None:
+        path = claims.folder() / file
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        change(content)
+        path.write_text(yaml.safe_dump(content, allow_unicode=True), encoding="utf-8")
+
+    return changed
+
+
+INDEX, REGISTRY, EXCLUSIONS = "index/zou2018.yml", "zou2018.yml", "index/exclusions.yml"
+
+
+def passage(content: dict, at: str) -> dict:
+    return next(passage for passage in content["passages"] if passage["at"] == at)
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "problem"),
+    [
+        (INDEX, lambda c: passage(c, "Definition 2").pop("claims"), "Definition 2 is neither covered nor excluded"),
+        (INDEX, lambda c: c["passages"].remove(passage(c, "Definition 2")), "the claim zou2018.def2 is not in the index"),
+        (INDEX, lambda c: c["passages"].append({"at": "Theorem 1"}), "Theorem 1 is in the index twice"),
+        (INDEX, lambda c: c["passages"].append({"at": "Lemma 9"}), "Lemma 9 is neither covered nor excluded"),
+        (INDEX, lambda c: passage(c, "Theorem 1")["claims"].append("zou2018.thm9"), "no claim zou2018.thm9 is registered"),
+        (INDEX, lambda c: passage(c, "Theorem 1")["claims"].remove("zou2018.thm1-sharp"), "zou2018.thm1-sharp names Theorem 1"),
+        (REGISTRY, lambda c: c["claims"].pop(0), "no claim zou2018.def1 is registered"),
+        (EXCLUSIONS, lambda c: c["papers"]["zou2018"][0]["items"].append("Theorem 2"), "Theorem 2 is both covered by a claim and excluded"),
+        (EXCLUSIONS, lambda c: c["papers"]["zou2018"][0]["items"].append("Theorem 7"), "Theorem 7 is excluded, but is not in the index"),
+        (EXCLUSIONS, lambda c: c["papers"]["zou2018"].append(c["papers"]["zou2018"][0]), "its notation is excluded 2 times"),
+    ],
+)  # fmt: skip
+def test_each_way_to_disagree_is_found(copy, file, change, problem):
+    assert coverage.gaps("zou2018") == []
+    copy(file, change)
+    assert any(problem in found for found in coverage.gaps("zou2018"))
+
+
+@pytest.mark.parametrize(
+    ("file", "change"),
+    [
+        (EXCLUSIONS, lambda c: c["papers"]["zou2018"][0].pop("reason")),
+        (EXCLUSIONS, lambda c: c["papers"]["zou2018"][0].update(items=[])),
+        (INDEX, lambda c: c.update(passages=[])),
+        (INDEX, lambda c: c["passages"][0].update(claim="zou2018.thm1")),
+    ],
+)  # fmt: skip
+def test_a_list_that_breaks_its_schema_is_refused(copy, file, change):
+    copy(file, change)
+    with pytest.raises(claims.ClaimError, match=r"index/(zou2018|exclusions)\.yml"):
+        coverage.gaps("zou2018")
+
+
+def test_a_paper_without_an_index_is_refused(copy):
+    (coverage.folder() / "zou2018.yml").unlink()
+    with pytest.raises(claims.ClaimError, match=r"no file zou2018\.yml in data/claims/index"):
+        coverage.gaps("zou2018")

@@ -1,0 +1,460 @@
+"""The computed pages: every number comes from a record, every link leads somewhere, and the table can be filtered and sorted."""
+
+import collections
+import csv
+import io
+import json
+import re
+import shutil
+from pathlib import Path
+
+import nbformat
+import pytest
+import tiny_book
+from bs4 import BeautifulSoup
+
+from support import board, claims, paths, records, runner, scoreboard
+from support.claims import number
+from support.profiles import SIZES
+
+TOKEN = re.compile(r"\d+(?:\.\d+)?(?:e[+-]?\d+)?")
+# Another chapter, whose claims belong to a key of its own, and a chapter without any.
+OWN = tiny_book.CLAIMS.replace("tiny2020", "ours2026").replace("01_tiny", "02_ours").split("  - id: ours2026.table1")[0]
+
+
+# --- what a page may say ----------------------------------------------------------------------------------------------------------
+
+
+def allowed(claim: claims.Claim, record: records.ClaimRecord) -> set[str]:
+    """Every number that a row may show: means and intervals of what was recorded, ratios of these, and the bounds of the rules."""
+    values = {name: list(runs) for name, runs in (record.measured | record.modern).items() if runs and None not in runs}
+    found = [claims.interval(runs) for runs in values.values()]
+    bounds: list[float] = []
+    for rule in (*claim.rules, *claim.survives_rules):
+        bounds += [abs(value) for name, value in rule if name in ("low", "high", "tolerance", "gap")]
+        if rule.type == "ratio" and all(name in values for name in rule.names):
+            top, bottom = (values[name] for name in rule.names)
+            length = max(len(top), len(bottom))
+            found.append(claims.ratio_interval(top * (length // len(top)), bottom * (length // len(bottom))))
+        if rule.type == "max_abs" and rule.value in values:
+            bounds.append(max(map(abs, values[rule.value])))
+    shown = [value for interval in found for value in interval[:3] if value is not None]
+    return {token for value in shown + bounds for token in TOKEN.findall(number(value).lstrip("-")) + TOKEN.findall(number(abs(value)))}
+
+
+def strange(page: str, found: list[scoreboard.Line] | None = None) -> list[str]:
+    """Everything in the table of claims that neither a record nor the committed table of verdicts has."""
+    problems = []
+    committed = {(row["claim"], row["profile"]): row for row in scoreboard.read()}
+    lines = {line.claim.id: line for line in found or scoreboard.lines(scoreboard.entries())}
+    manifests = {profile: records.collect(profile) for profile in SIZES}
+    rows = BeautifulSoup(page, "html.parser").select("table.score tbody tr")
+    problems += [f"{name} has no row" for name in sorted({*lines} - {row["id"] for row in rows})]
+    for row in rows:
+        claim, chapter = lines[row["id"]].claim, lines[row["id"]].chapter
+        published = row.select("td")[0].get_text(" ")
+        for name in sorted(claim.published, key=len, reverse=True):
+            published = published.replace(name.replace("_", " "), " ")
+        printed = {token for value in claim.published.values() for token in TOKEN.findall(number(abs(value)))}
+        problems += [f"{claim.id}, published: {token}" for token in TOKEN.findall(published) if token not in printed]
+        for cell in row.select("td[data-profile]"):
+            profile, place = cell["data-profile"], f"{claim.id} at {cell['data-profile']}"
+            shown = [badge.get_text()[2:] for badge in cell.select("span[style]")]
+            wanted = [committed[claim.id, profile][column] for column in ("verdict", "survives")]
+            if shown != list(filter(None, wanted)) or [cell["data-verdict"], cell["data-survives"]] != wanted:
+                problems.append(f"{place}: shows {shown}, committed is {wanted}")
+            manifest = manifests[profile].get(chapter)
+            record = manifest.claims.get(claim.id) if manifest else None
+            text = " ".join(part.get_text(" ") for part in cell.select("div") if not part.select("span[style]"))
+            for name in sorted(record.measured | record.modern if record else {}, key=len, reverse=True):
+                text = text.replace(name.replace("_", " "), " ")
+            text = re.sub(r"\b\d+ more\b", "", text)
+            known = allowed(claim, record) if record else set()
+            problems += [f"{place}: {token}" for token in TOKEN.findall(text) if token not in known]
+    return problems
+
+
+# --- a tiny book ------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    """A recorded book with two chapters more: one with claims under a key of its own, and one without claims. Neither was run."""
+    root = tiny_book.make(tmp_path_factory.mktemp("board"))
+    for name in ("02_ours", "03_none"):
+        (root / "book" / f"{name}.py").write_text(tiny_book.SOURCE.replace("# Tiny", "# Other").replace("01_tiny", name), encoding="utf-8")
+        shutil.copy(root / "data" / "profiles" / "01_tiny.yml", root / "data" / "profiles" / f"{name}.yml")
+    (root / "data" / "claims" / "ours2026.yml").write_text(OWN, encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BOOK_ROOT", str(root))
+        runner.execute(tiny_book.CHAPTER, record=True)
+        scoreboard.write()
+    return root
+
+
+@pytest.fixture
+def tiny(recorded, tmp_path, monkeypatch):
+    """A copy of that book."""
+    root = tmp_path / "book"
+    shutil.copytree(recorded, root)
+    monkeypatch.setenv("BOOK_ROOT", str(root))
+    return root
+
+
+def today() -> board.Board:
+    return board.board(["book/index", "book/01_tiny"])
+
+
+def test_the_table_has_a_row_for_each_claim_and_says_where_it_comes_from(tiny):
+    soup = BeautifulSoup(board.table(today()), "html.parser")
+    rows = soup.select("table.score tbody tr")
+    assert [row["id"] for row in rows] == ["tiny2020.thm1", "tiny2020.table1", "ours2026.thm1"]
+    first = rows[0].select_one("th")
+    for words in ("Two times two is four.", "Theorem 1", "identity", "judged from quick"):
+        assert words in first.get_text()
+    assert (first.a["href"], first.a.get_text()) == ("01_tiny.html#tiny2020.thm1", "Tiny, cell 5")
+    assert rows[2].a is None, "a chapter that is no page of the book is named and not linked"
+    quick = rows[1].select_one("td[data-profile=quick]")
+    assert "accuracy = 0.9" in quick.get_text()
+    assert "worst = 0.1" in quick.get_text()
+    assert (quick["data-verdict"], quick["data-survives"]) == ("scaled-down", "broken")
+    assert "error = 0" in rows[0].select("td")[0].get_text()
+
+
+def test_the_summary_and_the_counts_are_those_of_the_verdicts(tiny):
+    text = board.summary(today())
+    for words in (
+        "**3 claims** of 2 papers",
+        "**1 is judged**: 1 reproduced.",
+        "The rest: 1 scaled-down, 1 not run.",
+        ": 1 broken.",
+        "No claim",
+    ):
+        assert words in text
+    soup = BeautifulSoup(board.counts(today()), "html.parser")
+    cells = {row.th.get_text(): [cell.get_text() for cell in row.select("td")] for row in soup.select("tbody tr")}
+    assert cells["quick"] == ["3", "1", "", "", "", "1", "1", "", "", "1"]
+    assert cells["standard"] == ["3", "", "", "", "", "", "3", "", "", ""]
+    assert cells["best of each claim"] == cells["quick"]
+    assert cells["Other"][0] == "1"
+
+
+def test_a_record_older_than_its_code_says_so(tiny):
+    assert "older code" not in board.table(today())
+    tiny_book.make(tiny, source=tiny_book.SOURCE.replace("2 * 2 - 4", "2 * 3 - 6"))
+    soup = BeautifulSoup(board.table(today()), "html.parser")
+    assert [row["data-older"] for row in soup.select("tbody tr")] == ["yes", "yes", ""]
+    assert len(soup.select("td[data-profile=quick] .score-older")) == 2
+    assert "2 claims have a record that is older than its code" in board.summary(today())
+    assert '"older_than_its_code": true' in board.as_json(today())
+
+
+def test_an_empty_registry_makes_a_page(tiny):
+    shutil.rmtree(tiny / "data" / "claims")
+    (tiny / "data" / "claims").mkdir()
+    for name in board.PARTS:
+        board.filled(f"```{{computed}} {name}\n```", today())
+
+
+def test_every_number_on_a_page_is_in_a_record(tiny):
+    assert strange(board.table(today())) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ("accuracy = 0.9", "accuracy = 0.91", "tiny2020.table1 at quick: 0.91"),
+        ("worst = 0.1", "worst = 0.6", "tiny2020.table1 at quick: 0.6"),
+        ("error = 0</td>", "error = 3</td>", "tiny2020.thm1, published: 3"),
+        ("✓ reproduced", "✗ refuted", "tiny2020.thm1 at quick: shows ['refuted']"),
+        ('data-survives="broken"', 'data-survives="survives"', "tiny2020.table1 at quick: shows ['scaled-down', 'broken']"),
+        ('<tr id="tiny2020.table1"', '<tr id="tiny2020.thm1"', "tiny2020.table1 has no row"),
+    ],
+)
+def test_a_page_that_was_edited_is_found(tiny, old, new, problem):
+    page = board.table(today())
+    assert old in page
+    assert any(problem in found for found in strange(page.replace(old, new)))
+
+
+def test_a_deliberately_flipped_verdict_is_found_in_the_table_and_on_the_page(tiny):
+    page = board.table(today())
+    file = scoreboard.verdicts_file()
+    file.write_text(file.read_text().replace("tiny2020.thm1,quick,reproduced", "tiny2020.thm1,quick,refuted"))
+    assert "tiny2020.thm1 at quick: verdict is committed as 'refuted', computed as 'reproduced'" in scoreboard.check()
+    assert any("tiny2020.thm1 at quick: shows ['reproduced'], committed is ['refuted'" in found for found in strange(page))
+
+
+def test_a_claim_cell_that_was_deleted_is_found(tiny):
+    file = records.recorded_run(tiny_book.CHAPTER, "quick")
+    notebook = nbformat.read(file, as_version=4)
+    del notebook.cells[4]
+    file.write_text(runner.text_of(notebook))
+    assert "01_tiny at quick: the registered claim tiny2020.thm1 has no cell" in scoreboard.check()
+    assert any("tiny2020.thm1 at quick: shows ['not run']" in found for found in strange(board.table(today())))
+
+
+def test_a_number_that_was_edited_in_the_notebook_is_found(tiny):
+    file = records.recorded_run(tiny_book.CHAPTER, "quick")
+    file.write_text(re.sub(r"0\.9\b", "0.95", file.read_text()))
+    assert "01_tiny at quick: tiny2020.table1: the notebook and its manifest differ" in scoreboard.check()
+    assert any("tiny2020.table1 at quick: 0.95" in found for found in strange(board.table(today())))
+
+
+# --- words that are quoted --------------------------------------------------------------------------------------------------------
+
+
+def explain(root: Path, words: str) -> None:
+    section = f"# %% [markdown]\n# ## {board.SECTION}\n#\n{words}\n\n# %%\nrun.show_verdicts()\n"
+    tiny_book.make(root, source=tiny_book.SOURCE.replace("# %%\nrun.show_verdicts()\n", section))
+
+
+def test_a_chapter_is_quoted_with_the_claims_concerned(tiny):
+    section = "The table collects the verdicts.\n\n(why)=\n### A cause\nIt *fails* at $x$,\nfor one reason.\n\n## Exercises\nNone."
+    explain(tiny, "\n".join(f"# {line}".rstrip() for line in section.splitlines()))
+    assert board.explanation(tiny_book.CHAPTER) == "**A cause**\nIt *fails* at $x$,\nfor one reason."
+    text = board.explanations(today())
+    assert "### [Tiny](01_tiny)\n\n> **A cause**\n> It *fails* at $x$,\n> for one reason.\n\n" in text
+    rows = BeautifulSoup(text, "html.parser").select("table.score-failures tbody tr")
+    assert [row.a.get_text() for row in rows] == ["tiny2020.table1"]
+    assert [cell.get_text() for cell in rows[0].select("td")][2:] == ["✗ worst = 0.1 (wants at least 0.5)", "It is not kept."]
+    assert "Other" not in text, "a chapter that failed nowhere and explains nothing is left out"
+
+
+def test_the_errata_are_the_corrections_of_the_registry(tiny):
+    text = board.errata(today())
+    assert "## Author 2020\n\n*A tiny paper*.\n" in text
+    (row,) = BeautifulSoup(text, "html.parser").select("tbody tr")
+    said = [cell.get_text(" ") for cell in row.select("th, td")]
+    assert said[0] == "Table 1 tiny2020.table1"
+    assert said[1:3] == ["The accuracy is kept & the attack fails.", "It is not kept."]
+    assert [link["href"] for link in row.select("a")] == ["scoreboard.html#tiny2020.table1", "01_tiny.html#tiny2020.table1"]
+
+
+def test_papers_are_named_as_in_a_sentence(tiny):
+    paper = claims.load("tiny2020")
+    for names, short in (("A. One", "One 2020"), ("A. One, B. Two", "One and Two 2020"), ("A. One, B. Two, C. Three", "One et al. 2020")):
+        assert board.authors(paper.model_copy(update={"authors": names})) == short
+
+
+def test_a_placeholder_is_replaced_and_an_unknown_one_refused(tiny):
+    page = "Before.\n\n```{computed} summary\n```\n\nAfter.\n"
+    assert board.filled(page, today()) == f"Before.\n\n{board.summary(today())}\n\nAfter.\n"
+    with pytest.raises(board.BoardError, match=r"no computed part 'sumary': there are summary, counts, table"):
+        board.filled(page.replace("summary", "sumary"), today())
+
+
+def test_the_pages_that_are_computed_type_no_number():
+    for page in ("scoreboard", "errata"):
+        text = (paths.root() / "book" / f"{page}.md").read_text(encoding="utf-8")
+        assert board.PLACEHOLDER.findall(text)
+        assert not re.search(r"\d", text), page
+
+
+# --- the downloads ----------------------------------------------------------------------------------------------------------------
+
+
+def test_the_files_hold_what_the_records_hold(tiny):
+    files = board.downloads(today())
+    rows = list(csv.DictReader(io.StringIO(files[board.CSV])))
+    assert len(rows) == 3 * len(SIZES)
+    quick = rows[3]
+    assert {name: quick[name] for name in ("claim", "profile", "verdict", "direction", "survives", "cell", "runs")} == {
+        "claim": "tiny2020.table1", "profile": "quick", "verdict": "scaled-down", "direction": "towards", "survives": "broken", "cell": "6",
+        "runs": "2",
+    }  # fmt: skip
+    assert quick["measured"] == "accuracy = 0.9; worst = 0.1"
+    found = {claim["id"]: claim for claim in json.loads(files[board.JSON])["claims"]}
+    here = found["tiny2020.table1"]["profiles"]["quick"]
+    manifest = records.manifest_of(records.recorded_run(tiny_book.CHAPTER, "quick")).claims["tiny2020.table1"]
+    assert here["runs"] == manifest.measured | manifest.modern
+    assert here["intervals"]["worst"] == {"mean": 0.1, "low": None, "high": None, "runs": 1}
+    assert found["tiny2020.table1"]["rules"][0] == {"low": 0.8, "high": None, "type": "interval", "value": "accuracy"}
+    assert found["ours2026.thm1"]["profiles"]["paper"]["verdict"] == "not run"
+
+
+# --- the terminal -----------------------------------------------------------------------------------------------------------------
+
+
+def test_claims_are_selected_as_on_the_page(tiny):
+    lines = scoreboard.lines(scoreboard.entries())
+
+    def names(**conditions: str) -> list[str]:
+        return [line.claim.id for line in scoreboard.select(lines, **conditions)]
+
+    assert names() == ["tiny2020.thm1", "tiny2020.table1", "ours2026.thm1"]
+    assert names(paper="ours2026") == names(chapter="02_ours") == ["ours2026.thm1"]
+    assert names(verdict="scaled-down") == names(survives="broken") == names(kind="robustness") == ["tiny2020.table1"]
+    assert names(verdict="not run") == ["ours2026.thm1"]
+    assert names(verdict="not run", profile="standard") == names()
+    assert names(text="attack FAILS") == names(text="is not kept") == ["tiny2020.table1"]
+    assert names(text="nothing of it") == []
+    assert [line.best.profile for line in lines] == ["quick", "quick", "quick"]
+
+
+# --- the pages of this book -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def lines() -> list[scoreboard.Line]:
+    """The scoreboard of this book; its slow part, the hash of each chapter's code, is done once."""
+    return scoreboard.lines(scoreboard.entries())
+
+
+@pytest.fixture(scope="module")
+def page(site) -> str:
+    return (site / "book" / "scoreboard.html").read_text(encoding="utf-8")
+
+
+def test_the_published_scoreboard_shows_what_is_recorded_and_nothing_else(page, lines):
+    assert strange(page, lines) == []
+    rows = BeautifulSoup(page, "html.parser").select("table.score tbody tr")
+    assert len(rows) == len(scoreboard.read()) / len(SIZES) > 150
+
+
+def test_the_published_counts_are_those_of_the_committed_table(page):
+    counted = collections.Counter((row["profile"], row["verdict"]) for row in scoreboard.read())
+    table = BeautifulSoup(page, "html.parser").select_one("table.score-counts")
+    words = [head.get_text() for head in table.select("thead th")]
+    for row in table.select("tbody tr")[: len(SIZES)]:
+        shown = dict(zip(words, (cell.get_text() for cell in row.select("th, td")), strict=True))
+        for word in claims.VERDICTS:
+            assert shown[word] == str(counted[shown["Profile"], word] or ""), (shown["Profile"], word)
+
+
+def test_every_correction_and_every_explanation_is_published(site, page):
+    errata = BeautifulSoup((site / "book" / "errata.html").read_text(encoding="utf-8"), "html.parser")
+    registered = [claim for paper in claims.registry().values() for claim in paper.claims if claim.corrected]
+    cells = {cell.get_text() for cell in errata.select("table.score-errata td")}
+    assert len(errata.select("table.score-errata tbody tr")) == len(registered) > 50
+    assert {claim.corrected for claim in registered} <= cells
+    quotes = BeautifulSoup(page, "html.parser").select("blockquote")
+    assert len(quotes) == sum(bool(board.explanation(chapter)) for chapter in records.chapters()) >= 7
+
+
+def test_every_link_of_the_computed_pages_leads_to_a_cell_that_states_the_claim(site):
+    targets = {}
+    followed = 0
+    for name in ("scoreboard", "errata"):
+        soup = BeautifulSoup((site / "book" / f"{name}.html").read_text(encoding="utf-8"), "html.parser")
+        for link in soup.select(".score-scroll a[href], a[download]"):
+            file, _, anchor = link["href"].partition("#")
+            target = (site / "book" / file).resolve()
+            assert target.is_file(), link["href"]
+            if anchor:
+                if target not in targets:
+                    targets[target] = BeautifulSoup(target.read_text(encoding="utf-8"), "html.parser")
+                found = targets[target].find(id=anchor)
+                assert found is not None and anchor in found.get_text(), link["href"]
+                followed += 1
+    assert followed > 300
+
+
+def test_each_claim_is_stated_at_one_anchor_of_its_page(site):
+    for chapter in records.chapters():
+        soup = BeautifulSoup((site / "book" / f"{chapter}.html").read_text(encoding="utf-8"), "html.parser")
+        for claim in claims.of_chapter(chapter):
+            (cell,) = soup.select(f'[id="{claim.id}"]')
+            assert "cell" in cell["class"]
+
+
+# --- in a browser -----------------------------------------------------------------------------------------------------------------
+
+
+def shown(tab) -> list[str]:
+    return tab.evaluate("[...document.querySelectorAll('table.score tbody tr')].filter(row => row.offsetParent).map(row => row.id)")
+
+
+def test_filters_and_order_work_and_ask_nothing_of_the_network(look, lines):
+    tab, asked, complaints = look("book/scoreboard")
+    status = tab.locator(".score-count")
+    names = [line.claim.id for line in lines]
+
+    def field(name: str):
+        return tab.locator(f".score-controls [name={name}]")
+
+    def everything() -> None:
+        tab.get_by_role("button", name="Show all").click()
+        tab.wait_for_function(f"document.querySelector('.score-count').textContent.startsWith('{len(names)} of')")
+
+    assert shown(tab) == names
+
+    conditions = {"verdict": "refuted", "survives": "broken", "kind": "identity", "paper": "zou2018", "chapter": "06_path_kernel"}
+    for name, value in conditions.items():
+        field(name).select_option(value)
+        wanted = [line.claim.id for line in scoreboard.select(lines, **{name: value})]
+        assert shown(tab) == wanted != []
+        assert status.inner_text().startswith(f"{len(wanted)} of {len(names)} claims")
+        everything()
+
+    field("profile").select_option("standard")
+    field("verdict").select_option("reproduced")
+    wanted = [line.claim.id for line in scoreboard.select(lines, profile="standard", verdict="reproduced")]
+    assert shown(tab) == wanted != []
+    assert tab.locator("th[data-profile=quick]").is_hidden()
+    assert tab.locator("th[data-profile=standard]").is_visible()
+    assert status.inner_text() == f"{len(wanted)} of {len(names)} claims: {len(wanted)} reproduced"
+    field("text").fill("THEOREM " + wanted[0].partition(".")[0])
+    assert set(shown(tab)) < set(wanted)
+    field("text").fill("no such words")
+    assert shown(tab) == []
+    assert status.inner_text() == f"0 of {len(names)} claims"
+    everything()
+
+    field("sort").select_option("claim")
+    assert sorted(shown(tab)) == sorted(names) != names
+    assert [name.partition(".")[0] for name in shown(tab)] == sorted(name.partition(".")[0] for name in names)
+    field("sort").select_option("verdict")
+    verdicts = {line.claim.id: line.best.row["verdict"] for line in lines}
+    assert [verdicts[name] for name in shown(tab)] == sorted(verdicts.values(), key=claims.VERDICTS.index)
+
+    assert complaints == []
+    assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
+
+
+def test_the_table_is_worked_with_the_keyboard(look, lines):
+    quick = {line.claim.id: line.at("quick").row["verdict"] for line in lines}
+    tab, _, complaints = look("book/scoreboard")
+    button = tab.get_by_role("button", name="Profile quick")
+    button.focus()
+    tab.keyboard.press("Enter")
+    head = tab.locator("th[data-sort=quick]")
+    assert head.get_attribute("aria-sort") == "ascending"
+    assert [quick[name] for name in shown(tab)] == sorted(quick.values(), key=claims.VERDICTS.index)
+    tab.keyboard.press("Space")
+    assert head.get_attribute("aria-sort") == "descending"
+    assert [quick[name] for name in shown(tab)] == sorted(quick.values(), key=claims.VERDICTS.index, reverse=True)
+    select = tab.get_by_label("Reproduces?")
+    select.focus()
+    tab.keyboard.type("refuted")
+    assert set(shown(tab)) == {line.claim.id for line in scoreboard.select(lines, verdict="refuted")}
+    assert tab.get_by_role("status").inner_text().endswith(" refuted")
+    for name in tab.locator(".score-controls :is(select, input, button)").all():
+        assert name.evaluate("field => field.matches('button') || field.labels.length === 1")
+    assert complaints == []
+
+
+def test_without_scripts_the_table_is_complete_and_has_no_controls(look):
+    tab, _, _ = look("book/scoreboard", java_script_enabled=False)
+    rows = tab.locator("table.score tbody tr")
+    assert rows.count() == len(scoreboard.read()) / len(SIZES)
+    assert rows.last.is_visible()
+    assert tab.locator(".score-controls").is_hidden()
+
+
+def test_a_wide_table_scrolls_in_its_frame(look):
+    for name in ("scoreboard", "errata"):
+        tab, _, _ = look(f"book/{name}")
+        tab.set_viewport_size({"width": 390, "height": 844})
+        assert tab.evaluate("document.documentElement.scrollWidth") <= 392
+        assert tab.evaluate("[...document.querySelectorAll('.score-scroll')].some(frame => frame.scrollWidth > frame.clientWidth)")
+
+
+def test_an_address_leads_to_its_row_and_a_link_to_its_cell(look):
+    tab, _, _ = look("book/scoreboard")
+    link = tab.locator("[id='zou2018.thm2'] th a")
+    link.click()
+    cell = tab.locator("[id='zou2018.thm2']")
+    assert tab.url.endswith("03_adversarial_directions.html#zou2018.thm2")
+    assert "zou2018.thm2" in cell.inner_text()
+    tab.wait_for_function("(top => top >= 0 && top < innerHeight)(document.getElementById('zou2018.thm2').getBoundingClientRect().top)")
