@@ -504,7 +504,7 @@ PROBES = {
     "persistence behind over before": Probe("bell2023", 1, shaken, "behind"),
     "skewness between images, degrees": Probe("bell2023", -1, drawn, "degrees", "{:.0f}"),
     "skewness of attacks, degrees": Probe("bell2023", -1, attacked, "degrees", "{:.0f}"),
-    "radius of curvature": Probe("bell2023", 1, drawn, "radius"),
+    "radius of curvature": Probe("bell2023", 1, drawn, "radius", "{:.3g}"),
     "outsiders by tangent kernel, AUROC": Probe("bell2023", 1, kernelled, "outside", "{:.2f}", "the chain of layers is not one that the kernel knows"),
 }
 values = {title: np.array([[float(probe.found[name, s][probe.part]) for s in run.seeds] for name in NAMES]) for title, probe in PROBES.items()}
@@ -624,10 +624,13 @@ axes[0].plot(shown["correlation"], at, "o", color=plots.PALETTE[0], label="rank 
 axes[0].plot(shown["partial"], at, "D", color=plots.PALETTE[1], fillstyle="none", label="given clean accuracy")
 axes[0].axvline(0, color="grey", linewidth=0.8)
 axes[0].set_yticks(at, [f"{title} ({PROBES[title].source[:-4]})" for title in in_order], fontsize=8)
-axes[0].set(xlim=(-1.05, 1.05), xticks=np.linspace(-1, 1, 5), xlabel="with the protocol's worst case, turned by the story")
+axes[0].set(xlim=(-1.05, 1.05), xticks=np.linspace(-1, 1, 5), xlabel="rank correlation, turned by the story")
 axes[1].plot(shown["pairs"], at, "s", color=plots.PALETTE[2], label="pairs in the protocol's order")
 axes[1].axvline(0.5, color="grey", linewidth=0.8, linestyle=":")
-axes[1].set(xlim=(-0.03, 1.03), xlabel="share of pairs of networks")
+axes[1].set(xlim=(-0.03, 1.03), xlabel="share of pairs")
+for ax in axes:
+    ax.tick_params(axis="x", labelsize=9)
+    ax.xaxis.label.set_size(10)
 figure.legend(loc="outside lower center", ncols=3, fontsize=8)
 plt.show()
 
