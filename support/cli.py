@@ -294,6 +294,10 @@ Private = Annotated[
     Path | None,
     typer.Option("--private", metavar="FOLDER", help="Your own tests, constants and points, laid over the book's.", show_default=False),
 ]
+Students = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="A list of students, one a line: each gets a version with another SEED.", show_default=False),
+]
 OneChapter = Annotated[str, typer.Argument(help="A chapter by name or by the beginning of it, such as 01.", show_default=False)]
 AllOrOne = Annotated[
     str | None,
@@ -306,10 +310,7 @@ def assign_build(
     chapter: AllOrOne = None,
     folder: Course = None,
     private: Private = None,
-    students: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="A list of students, one a line: each gets a version with another SEED.", show_default=False),
-    ] = None,
+    students: Students = None,
 ) -> None:
     """Make the instructor's version (source/) and the student's version (release/) of an assignment, in nbgrader's course layout.
 
@@ -335,6 +336,32 @@ def assign_build(
         typer.echo(f"{name}: {len(assignment.exercises)} exercises, {assignment.points} points, {_relative(made)}")
         if listed is not None:
             typer.echo(f"{name}: {len(course.release_to(listed, folder, name))} students, {_relative(folder / course.PERSONAL)}")
+
+
+@assign_app.command(name="kit")
+def assign_kit(
+    chapter: OneChapter,
+    folder: Course = None,
+    students: Students = None,
+) -> None:
+    """Make one archive for students without a network: notebook, package, the chapter's pages, environment files, a README.
+
+    The assignment is the one in the course folder, with its private tests and points; it is made from the book where it is missing.
+    The page shows the chapter's largest recorded run, without the solutions. With --students everybody gets an archive of their own.
+
+    \b
+    Examples:
+      python -m support assign kit 01                          _build/course/kits/01_softmax_kmeans.zip
+      python -m support assign kit 01 --students class.txt     one for each student, with other numbers
+    """
+    from support import records
+    from support.assign import course, kit, source
+
+    folder, chapter = folder or course.default_folder(), records.resolve_chapter(chapter)
+    if chapter not in course.made(folder):
+        course.build(source.read(chapter), folder)
+    for made in kit.pack(chapter, folder, _text(students).splitlines() if students else None):
+        typer.echo(f"{_relative(made)}, {made.stat().st_size / 1e6:.1f} MB")
 
 
 @assign_app.command(name="grade")
