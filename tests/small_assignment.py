@@ -5,6 +5,7 @@ from pathlib import Path
 import tiny_book
 
 CHAPTER = tiny_book.CHAPTER
+OTHER = "02_other"
 
 EXERCISES = '''
 # %% [markdown]
@@ -103,8 +104,10 @@ def source(exercises: str = EXERCISES) -> str:
 
 
 def make(root: Path, exercises: str = EXERCISES, wrong: str = WRONG) -> Path:
-    """Write the book under ``root`` and return ``root``."""
+    """Write the book under ``root``, with a second chapter of the same exercises, and return ``root``."""
     tiny_book.make(root, source(exercises))
     (root / "tests" / "wrong_answers").mkdir(parents=True, exist_ok=True)
-    (root / "tests" / "wrong_answers" / f"{CHAPTER}.py").write_text(wrong, encoding="utf-8")
+    for chapter in (CHAPTER, OTHER):
+        (root / "book" / f"{chapter}.py").write_text(source(exercises), encoding="utf-8")
+        (root / "tests" / "wrong_answers" / f"{chapter}.py").write_text(wrong, encoding="utf-8")
     return root
