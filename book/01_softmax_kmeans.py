@@ -1303,13 +1303,13 @@ assert (nearest == (f @ weight.T).argmax(1)).all(), "the nearest centroid is not
 # %% tags=["hidden-tests"] exercise="shift" points=2
 rng = np.random.default_rng([SEED, 11])
 frame = np.linalg.qr(rng.standard_normal((6, 4)))[0].T  # three directions for the sphere, one at right angles to them
-for radius in (1e-4, 1.0, 1e4):  # 12 weights on a sphere of three dimensions, in R^6
+for size in (1e-4, 1.0, 1e4):  # 12 weights on a sphere of three dimensions, in R^6
     points = rng.standard_normal((12, 3))
-    points = radius * points / np.linalg.norm(points, axis=1, keepdims=True)
-    middle = radius * rng.standard_normal(3)
-    found = equidistant_shift((points + middle) @ frame[:3] + 2 * radius * frame[3])
+    points = size * points / np.linalg.norm(points, axis=1, keepdims=True)
+    middle = size * rng.standard_normal(3)
+    found = equidistant_shift((points + middle) @ frame[:3] + 2 * size * frame[3])
     assert found is not None, "weights on a common sphere have their centroids, however many classes there are"
-    assert np.abs(found + middle @ frame[:3]).max() < 1e-7 * radius, "this v is not the shortest one"
+    assert np.abs(found + middle @ frame[:3]).max() < 1e-7 * size, "this v is not the shortest one"
 assert np.abs(equidistant_shift(np.eye(5))).max() < 1e-12, "equal norms need no shift"
 
 # %% tags=["hidden-tests"] exercise="shift" points=1
@@ -1320,7 +1320,7 @@ for size in (1e-6, 1.0, 1e6):
     assert equidistant_shift(size * in_line) is None, "no sphere passes through three points of a line, in any number of dimensions"
     assert equidistant_shift(size * rng.standard_normal((6, 2))) is None, "six points of the plane lie on no circle as a rule"
 angle = rng.uniform(0, 2 * math.pi, 6)
-circle = np.stack([np.cos(angle), np.sin(angle)], 1) + [3.0, -1.0]
+circle = np.stack([3 + np.cos(angle), np.sin(angle) - 1], 1)
 assert np.allclose(equidistant_shift(circle), [-3, 1]), "six points of a circle do"
 
 # %% [markdown] tags=["solution-text"] exercise="shift"
