@@ -1331,7 +1331,7 @@ def certificate(features, centers, kinds, lipschitz):
     ### END SOLUTION
 
 
-# %% tags=["tests"] exercise="certificate" points=2
+# %% tags=["tests"] exercise="certificate" points=1
 seats, seat_kinds = torch.tensor([[0.0, 0.0], [4.0, 0.0]], dtype=torch.float64), torch.tensor([0, 1])
 guests = torch.tensor([[1.0, 7.0], [2.0, 0.0], [3.5, -1.0]], dtype=torch.float64)
 expected_radii = torch.tensor([0.5, 0.0, 0.75], dtype=torch.float64)
@@ -1349,7 +1349,7 @@ expected_radii = lengths.nan_to_num(torch.inf).amin(1) / 3
 assert torch.allclose(certificate(guests, seats, seat_kinds, 3.0), expected_radii, atol=1e-9), "one centre a class: the nearest of all bisectors decides, whosever it is"
 assert torch.allclose(certificate(guests, seats, seat_kinds, 0.5), 6 * expected_radii, atol=1e-9), "a smaller Lipschitz constant certifies more"
 
-# %% tags=["hidden-tests"] exercise="certificate" points=1
+# %% tags=["hidden-tests"] exercise="certificate" points=2
 from support import radius
 
 seats, guests = normal(8, 2, offset=4), normal(400, 2, offset=5)

@@ -27,7 +27,7 @@ def refute(centers):
     return tries[at], tries[at] + (1 + 1e-6) * shortest[at] * way / way.norm()
 
 
-# %% exercise="certificate" mistake="takes the nearest centre of another class for the only rival" points=2
+# %% exercise="certificate" mistake="takes the nearest centre of another class for the only rival" points=1
 def certificate(features, centers, kinds, lipschitz):
     d2 = squared(features, centers)
     own = d2.argmin(1)
@@ -36,7 +36,7 @@ def certificate(features, centers, kinds, lipschitz):
     return (others.amin(1) - d2.amin(1)) / (2 * lipschitz * (centers[rival] - centers[own]).norm(dim=1))
 
 
-# %% exercise="certificate" mistake="asks the nearest own centre only" points=4
+# %% exercise="certificate" mistake="asks the nearest own centre only" points=3
 def certificate(features, centers, kinds, lipschitz):
     d2 = squared(features, centers)
     own = d2.argmin(1)
