@@ -1392,6 +1392,11 @@ import torch
 
 
 # %% tags=["assignment", "hide-input"]
+def square_model(w, x):
+    """(N, 1) scores that are quadratic in the weights w (P,), of inputs x (N, 1)."""
+    return x * w.square().sum()
+
+
 def tiny_scores(w, x):
     """(N, 2) scores of a small tanh network of the plane, 2 - 4 - 2 without biases, at its flat weights w (16,); float64."""
     return torch.tanh(x @ w[:8].reshape(4, 2).T) @ w[8:].reshape(2, 4).T
@@ -1440,8 +1445,8 @@ def step_kernel(u0, v0, u1, v1, xq, x):
 
 
 # %% tags=["tests"] exercise="by-hand" points=1
-one = lambda value: torch.tensor([[value]], dtype=torch.float64)  # noqa: E731
-found = step_kernel(one(1.0), one(2.0)[0], one(2.0), one(6.0)[0], one(3.0), one(5.0))
+start_u, start_v, end_u, end_v, query_, input_ = torch.tensor([1.0, 2.0, 2.0, 6.0, 3.0, 5.0], dtype=torch.float64)[:, None]
+found = step_kernel(start_u[None], start_v, end_u[None], end_v, query_[None], input_[None])
 assert found.shape == (1, 1), "one query and one training point make a (1, 1) kernel"
 assert float(found) != 75, "75 has the weights of the start in both places: the first argument is averaged over the step"
 assert abs(float(found) - 142.5) < 1e-9, "on paper: v goes from 2 to 6 and u from 1 to 2, so k = (4 * 2 + 1.5 * 1) * 3 * 5"
@@ -1652,13 +1657,15 @@ assert torch.allclose(found, wanted, atol=1e-8), "different scores share the hid
 def left_residual(scores, w, dw, x, nodes):
     """Leading term (N, K) of (left rule - true change) on the step from w (P,) to w + dw, with this number of left points."""
     ### BEGIN SOLUTION
-    slope = lambda weights: torch.func.jvp(lambda one: scores(one, x), (weights,), (dw,))[1]  # noqa: E731
+    def slope(weights):
+        """Derivative of the scores along the step, at some weights."""
+        return torch.func.jvp(lambda one: scores(one, x), (weights,), (dw,))[1]
+
     return -torch.func.jvp(slope, (w,), (dw,))[1] / (2 * nodes)
     ### END SOLUTION
 
 
 # %% tags=["tests"] exercise="jump" points=1
-square_model = lambda w, x: x * w.square().sum()  # noqa: E731
 places_ = torch.tensor([[1.0], [-2.0]], dtype=torch.float64)
 found = left_residual(square_model, torch.tensor([1.0], dtype=torch.float64), torch.tensor([0.5], dtype=torch.float64), places_, 1)
 assert found.shape == (2, 1), "one residual for each input and score"
@@ -1666,7 +1673,6 @@ assert torch.allclose(found, -0.25 * places_), "f = w^2 x from w = 1 to 1.5: the
 
 # %% tags=["hidden-tests"] exercise="jump" points=1
 draw = torch.Generator().manual_seed(SEED + 6)
-square_model = lambda w, x: x * w.square().sum()  # noqa: E731
 w_, dw_, places_ = (torch.randn(size, generator=draw, dtype=torch.float64) for size in ((3,), (3,), (4, 1)))
 for count_ in (1, 2, 7, 100):
     rule_ = sum(2 * places_ * ((w_ + j / count_ * dw_) @ dw_) for j in range(count_)) / count_

@@ -1343,7 +1343,13 @@ assert (near_side <= [0.3, 0.075]).all() and (far_side > [0.3, 0.075]).all(), "t
 # %% tags=["hidden-tests"] exercise="bracket" points=2
 draw = np.random.default_rng(SEED + 1)
 slopes_ = draw.normal(size=(5, 4))
-many_classes = lambda z: (z @ slopes_.T).argmax(1)  # noqa: E731
+
+
+def many_classes(z):
+    """The class of the largest of five linear scores."""
+    return (z @ slopes_.T).argmax(1)
+
+
 left_ends, right_ends = draw.normal(size=(2, 400, 4)) * 3
 differ_ = many_classes(left_ends) != many_classes(right_ends)
 left_ends, right_ends = left_ends[differ_], right_ends[differ_]
@@ -1355,7 +1361,14 @@ assert (many_classes(left_ends + far_side[:, None] * (right_ends - left_ends)) !
 
 # %% tags=["hidden-tests"] exercise="bracket" points=1
 calls_ = []
-counted = lambda z: calls_.append(len(z)) or (np.linalg.norm(z, axis=1) > 1).astype(int)  # noqa: E731
+
+
+def counted(z):
+    """Outside the unit ball or inside, and a note that it was asked."""
+    calls_.append(len(z))
+    return (np.linalg.norm(z, axis=1) > 1).astype(int)
+
+
 draw = np.random.default_rng(SEED + 2)
 towards = draw.normal(size=(50, 3))
 towards *= 2 / np.linalg.norm(towards, axis=1, keepdims=True)
