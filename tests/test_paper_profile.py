@@ -49,6 +49,12 @@ CLUSTR_PICTURES = {"pictures": ["digits"], "picture_model": "mlp", "picture_seed
 CLUSTR_TRAINING = {"epochs": 8, "magnet_epochs": 3, "scratch_epochs": 4, "toy_points": 100, "toy_epochs": 5, "toy_seeds": 1}
 CLUSTR_ATTACKS = {"loop_steps": 5, "loop_restarts": 2, "long_steps": 6, "nearest_grid": [1, 4], "search_images": 10}
 CLUSTR = {**CLUSTR_DATA, **CLUSTR_PICTURES, **CLUSTR_TRAINING, **CLUSTR_ATTACKS, "protocol_images": 12, "protocol_heavy": 0}
+EVERY = {
+    "seeds": 1, "networks": ["nominal", "Gauss", "ClusTR", "adversarial"], "data": "digits", "outside": "shuffled", "backbone": "mlp",
+    "train": 400, "test": 200, "warm": 6, "tuned": 3, "pgd_steps": 2, "augment": False, "eps": 0.1, "protocol_images": 12,
+    "protocol_heavy": 0, "protocol_steps": 5, "images": 30, "corner_images": 10, "noise_images": 6, "noise_samples": 60, "pairs": 10,
+    "bend_places": 3, "bend_directions": 3, "bend_reach": 0.3, "kernel_images": 10, "draws": 100,
+}  # fmt: skip
 TINY = {
     "01_softmax_kmeans": {"seeds": 1, **DIGITS, **PICTURES, **TRAINING, **ATTACKS, **EVOLUTION},
     "02_softrmax": {"seeds": 1, **SOFTRMAX},
@@ -57,6 +63,7 @@ TINY = {
     "05_persistence": {"seeds": 1, "conv_seeds": 1, **PERSISTENCE, **NOISE, **NETWORKS, **REST},
     "06_path_kernel": {"seeds": 1, **PATH, **LEAVING_OUT, **LINES, "dropout_pairs": 12, "dropout_masks": 2},
     "07_decision_boundaries": {"seeds": 1, **BOUNDARIES, **NEIGHBOURHOODS, **GEOMETRY, **MIRRORED},
+    "08_every_probe": EVERY,
 }
 
 
