@@ -39,10 +39,25 @@ data_app = typer.Typer(
     help="Get or check data sets, in the folder that BOOK_DATA names (default data/sets).",
 )
 app.add_typer(data_app, name="data")
+assign_app = typer.Typer(
+    invoke_without_command=True,
+    rich_markup_mode=None,
+    help="""Graded assignments from the exercises of the chapters, with nbgrader. The page book/teach.md is the manual.
+
+\b
+Examples:
+  python -m support assign build 01              the instructor's and the student's version
+  python -m support assign kit 01                one archive for a student without a network
+  python -m support assign grade handed-in       grades.csv and a feedback page for each student
+  python -m support assign check 01              are the exercises well formed, does the grading work
+""",
+)
+app.add_typer(assign_app, name="assign")
 
 
 @app.callback()
 @data_app.callback()
+@assign_app.callback()
 def _help(context: typer.Context) -> None:
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
@@ -313,6 +328,167 @@ def check_data(names: Names) -> None:
         typer.echo(data.check(name))
 
 
+Course = Annotated[
+    Path | None,
+    typer.Option("--course", metavar="FOLDER", help="The course folder, in nbgrader's layout.", show_default="_build/course"),
+]
+Private = Annotated[
+    Path | None,
+    typer.Option("--private", metavar="FOLDER", help="Your own tests, constants and points, laid over the book's.", show_default=False),
+]
+Students = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="A list of students, one a line: each gets a version with another SEED.", show_default=False),
+]
+OneChapter = Annotated[str, typer.Argument(help="A chapter by name or by the beginning of it, such as 01.", show_default=False)]
+AllOrOne = Annotated[
+    str | None,
+    typer.Argument(help="A chapter by name or by the beginning of it, such as 01; all when none is given.", show_default=False),
+]
+
+
+@assign_app.command(name="build")
+def assign_build(
+    chapter: AllOrOne = None,
+    folder: Course = None,
+    private: Private = None,
+    students: Students = None,
+) -> None:
+    """Make the instructor's version (source/) and the student's version (release/) of an assignment, in nbgrader's course layout.
+
+    The student's version has no solution and no hidden test. With --students there is also release-by-student/, in which the numbers
+    of the exercises differ from student to student; they follow from secret.txt in the course folder, which is made once: keep it.
+
+    \b
+    Examples:
+      python -m support assign build                                   every chapter, into _build/course
+      python -m support assign build 01 --course ~/course              where "make clean" does not reach
+      python -m support assign build 01 --private ~/my-tests           your hidden tests as well
+      python -m support assign build 01 --students class.txt
+    """
+    from support import records
+    from support.assign import course, source
+
+    names = [records.resolve_chapter(chapter)] if chapter else _some_chapters()
+    folder = folder or course.default_folder()
+    listed = _text(students).splitlines() if students else None
+    for name in names:
+        assignment = source.read(name, private)
+        made = course.build(assignment, folder)
+        typer.echo(f"{name}: {len(assignment.exercises)} exercises, {assignment.points} points, {_relative(made)}")
+        if listed is not None:
+            typer.echo(f"{name}: {len(course.release_to(listed, folder, name))} students, {_relative(folder / course.PERSONAL)}")
+
+
+@assign_app.command(name="kit")
+def assign_kit(
+    chapter: OneChapter,
+    folder: Course = None,
+    students: Students = None,
+) -> None:
+    """Make one archive for students without a network: notebook, package, the chapter's pages, environment files, a README.
+
+    The assignment is the one in the course folder, with its private tests and points; it is made from the book where it is missing.
+    The page shows the chapter's largest recorded run, without the solutions. With --students everybody gets an archive of their own.
+
+    \b
+    Examples:
+      python -m support assign kit 01                          _build/course/kits/01_softmax_kmeans.zip
+      python -m support assign kit 01 --students class.txt     one for each student, with other numbers
+    """
+    from support import records
+    from support.assign import course, kit, source
+
+    folder, chapter = folder or course.default_folder(), records.resolve_chapter(chapter)
+    if chapter not in course.made(folder):
+        course.build(source.read(chapter), folder)
+    for made in kit.pack(chapter, folder, _text(students).splitlines() if students else None):
+        typer.echo(f"{_relative(made)}, {made.stat().st_size / 1e6:.1f} MB")
+
+
+@assign_app.command(name="grade")
+def assign_grade(
+    submissions: Annotated[Path, typer.Argument(metavar="FOLDER", help="What was handed in: a notebook or a folder for each student.")],
+    folder: Course = None,
+    chapter: Annotated[str, typer.Option(help="Grade this assignment only.", show_default=False)] = "",
+    due: Annotated[str, typer.Option(help='When it was due, such as "2026-03-01 12:00 UTC".', show_default=False)] = "",
+    seconds: Annotated[int, typer.Option(min=1, help="Time for one cell; a cell that needs more gets no points.")] = 6,
+) -> None:
+    """Grade a folder of submissions: grades.csv, a feedback page for each student, and nbgrader's gradebook, all in the course folder.
+
+    FOLDER holds anna.ipynb, ben.ipynb, ...; or anna/, ben/, ... with notebooks in them, as nbgrader and learning platforms give; or it
+    is a course folder with submitted/. What cannot be graded has a line that says why, and stops nothing. The grades are read from
+    the gradebook. Assignments that the course folder lacks are made from the book first.
+
+    \b
+    Examples:
+      python -m support assign grade handed-in
+      python -m support assign grade handed-in --course ~/course --chapter 01 --seconds 10
+      python -m support assign grade ~/course --course ~/course --due "2026-03-01 12:00 UTC"
+    """
+    from support import records
+    from support.assign import course, grade, source
+
+    folder = folder or course.default_folder()
+    chapter = records.resolve_chapter(chapter) if chapter else ""
+    if not (chapter in course.made(folder) if chapter else course.made(folder)):
+        for name in [chapter] if chapter else _some_chapters():
+            course.build(source.read(name), folder)
+    found = grade.grade(submissions, folder, chapter=chapter, due=due, seconds=seconds)
+    for each in found:
+        points = "-" if each.total is None else f"{each.total:g} of {each.most:g}"
+        typer.echo("  ".join(filter(None, [f"{each.student}: {points}", each.chapter, "; ".join(each.notes)])))
+    typer.echo(f"wrote {_relative(grade.write_csv(found, folder / grade.CSV))}")
+
+
+@assign_app.command(name="check")
+def assign_check(
+    chapter: AllOrOne = None,
+    private: Private = None,
+    lint: Annotated[bool, typer.Option("--lint", help="Only look at the cells; execute nothing.")] = False,
+) -> None:
+    """Are the exercises well formed, and does the grading work? Exits with 1 if not.
+
+    The instructor's solution must get full marks, the untouched notebook none, and each answer of tests/wrong_answers/ its points.
+    With --private the wrong answers are not handed in: your points differ from the book's.
+
+    \b
+    Examples:
+      python -m support assign check 01 --lint
+      python -m support assign check 01
+      python -m support assign check 01 --private ~/my-tests
+    """
+    import tempfile
+
+    from support import records
+    from support.assign import source, trial
+
+    problems = []
+    for name in [records.resolve_chapter(chapter)] if chapter else _some_chapters():
+        assignment = source.read(name, private)
+        wrong, found = ([], []) if private else source.wrong_answers(assignment)
+        problems += [f"{name}: {problem}" for problem in found]
+        if lint:
+            typer.echo(f"{name}: {len(assignment.exercises)} exercises, {assignment.points} points, {len(wrong)} wrong answers")
+            continue
+        started = time.perf_counter()
+        with tempfile.TemporaryDirectory(prefix="assign-check-") as temporary:
+            results = trial.outcomes(assignment, wrong, Path(temporary))
+        bad = [str(each) for each in results if each.got != each.wanted]
+        problems += bad
+        typer.echo(f"{name}: {len(results) - len(bad)} of {len(results)} answers get their points, {time.perf_counter() - started:.0f} s")
+    for problem in problems:
+        typer.echo(problem, err=True)
+    if problems:
+        raise typer.Exit(1)
+
+
+def _text(file: Path) -> str:
+    if not file.is_file():
+        raise Refused(f"there is no file {file}")
+    return file.read_text(encoding="utf-8-sig")
+
+
 def _known(data, names: list[str]) -> list[str]:
     for name in names:
         if name not in data.NAMES:
@@ -353,8 +529,9 @@ def _relative(path: Path) -> str:
 def _user_errors() -> tuple[type[Exception], ...]:
     """The errors that say in one line what is wrong with a request; only those whose modules were imported can have been raised."""
     names = {
-        "support.board": "BoardError", "support.cache": "CacheError", "support.claims": "ClaimError", "support.data": "DataError",
-        "support.publish": "PublishError", "support.records": "RecordError", "support.runs": "RunError",
+        "support.assign.source": "AssignmentError", "support.board": "BoardError", "support.cache": "CacheError",
+        "support.claims": "ClaimError", "support.data": "DataError", "support.publish": "PublishError",
+        "support.records": "RecordError", "support.runs": "RunError",
     }  # fmt: skip
     loaded = [getattr(sys.modules[module], name, None) for module, name in names.items() if module in sys.modules]
     return (Refused, ProfileError, *filter(None, loaded))

@@ -1,0 +1,150 @@
+"""The assignments of every chapter: well formed, without a solution in a student's hands, and graded as they deserve in three ways."""
+
+import ast
+import collections
+import re
+
+import nbformat
+import pytest
+
+from support import records
+from support.assign import course, notebook, source, trial
+from support.assign.source import BEGIN, END
+
+pytest.importorskip("nbgrader")
+
+CHAPTERS = records.chapters()
+LEAST = 5
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """One course folder for all chapters."""
+    return tmp_path_factory.mktemp("course")
+
+
+@pytest.fixture(scope="module")
+def released(folder):
+    """``released(chapter)``: the assignment and the student's version, made once."""
+    made = {}
+
+    def of(chapter):
+        if chapter not in made:
+            assignment = source.read(chapter)
+            course.build(assignment, folder)
+            made[chapter] = assignment, course.released(folder, chapter)
+        return made[chapter]
+
+    return of
+
+
+def test_there_are_chapters():
+    assert len(CHAPTERS) >= 7
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_a_chapter_has_enough_well_formed_exercises(chapter):
+    assignment, problems = source.examine(chapter, source.cells_of(records.source_file(chapter)))
+    assert problems == []
+    assert len(assignment.exercises) >= LEAST
+    assert all(sum(test.points for test in each.tests if test.hidden) * 2 >= each.points for each in assignment.exercises)
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_every_exercise_has_a_wrong_answer_and_none_is_malformed(chapter):
+    answers, problems = source.wrong_answers(source.read(chapter))
+    assert problems == []
+    assert len(answers) >= LEAST
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_a_student_gets_no_line_of_a_solution_and_none_of_a_hidden_test(chapter, released):
+    assignment, release = released(chapter)
+    shown = {line.strip() for cell in release.cells for line in cell.source.splitlines()}
+    secret = [line for each in assignment.exercises for line in _region(each.solution)]
+    secret += [line for each in assignment.exercises for test in each.tests if test.hidden for line in test.source.splitlines()]
+    visible = {line.strip() for each in assignment.exercises for test in each.tests if not test.hidden for line in test.source.splitlines()}
+    # A line that a visible test or the givens also have gives nothing away: "rng = np.random.default_rng([SEED, 10])".
+    given = visible | {line.strip() for text in assignment.givens for line in text.splitlines()}
+    telling = [line.strip() for line in secret if len(line.strip()) > 8 and line.strip() not in given]
+    assert len(telling) >= 2 * LEAST
+    assert [line for line in telling if line in shown] == []
+    text = nbformat.writes(release)
+    assert not re.search("(BEGIN|END) (SOLUTION|HIDDEN TESTS)", text)
+    assert [cell for cell in release.cells if cell.get("outputs")] == []
+
+
+def _region(solution: str) -> list[str]:
+    """The lines between the markers."""
+    inside, found = False, []
+    for line in solution.splitlines():
+        if line.strip() in (BEGIN, END):
+            inside = line.strip() == BEGIN
+        elif inside:
+            found.append(line)
+    return found
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_a_stub_has_the_names_arguments_and_docstrings_of_its_solution(chapter, released):
+    assignment, release = released(chapter)
+    stubs = {name: cell for cell in release.cells if (name := notebook.grade_id(cell)).endswith(f"-{source.SOLUTION}")}
+    assert [notebook.exercise_of(name) for name in stubs] == [each.name for each in assignment.exercises]
+    for each, stub in zip(assignment.exercises, stubs.values(), strict=True):
+        wanted, found = source.functions(each.answer), source.functions(stub.source)
+        tested = {node.id for test in each.tests for node in ast.walk(ast.parse(test.source)) if isinstance(node, ast.Name)}
+        assert found.keys() & tested, each.name
+        for name, function in found.items():
+            assert ast.unparse(function.args) == ast.unparse(wanted[name].args), (each.name, name)
+            assert ast.get_docstring(function) == ast.get_docstring(wanted[name]), (each.name, name)
+        assert "raise NotImplementedError()" in stub.source, each.name
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_the_student_s_version_is_what_nbgrader_wants(chapter, released):
+    from nbgrader.nbgraderformat import MetadataValidator
+
+    assignment, release = released(chapter)
+    MetadataValidator().validate_nb(release)
+    nbformat.validate(release)
+    marks = [cell.metadata.nbgrader for cell in release.cells]
+    assert sum(mark.get("points", 0) for mark in marks) == assignment.points
+    kinds = collections.Counter((mark["grade"], mark["solution"], mark["locked"]) for mark in marks)
+    tests = sum(len(each.tests) for each in assignment.exercises)
+    others = 2 + len(assignment.givens) + len(assignment.exercises)
+    assert kinds == {(True, False, True): tests, (False, True, False): len(assignment.exercises), (False, False, True): others}
+    assert all(cell.metadata.editable is False for cell in release.cells if cell.metadata.nbgrader["locked"])
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_no_prompt_has_what_only_the_page_can_show(chapter, released):
+    text = "\n".join(cell.source for cell in released(chapter)[1].cells if cell.cell_type == "markdown")
+    assert re.findall(r"\{[a-z:-]+\}`[^`]*`|^(?:`{3,}|:{3,})\{", text, re.MULTILINE) == []
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_the_solutions_pass_with_every_seed(chapter):
+    assignment = source.read(chapter)
+    for seed in (0, 1, 2, 77, 123456, 999999):
+        for each in assignment.exercises:
+            names = {"__name__": "__main__"}
+            parameters = source.with_seed(assignment.parameters, seed)
+            for text in (*assignment.givens, parameters, each.answer, *(test.source for test in each.tests)):
+                try:
+                    exec(compile(text, f"{chapter}, {each.name}, SEED {seed}", "exec"), names)
+                except AssertionError as error:
+                    pytest.fail(f"{each.name} with SEED {seed}: {error}")
+
+
+@pytest.mark.timeout((2 + source.MOST_WRONG) * 60)  # a minute for each submission
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_solution_untouched_and_wrong_answers_get_exactly_their_points(chapter, folder):
+    assignment = source.read(chapter)
+    wrong, _ = source.wrong_answers(assignment)
+    results = trial.outcomes(assignment, wrong, folder)
+    assert [str(each) for each in results if each.got != each.wanted] == []
+    assert sum(each.wanted for each in results if each.answer == trial.SOLUTION) >= assignment.points
+    untouched = [each for each in results if each.answer == trial.UNTOUCHED]
+    judged = [each for each in results if each.answer not in (trial.SOLUTION, trial.UNTOUCHED)]
+    assert len(untouched) == len(assignment.exercises)
+    assert len(judged) == len(wrong)
