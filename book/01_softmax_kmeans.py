@@ -1408,7 +1408,7 @@ for _ in range(5):  # inside the hull, of more weights than dimensions
     longest = np.linalg.norm(weight, axis=1).argmax()
     check_certificate(weight, int(longest), True)  # the longest weight wins at f = w_k
 corner = np.abs(rng.standard_normal((6, 3))) + 1
-check_certificate(np.vstack([0.4 * corner[:1], corner]), 0, True)  # shorter than its double in the same direction, and wins at f = -w_k
+check_certificate(np.vstack([0.2 * corner[:1], corner]), 0, True)  # a fifth of another weight, and wins where all features are negative
 flat = rng.standard_normal((12, 12))  # a hair above a point of a facet: a cone that no random search finds
 normal = np.linalg.solve(flat, np.ones(12))
 check_certificate(np.vstack([flat, rng.dirichlet(np.ones(12)) @ flat + 0.001 * normal / np.linalg.norm(normal)]), 12, True)

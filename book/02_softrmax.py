@@ -1721,9 +1721,9 @@ for k in (2, 5, 12):
 generator = torch.Generator().manual_seed(SEED + 1)
 for distance in (1e-2, 1e-4, 1e-7):
     near = torch.eye(6, dtype=torch.float64) + distance * torch.randn(6, 6, dtype=torch.float64, generator=generator)
-    for row, p in zip(near.tolist(), softrmax_everywhere(near).tolist(), strict=True):
+    for row, found in zip(near.tolist(), softrmax_everywhere(near).tolist(), strict=True):
         inverse = [1 / sum((Fraction(entry) - (i == j)) ** 2 for j, entry in enumerate(row)) for i in range(6)]
-        for got, exact in zip(p, inverse, strict=True):
+        for got, exact in zip(found, inverse, strict=True):
             assert math.isclose(got, float(exact / sum(inverse)), rel_tol=1e-6), f"a small probability is wrong at a distance of about {distance}"
 
 # %% [markdown] tags=["solution-text"] exercise="pole"

@@ -1606,7 +1606,7 @@ def check_proof(weight, k, unbounded):
 for width in (2, 3, 5):
     stretch = np.geomspace(0.1, 2, width)[:, None] * np.linalg.qr(rng.standard_normal((width, width)))[0]
     weight = rng.standard_normal((2 * width + 4, width)) @ stretch
-    weight[1] = rng.dirichlet(np.ones(len(weight) - 1)) @ np.delete(weight, 1, axis=0)
+    weight[1] = rng.dirichlet(np.full(len(weight) - 1, 5.0)) @ np.delete(weight, 1, axis=0)
     check_proof(weight, 1, False)
     for k in {int((weight @ normal).argmax()) for normal in rng.standard_normal((10, width))}:
         check_proof(weight, k, True)
@@ -1617,11 +1617,15 @@ for width in (2, 3, 5):
 # %% tags=["hidden-tests"] exercise="escape" points=1
 rng = np.random.default_rng([SEED, 41])
 corners = np.array([[1.0, 1.0], [-1.0, 1.0], [-1.0, -1.0], [1.0, -1.0]])
-check_proof(np.vstack([corners, [[0.3, 1.0]]]), 4, True)  # on an edge, between two rivals
-check_proof(np.array([[-1.0, 0.0], [0.0, 0.0], [1.0, 0.0]]), 1, True)  # on a line: the layer does not see the other direction
-hidden = np.vstack([corners, [[0.2, 0.1]]]) @ rng.standard_normal((2, 5))
-check_proof(hidden, 4, True)  # inside the hull, and along an invisible direction nobody gains
-check_proof(100 * np.vstack([corners, [[0.99, 0.98]]]), 4, False)
+for weight, k, why in (
+    (np.vstack([corners, [[0.3, 1.0]]]), 4, "on an edge of the hull some rivals keep their distance and the others lose"),
+    (np.array([[-1.0, 0.0], [0.0, 0.0], [1.0, 0.0]]), 1, "weights on a line do not see the other direction"),
+    (np.vstack([corners, [[0.2, 0.1]]]) @ rng.standard_normal((2, 5)), 4, "along a direction that the layer does not see nobody gains"),
+):
+    d, a = way_out(weight.copy(), k)
+    assert a is None and d is not None, why
+    assert np.isclose(np.linalg.norm(d), 1) and ((weight[k] - weight) @ d).min() >= -1e-7, "some rival gains along this d"
+assert way_out(100 * np.vstack([corners, [[0.99, 0.98]]]), 4)[0] is None, "just inside the hull a region is bounded, whatever the unit"
 
 # %% [markdown] tags=["solution-text"] exercise="escape"
 # ```{solution-end}
