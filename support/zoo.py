@@ -13,9 +13,9 @@ ClusTR + QTRADES          Magnet loss and one quick adversary            alfarra
 adversarial               cross-entropy on PGD's images                  the yardstick of the field
 ========================  ============================================  ========================================
 
-Each sees the training images ``warm + tuned`` times. The nominal, Gauss, ClusTR and QTRADES networks share their first ``warm``
-passes, with cross-entropy; the others start from the same random weights and take all passes by themselves. What differs is the
-cost of a pass: an adversary costs passes of its own.
+Each sees the training images ``warm + tuned`` times. All but softRmax and Magnet share their first ``warm`` passes, with cross-entropy;
+those two start from the same random weights and take all passes by themselves. What differs is the cost of a pass: an adversary costs
+passes of its own.
 """
 
 import math
@@ -39,7 +39,7 @@ class Recipe:
 
     Attributes:
         warm, tuned: passes over the data before and after the common start.
-        lr, tuned_lr: largest learning rate of SGD in the first passes, and in those of the Gauss and QTRADES networks.
+        lr, tuned_lr: largest learning rate of SGD in the first passes, and after them.
         magnet_lr: learning rate of Adam under the Magnet loss.
         eps: radius of every adversary, in units of [0, 1].
         pgd_steps: steps of the yardstick's adversary, each ``2.5 eps / pgd_steps`` long.
@@ -211,9 +211,9 @@ def _qtrades(start: _Start, model: Classifier) -> Classifier:
     return start.fit(model, "qtrades", start.recipe.tuned, start.recipe.tuned_lr, loss)
 
 
-def _adversarial(start: _Start) -> Classifier:
-    recipe = start.recipe
-    return start.fit(start.build(), "adversarial", recipe.warm + recipe.tuned, recipe.lr, adversarial_loss(recipe.eps, recipe.pgd_steps))
+def _adversarial(start: _Start, model: Classifier) -> Classifier:
+    recipe = start.recipe  # from random weights it may stay at chance for half of a short training
+    return start.fit(model, "adversarial", recipe.tuned, recipe.tuned_lr, adversarial_loss(recipe.eps, recipe.pgd_steps))
 
 
 def _magnet(start: _Start, model: Classifier, label: str, epochs: int, weight: float = 0.0) -> Classifier:
@@ -244,9 +244,9 @@ _FROM_WARM: dict[str, Callable[[_Start, Classifier], Classifier]] = {
     "ClusTR": lambda start, model: _magnet(start, model, "ClusTR", start.recipe.tuned),
     "QTRADES": _qtrades,
     "ClusTR + QTRADES": lambda start, model: _magnet(start, model, "ClusTR + QTRADES", start.recipe.tuned, start.recipe.joint_weight),
+    "adversarial": _adversarial,
 }
 _FROM_NOTHING: dict[str, Callable[[_Start], Classifier]] = {
     "softRmax": _softrmax,
     "Magnet": lambda start: _magnet(start, start.build(), "Magnet", start.recipe.warm + start.recipe.tuned),
-    "adversarial": _adversarial,
 }
