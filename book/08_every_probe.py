@@ -396,8 +396,10 @@ drawn = measure("boundary", lines, {"images": p.images, "pairs": p.pairs, "place
 #
 # {doc}`06_path_kernel` writes a network as a kernel machine over its training images, with a kernel that is summed along the path of training.
 # Such a path holds the weights before every step.
-# The cell says how much that would be for the networks of this page, all of them together; besides, four of the eight losses do not fit the theorem as the package has it, which wants one loss of scores over fixed images.
-# So the path kernel's mass is *not run* here, and no number stands in for it.
+# The cell says how much that would be for the networks of this page, all of them together.
+# What stands in the way even where that is little: the theorem, as the package has it, wants one loss of each image's scores over fixed images.
+# The Magnet loss couples the images of a batch, and QTRADES, their sum and the yardstick train on images that move: four of the seven losses do not fit.
+# A mass that half of the networks have orders nothing, so the path kernel's mass is *not run* here, and no number stands in for it.
 #
 # What can be had of every plain chain of layers is the kernel at the path's end: the tangent kernel of the trained weights.
 # We read all networks alike, by the scores $2 f(x)^\top m_k - \lVert m_k \rVert^2$ with the class means $m_k$, and ask how well a query's kernel mass over training images, divided by the length of the query's own gradient, tells test images from outsiders.
@@ -427,7 +429,7 @@ kernelled = measure("tangent kernel", tangent, {"images": p.kernel_images, "outs
 # %% [markdown]
 # ### Measured robustness
 #
-# The judge of all others is the modern protocol ({doc}`01_softmax_kmeans`): attacks with several losses, towards all classes, with and without gradients, by transfer from the nominal network; an image counts as right if nothing breaks it.
+# The judge of all others is the modern protocol ({doc}`02_softrmax`): attacks with several losses, towards all classes, with and without gradients, by transfer from the nominal network; an image counts as right if nothing breaks it.
 # The budget is cut to what the machine of each profile can pay for all networks, and what it leaves out is not run.
 
 # %%

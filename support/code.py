@@ -16,7 +16,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parent
 PRESENTATION = frozenset(
     {
-        "__main__", "assignments", "claims", "cli", "code", "environment", "paths", "plots", "progress", "publish", "records", "runner",
+        "__main__", "assign", "claims", "cli", "code", "environment", "paths", "plots", "progress", "publish", "records", "runner",
         "scoreboard",
     }
 )  # fmt: skip

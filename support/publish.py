@@ -8,6 +8,7 @@ import collections
 import hashlib
 import importlib.metadata
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from support import board, claims, paths, records, runner
 from support.profiles import SIZES
 
 BUILDERS = ("jupyter-book", "sphinx", "myst-nb", "sphinx-book-theme", "sphinx-proof", "sphinx-exercise", "sphinx-mathjax-offline")
+_MARKERS = re.compile(r"^[ \t]*### (?:BEGIN|END) SOLUTION[ \t]*\n?", re.M)
 STAMP = "inputs.sha256"  # in the built book: the hash of what it was built from
 # The command of this interpreter, wherever its script lies; a warning makes it fail, after all of them were shown.
 JUPYTER_BOOK = (sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", "-W", "-n", "--keep-going")
@@ -119,12 +121,15 @@ def _counted(words: collections.Counter) -> str:
 
 
 def page(notebook: Path) -> NotebookNode:
-    """An executed notebook as its page shows it: :func:`support.runner.page` with the box under the title.
+    """An executed notebook as its page shows it: :func:`support.runner.page` with the box under the title, without nbgrader's markers.
 
     Raises:
         PublishError: its first cell does not begin with a title.
     """
     shown = runner.page(notebook)
+    for cell in shown.cells:
+        if "solution" in cell.metadata.get("tags", []):
+            cell["source"] = _MARKERS.sub("", cell.source)
     title, _, rest = shown.cells[0].source.partition("\n") if shown.cells else ("", "", "")
     if shown.cells[0].cell_type != "markdown" or not title.startswith("# "):
         raise PublishError(f"{notebook.name}: the first cell must begin with the chapter's title, a line '# ...'")

@@ -18,7 +18,10 @@ os.environ.setdefault("MPLBACKEND", "agg")
 os.environ["BOOK_PROGRESS"] = "off"
 
 # Passed tests that a lane must have at the least. A lane is a file or folder; what no other lane names belongs to "kernels".
-LANES = {"book/": 40, "tests/test_book.py": 15, "tests/test_claims.py": 50, "tests/test_packaging.py": 15, "kernels": 300}
+LANES = {
+    "book/": 40, "tests/test_assignments.py": 50, "tests/test_book.py": 15, "tests/test_claims.py": 50, "tests/test_classroom.py": 60,
+    "tests/test_packaging.py": 15, "kernels": 300,
+}  # fmt: skip
 
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")

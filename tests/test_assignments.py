@@ -8,7 +8,7 @@ import nbformat
 import pytest
 
 from support import records
-from support.assign import course, notebook, source, trial
+from support.assign import course, notebook, source, teach, trial
 from support.assign.source import BEGIN, END
 
 pytest.importorskip("nbgrader")
@@ -92,6 +92,7 @@ def test_a_stub_has_the_names_arguments_and_docstrings_of_its_solution(chapter, 
     assert [notebook.exercise_of(name) for name in stubs] == [each.name for each in assignment.exercises]
     for each, stub in zip(assignment.exercises, stubs.values(), strict=True):
         wanted, found = source.functions(each.answer), source.functions(stub.source)
+        assert found.keys() == wanted.keys(), each.name
         tested = {node.id for test in each.tests for node in ast.walk(ast.parse(test.source)) if isinstance(node, ast.Name)}
         assert found.keys() & tested, each.name
         for name, function in found.items():
@@ -148,3 +149,12 @@ def test_solution_untouched_and_wrong_answers_get_exactly_their_points(chapter, 
     judged = [each for each in results if each.answer not in (trial.SOLUTION, trial.UNTOUCHED)]
     assert len(untouched) == len(assignment.exercises)
     assert len(judged) == len(wrong)
+
+
+def test_the_teacher_s_page_has_the_exercises_points_and_mistakes_of_the_sources():
+    page = teach.page().read_text(encoding="utf-8")
+    assert teach.text(page) == page, "run: python -m support.assign.teach"
+    for chapter in CHAPTERS:
+        assert page.count(f"{{doc}}`{chapter}`") >= 3, "the overview, the mistakes and the syllabus name every chapter"
+    for name in ("build", "kit", "grade", "check"):
+        assert f"python -m support assign {name}" in page

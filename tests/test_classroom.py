@@ -260,7 +260,7 @@ def handed_in(release) -> dict[str, tuple[nbformat.NotebookNode, float, float, s
         "edited a test": (edited, 0, 8, "01-double-tests-1 was edited, and restored"),
         "tagged the tests": (skipped, 0, 8, ""),
         "made a test a text": (as_text, 0, 8, ""),
-        "damaged the metadata": (damaged, 4, 8, ""),
+        "damaged the metadata": (damaged, 4, 8, "01-about was deleted, and put back"),
         "copied a test": (twice, 4, 8, ""),
     }  # fmt: skip
 

@@ -77,6 +77,7 @@ def test_every_third_party_import_is_a_declared_dependency():
         used = {name.name.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names}
         used |= {node.module.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
         allowed_here = allowed | ({"sphinx", "docutils"} if file.name in ("offline.py", "pages.py") else set())  # Sphinx loads these two
+        allowed_here |= {"nbconvert", "nbgrader", "traitlets"} if file.parent.name == "assign" else set()  # the extra named classroom
         assert used <= allowed_here, file.name
 
 

@@ -249,16 +249,28 @@ def _code_problems(solution: str, tests: Iterable[TestCell]) -> Iterator[str]:
     for name, node in defined.items():
         if not ast.get_docstring(node):
             yield f"{name} has no docstring"
+    calls, asserts = set(defined), {"assert_allclose", "assert_array_equal", "assert_close", "assert_equal"}
     for test, body in trees:
         kind = HIDDEN if test.hidden else TESTS
-        used = {node.id for node in ast.walk(body) if isinstance(node, ast.Name)}
-        if defined and not used & set(defined):
+        for helper in (node for node in body.body if isinstance(node, ast.FunctionDef)):  # later cells may use what earlier ones define
+            calls |= {helper.name} if _names(helper) & calls else set()
+            asserts |= {helper.name} if _asserts(helper, asserts) else set()
+        if defined and not _names(body) & calls:
             yield f"a cell of its {kind} calls none of {', '.join(defined)}: an empty answer would pass it"
-        if not any(isinstance(node, ast.Assert) or (isinstance(node, ast.Attribute) and "assert" in node.attr) for node in ast.walk(body)):
+        if not _asserts(body, asserts):
             yield f"a cell of its {kind} asserts nothing"
         last = body.body[-1] if body.body else None
         if isinstance(last, ast.Expr) and not isinstance(last.value, ast.Call):
             yield f"a cell of its {kind} ends in a value, which nbgrader would take for the points"
+
+
+def _names(tree: ast.AST) -> set[str]:
+    return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+
+
+def _asserts(tree: ast.AST, known: set[str]) -> bool:
+    called = {getattr(node.func, "attr", getattr(node.func, "id", "")) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    return bool(called & known) or any(isinstance(node, ast.Assert) for node in ast.walk(tree))
 
 
 # --- names ------------------------------------------------------------------------------------------------------------------------
@@ -290,7 +302,7 @@ def _trees(sources: Iterable[str]) -> Iterator[ast.Module]:
 
 
 def _unknown(who: str, sources: list[str], known: set[str]) -> list[str]:
-    used = {node.id for tree in _trees(sources) for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    used = {name for tree in _trees(sources) for name in _names(tree)}
     missing = sorted(used - known - set(dir(builtins)))
     return [f"{who} uses {', '.join(missing)}, which neither it nor the cells tagged {GIVENS!r} define"] if missing else []
 
