@@ -606,7 +606,7 @@ run.claim(
 
 # %% [markdown]
 # At agreement the term is the entropy of the prediction, and since the authors do not detach that prediction, lowering the term makes it more certain.
-# Exercise 3 trains with either.
+# The exercise {ref}`ex-clustr-entropy` trains with either.
 #
 # ## The published evaluation
 #
