@@ -3,11 +3,13 @@
 Only what can change a number counts. Comments, docstrings, blank lines and formatting do not; nor do the modules that
 only draw, file, judge or talk to a person (:data:`PRESENTATION`): verdicts are computed afresh from the recorded numbers.
 Of a module that is reached, only the definitions that are used count, and what these use in their turn: a kernel that a later
-chapter adds leaves the records of the earlier ones as they are. Nor do functions count that only refuse bad input (:func:`_refuses`).
+chapter adds leaves the records of the earlier ones as they are. Nor do functions count that only refuse bad input (:func:`_refuses`),
+nor the cells of a chapter's graded exercises (:data:`EXERCISE`), which use nothing of the run and of which the run uses nothing.
 """
 
 import ast
 import hashlib
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -20,6 +22,8 @@ PRESENTATION = frozenset(
         "scoreboard",
     }
 )  # fmt: skip
+EXERCISE = re.compile(r'^# %%[^\n]*(?:\bexercise="|"assignment)[^\n]*\n(?:(?!# %%)[^\n]*\n?)*', re.M)
+"""A cell of a graded exercise in the source of a chapter; :mod:`support.assign.source` lists the kinds."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,14 @@ def _parse(file: Path, text: str, package: str) -> _Source:
 
 
 def _source(file: Path) -> _Source:
-    return _parse(file, file.read_text(encoding="utf-8"), _package_of(file))
+    package, text = _package_of(file), file.read_text(encoding="utf-8")
+    return _parse(file, text if package else EXERCISE.sub("", text), package)
+
+
+def exercise_code(text: str) -> list[str]:
+    """The code cells of the graded exercises in the source of a chapter."""
+    cells = [found.partition("\n") for found in EXERCISE.findall(text)]
+    return [body.strip() for marker, _, body in cells if "[markdown]" not in marker]
 
 
 def _singly(statement: ast.stmt) -> Iterator[ast.stmt]:

@@ -237,7 +237,8 @@ def _manifest(notebook: NotebookNode, wall_seconds: float) -> Manifest:
 
 def page(path: Path) -> NotebookNode:
     """An executed notebook as it should be read today: its outputs, with the prose of the source and the verdicts of the registry as
-    they are now. Where the source's code cells are no longer those that were executed, the notebook as it was.
+    they are now, and with the graded exercises of the source. Where its other code cells are no longer those that were executed, the
+    notebook as it was.
 
     Args:
         path: an executed notebook, made here or recorded.
@@ -253,17 +254,25 @@ def _with_outputs(source: NotebookNode, executed: NotebookNode) -> NotebookNode 
     done = [cell for cell in executed.cells if cell.cell_type == "code"]
     injected = [cell for cell in done if "injected-parameters" in cell.metadata.get("tags", [])]
     done = [cell for cell in done if cell not in injected]
-    wanted = [cell for cell in source.cells if cell.cell_type == "code"]
-    if [_meaning(cell.source) for cell in done] != [_meaning(cell.source) for cell in wanted]:
-        return None
     merged = copy.deepcopy(source)
-    for cell, old in zip((cell for cell in merged.cells if cell.cell_type == "code"), done, strict=True):
+    wanted = [cell for cell in merged.cells if cell.cell_type == "code"]
+    of_run = [[cell for cell in cells if not _graded(cell)] for cells in (done, wanted)]
+    if [_meaning(cell.source) for cell in of_run[0]] != [_meaning(cell.source) for cell in of_run[1]]:
+        return None
+    answered = {cell.source: cell for cell in done if _graded(cell)}  # an exercise that is newer than the run has no output
+    pairs = [*zip(*of_run, strict=True), *((answered[cell.source], cell) for cell in wanted if _graded(cell) and cell.source in answered)]
+    for old, cell in pairs:
         cell["outputs"], cell["execution_count"] = old.outputs, old.execution_count
     merged.metadata = executed.metadata
     for cell in injected:
         position = next(index for index, cell in enumerate(merged.cells) if "parameters" in cell.metadata.get("tags", []))
         merged.cells.insert(position + 1, cell)
     return merged
+
+
+def _graded(cell: NotebookNode) -> bool:
+    """Whether a cell belongs to a graded exercise; see :data:`support.code.EXERCISE`."""
+    return "exercise" in cell.metadata or any(tag.startswith("assignment") for tag in cell.metadata.get("tags", []))
 
 
 def _meaning(text: str) -> str:

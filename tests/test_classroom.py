@@ -279,7 +279,8 @@ def graded(classroom, tmp_path_factory):
 
 
 @pytest.mark.parametrize("student", [
-    "Jörg Müller", "a half", "untouched", "loops", "cannot be stopped", "kills the kernel", "own cells, one of them kills", "fails at import",
+    "Jörg Müller", "a half", "untouched", "loops", "cannot be stopped", "kills the kernel", "own cells, one of them kills",
+    "fails at import",
     "is no Python", "leaves", "asks", "shows a number of points", "warns", "deleted cells", "deleted all", "edited a test",
     "tagged the tests", "made a test a text", "damaged the metadata", "copied a test",
 ])  # fmt: skip
@@ -336,7 +337,8 @@ def test_bad_input_is_reported_and_stops_nothing(strange, classroom):
     for each in found:
         by_student.setdefault(each.student, []).append((each.total, "; ".join(each.notes)))
     said = {
-        "corrupt": "it is not JSON text", "empty": "the file is empty", "list": "cannot be read as a notebook", "no cells": "no list of cells",
+        "corrupt": "it is not JSON text", "empty": "the file is empty", "list": "cannot be read as a notebook",
+        "no cells": "no list of cells",
         "bytes": "it is not JSON text", "essay": "essay.pdf is not a notebook", "nobody": "no notebook: the folder holds nothing",
         "sent an essay": "only essay.docx", "another course": "no cell of an assignment",
         "Eve": f"of another assignment, {OTHER}, not of {CHAPTER}",

@@ -63,6 +63,8 @@ def package(tmp_path, monkeypatch):
         ("support/inner/relative.py", "r = 1", "r = 2"),  # imported, but never used
         ("support/kernel.py", "def f(x)", "from support import unused\n\n\ndef f(x)"),
         ("support/base.py", "b = 2", 'b = 2\n"""What b is."""'),
+        ("chapter.py", "  # one\n", '\n# %% tags=["assignment", "hide-input"]\nfrom support import unused\n# %%\n'),
+        ("chapter.py", "  # one\n", '\n# %% tags=["tests"] exercise="a" points=2\nassert kernel.f(2) == 1\n\n# %% tags=["other"]\n'),
     ],
 )
 def test_what_cannot_change_a_number_does_not_count(package, name, old, new):

@@ -486,6 +486,18 @@ def test_a_page_whose_code_changed_stays_as_it_was_run(finished):
     assert records.is_stale(records.manifest_of(records.local_run(CHAPTER, "quick")))
 
 
+def test_an_exercise_that_is_newer_than_the_run_stands_on_its_page_and_makes_only_the_quick_run_old(finished):
+    exercise = '# %% tags=["tests"] exercise="a" points=1\nassert 1 + 1 == 2\n\n'
+    run = records.local_run(CHAPTER, "quick")
+    assert records.current_run(CHAPTER) == run
+    change_source(finished, "# %%\nrun.show_verdicts()", f"{exercise}# %%\nrun.show_verdicts()")
+    assert not records.is_stale(records.manifest_of(run))
+    assert records.current_run(CHAPTER) is None
+    found = runner.page(run)
+    assert [cell.source for cell in found.cells[-2:]] == ["assert 1 + 1 == 2", "run.show_verdicts()\nrun.finish()"]
+    assert found.cells[-2].outputs == [] and found.cells[-1].outputs
+
+
 def test_a_page_judges_by_the_registry_of_today(finished):
     tiny_book.make(finished, claims=tiny_book.CLAIMS.replace("smallest: standard", "smallest: quick").replace("low: 0.8", "low: 0.95"))
     found = runner.page(records.local_run(CHAPTER, "quick"))
