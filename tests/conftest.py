@@ -22,6 +22,7 @@ LANES = {"book/": 40, "tests/test_book.py": 15, "tests/test_claims.py": 50, "tes
 
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
+PATIENCE = 180_000  # milliseconds for a page to load; a busy machine takes its time, and no test is about speed
 QUIET = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking")
 
 
@@ -66,6 +67,7 @@ def look(browser, site):
 
         def at(page: str, **options):
             tab = stack.enter_context(contextlib.closing(browser.new_page(viewport={"width": 1280, "height": 900}, **options)))
+            tab.set_default_timeout(PATIENCE)
             asked, complaints = [], []
             tab.on("request", lambda request: asked.append(request.url))
             tab.on("requestfailed", lambda request: complaints.append(f"failed: {request.url}"))
