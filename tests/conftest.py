@@ -25,6 +25,7 @@ LANES = {
 
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
+PATIENCE = 180_000  # milliseconds for a page to load; a busy machine takes its time, and no test is about speed
 QUIET = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking")
 
 
@@ -69,6 +70,7 @@ def look(browser, site):
 
         def at(page: str, **options):
             tab = stack.enter_context(contextlib.closing(browser.new_page(viewport={"width": 1280, "height": 900}, **options)))
+            tab.set_default_timeout(PATIENCE)
             asked, complaints = [], []
             tab.on("request", lambda request: asked.append(request.url))
             tab.on("requestfailed", lambda request: complaints.append(f"failed: {request.url}"))
