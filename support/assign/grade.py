@@ -168,7 +168,12 @@ def _read(file: Path) -> NotebookNode:
     raw = file.read_bytes()
     if not raw.strip():
         raise ValueError("the file is empty")
-    found = nbformat.reads(raw.decode("utf-8-sig"), as_version=4)
+    text = raw.decode("utf-8-sig")
+    given = json.loads(text)
+    if not isinstance(given, dict) or not isinstance(given.get("nbformat"), int):
+        raise ValueError("it is not a notebook")
+    # Not nbformat's own reader, which refuses a whole notebook for one damaged cell; older formats it converts.
+    found = nbformat.from_dict(given) if given["nbformat"] == 4 else nbformat.reads(text, as_version=4)
     if not isinstance(found.get("cells"), list) or not all(isinstance(cell, dict) for cell in found["cells"]):
         raise ValueError("it has no list of cells")
     return found
@@ -241,8 +246,8 @@ def mend(submitted: NotebookNode, release: NotebookNode) -> tuple[NotebookNode, 
             position = next((number for number, cell in enumerate(cells, 1) if cell is before), 0)
             cells.insert(position, places[identity])
         before = places[identity]
-    whose = submitted.get("metadata", {}).get("assignment", {})
-    metadata = copy.deepcopy(release.metadata)
+    given, metadata = submitted.get("metadata"), copy.deepcopy(release.metadata)
+    whose = given.get("assignment") if isinstance(given, dict) else None
     if isinstance(whose, dict) and isinstance(whose.get("student"), str):
         metadata["assignment"]["student"] = whose["student"]
     return _numbered(new_notebook(cells=cells, metadata=metadata)), notes

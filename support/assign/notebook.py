@@ -84,7 +84,8 @@ def _marked(cell: NotebookNode, identity: str, marks: dict[str, Any]) -> Noteboo
 
 def grade_id(cell: NotebookNode) -> str:
     """nbgrader's name of a cell; empty for a student's own cell, and for a cell whose metadata is damaged."""
-    found = cell.get("metadata", {}).get("nbgrader")
+    metadata = cell.get("metadata")
+    found = metadata.get("nbgrader") if isinstance(metadata, Mapping) else None
     name = found.get("grade_id") if isinstance(found, Mapping) else None
     return name if isinstance(name, str) else ""
 
