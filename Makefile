@@ -19,7 +19,7 @@ book: $(READY)
 	@$(RUN) -m support build
 
 test: $(READY)
-	$(RUN) -m pytest
+	$(RUN) -m pytest -n logical --dist loadfile --benchmark-disable
 
 bench: $(READY)
 	$(RUN) -m pytest tests/benchmarks --benchmark-only
