@@ -894,6 +894,8 @@ for _ in range(20):
     c = rng.normal(size=9)
     u, v = np.exp(2 * c) + rng.normal(size=9), rng.integers(0, 4, 9) + c
     a, b, d = correlation_of_ranks(u, v), correlation_of_ranks(u, c), correlation_of_ranks(v, c)
+    if max(abs(b), abs(d)) > 0.999:  # the control explains all, and the closed form divides by zero
+        continue
     assert abs(partial_rank(u, v, c) - (a - b * d) / np.sqrt((1 - b**2) * (1 - d**2))) < 1e-9, "it differs from the closed form"
     assert abs(partial_rank(u, v, np.exp(5 * c)) - partial_rank(u, v, c)) < 1e-9, "only the order of the control may count"
 

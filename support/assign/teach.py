@@ -27,7 +27,7 @@ def overview(assignments: list[Assignment]) -> str:
     """A table: each assignment with its exercises and points."""
     lines = ["| assignment | exercises | points | points of hidden tests |", "|---|---|---|---|"]
     for each in assignments:
-        titles = ", ".join(exercise.title for exercise in each.exercises)
+        titles = "; ".join(exercise.title for exercise in each.exercises)
         hidden = sum(test.points for exercise in each.exercises for test in exercise.tests if test.hidden)
         lines.append(f"| {{doc}}`{each.chapter}` | {titles} | {each.points} | {hidden} |")
     return "\n".join(lines)
