@@ -700,7 +700,6 @@ for row, name in zip(axes, shown, strict=True):
         reported.append({"data": name, "network": label, "factor": WIDTHS[widest], **dict(zip(("published loop", "log-probabilities", "margin", "clean"), curves[widest], strict=True))})
     row[0].set_ylabel(rf"accuracy, $\epsilon$ = {settings[name].eps:.3g}")
 figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, fontsize=8)
-figure.tight_layout()
 plt.show()
 reported = pd.DataFrame(reported).set_index(["data", "network"])
 reported["too high by"] = reported["published loop"] - reported["margin"]
