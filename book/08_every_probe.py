@@ -720,12 +720,18 @@ display(words.sort_values(["story of", "correlation"], ascending=[True, False]).
 
 # %% [markdown]
 # Whatever the table says, it says of the networks in it.
-# They were chosen because five papers made them, not drawn from all networks there are; half of them are variations of one idea; and two of them are trained on adversarial images in the protocol's own norm and radius, so that any quantity which adversarial training happens to change will look like a predictor.
+# They were chosen because five papers made them, not drawn from all networks there are.
+# Of the eight, half come from one paper.
+# And those that meet an adversary in training meet it in the protocol's own norm and radius, so any quantity which adversarial training happens to change will look like a predictor.
 # A probe that survives here has passed a first test, and one that fails has failed it; neither is a law.
 #
 # Two limits lie in the probes themselves.
-# Quantities in feature space have no unit in pixels: only those that divide by a slope, as the ratio $R$ and the certificate do, can know how far an image is from the boundary, and the certificate divides by a bound on the steepest slope anywhere.
-# And quantities that are measured along an attack, such as the skewness of attacks, describe the attack's box and norm as well as the network.
+# Quantities in feature space have no unit in pixels: a loss that draws features to their centres can do so without moving any image away from the boundary.
+# Only those that divide by a slope, as the ratio $R$ and the certificate do, can know how far an image is from it, and the certificate divides by a bound on the steepest slope anywhere.
+# Quantities that are measured along an attack, such as the skewness of attacks, describe the attack's box and norm as well as the network.
+#
+# What would settle more is plain: more networks, made by more ideas than five papers have, at matched clean accuracy.
+# The number of probes is no substitute for them; each one more raises the bar of the figure above.
 
 # %% tags=["hide-input"]
 run.show_verdicts()
