@@ -178,6 +178,12 @@ def test_the_course_has_nbgrader_s_layout(classroom):
     assert course.made(classroom) == [CHAPTER, OTHER]
 
 
+def test_a_gradebook_is_made_by_an_interpreter_that_was_called_by_its_path(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", os.defpath)  # a virtual environment that is not activated
+    with course.gradebook(tmp_path) as book:
+        assert book.assignments == []
+
+
 def test_a_prompt_is_plain_markdown():
     text = "See {prf:ref}`thm-two`, {eq}`The rule <eq-rule>`, {math}`x^2`.\n\n```{note}\nMind this.\n```"
     text += "\n\n```{math}\n:label: eq-a\nx = 1\n```"

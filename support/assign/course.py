@@ -1,7 +1,9 @@
 """A course folder in nbgrader's layout: ``source/`` with the solutions, ``release/`` for the students, the gradebook, the settings."""
 
 import hashlib
+import os
 import secrets
+import sysconfig
 import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
@@ -44,6 +46,7 @@ def settings(folder: str | Path, seconds: int = SECONDS) -> Config:
         folder: the course folder.
         seconds: time for one cell of a student.
     """
+    _reach_scripts()
     root = Path(folder).resolve()
     config = Config()
     config.CourseDirectory.root = str(root)
@@ -56,6 +59,13 @@ def settings(folder: str | Path, seconds: int = SECONDS) -> Config:
         *(f"nbgrader.preprocessors.{name}" for name in ("LimitOutput", "SaveAutoGrades", "AssignLatePenalties", "CheckCellMetadata")),
     ]
     return config
+
+
+def _reach_scripts() -> None:
+    """Put this environment's programs on the path: nbgrader calls alembic by its bare name, also where Python was called by its path."""
+    scripts, path = sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath)
+    if scripts not in path.split(os.pathsep):
+        os.environ["PATH"] = os.pathsep.join([scripts, path])
 
 
 def directory(folder: Path, config: Config, **names: str) -> CourseDirectory:
@@ -119,6 +129,7 @@ def submissions(folder: Path, chapter: str) -> int:
 
 def gradebook(folder: Path) -> Gradebook:
     """The gradebook of a course folder; a context manager."""
+    _reach_scripts()
     return Gradebook(f"sqlite:///{(folder / 'gradebook.db').resolve()}")
 
 
