@@ -76,7 +76,9 @@ def explanation(chapter: str) -> str:
 
 
 def authors(paper: claims.Paper) -> str:
-    """A paper as it is cited in a sentence: ``Wang and Loog 2022``, ``Alfarra et al. 2021``."""
+    """A paper as it is cited in a sentence: ``Wang and Loog 2022``, ``Alfarra et al. 2021``, ``this book``."""
+    if paper.authors.islower():  # no person: this book itself
+        return paper.authors
     names = [name.split()[-1] for name in paper.authors.split(", ")]
     return f"{f'{names[0]} et al.' if len(names) > 2 else ' and '.join(names)} {paper.year}"
 
