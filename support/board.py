@@ -112,12 +112,13 @@ def summary(found: Board) -> str:
     verdicts = _counted(judged, "verdict", claims.VERDICTS) or "none yet"
     others = _counted((entry for entry in best if entry not in judged), "verdict", claims.VERDICTS)
     older = sum(any(entry.stale for entry in line.entries) for line in found.lines)
-    sources = collections.Counter(authors(line.paper) for line in found.lines)
+    names = {line.paper.key: authors(line.paper) for line in found.lines}
+    sources = collections.Counter(line.paper.key for line in found.lines)
     if not best:
         return "The registry holds no claim yet."
     return "\n".join(
         [
-            f"The registry holds **{len(best)} claims**: {', '.join(f'{count} of {name}' for name, count in sources.items())}.",
+            f"The registry holds **{len(best)} claims**: {', '.join(f'{count} of {names[key]}' for key, count in sources.items())}.",
             f"Each at its best profile, **{len(judged)} {'is' if len(judged) == 1 else 'are'} judged**: {verdicts}.",
             f"The rest: {others or 'none'}.",
             f"Under today's protocol, of the {len(robust)} claims about robustness:"

@@ -124,7 +124,7 @@ def test_the_table_has_a_row_for_each_claim_and_says_where_it_comes_from(tiny):
 def test_the_summary_and_the_counts_are_those_of_the_verdicts(tiny):
     text = board.summary(today())
     for words in (
-        "**3 claims** of 2 papers",
+        "**3 claims**: 2 of Author 2020, 1 of Author 2020.",
         "**1 is judged**: 1 reproduced.",
         "The rest: 1 scaled-down, 1 not run.",
         ": 1 broken.",
@@ -233,8 +233,8 @@ def test_the_errata_are_the_corrections_of_the_registry(tiny):
 
 def test_papers_are_named_as_in_a_sentence(tiny):
     paper = claims.load("tiny2020")
-    several = {"A. One": "One 2020", "A. One, B. Two": "One and Two 2020", "A. One, B. Two, C. Three": "One et al. 2020", "this book": "this book"}
-    for names, short in several.items():
+    several = {"A. One": "One 2020", "A. One, B. Two": "One and Two 2020", "A. One, B. Two, C. Three": "One et al. 2020"}
+    for names, short in (several | {"this book": "this book"}).items():
         assert board.authors(paper.model_copy(update={"authors": names})) == short
 
 
