@@ -404,7 +404,7 @@ drawn = measure("boundary", lines, {"images": p.images, "pairs": p.pairs, "place
 # What can be had of every plain chain of layers is the kernel at the path's end: the tangent kernel of the trained weights.
 # We read all networks alike, by the scores $2 f(x)^\top m_k - \lVert m_k \rVert^2$ with the class means $m_k$, and ask how well a query's kernel mass over training images, divided by the length of the query's own gradient, tells test images from outsiders.
 
-# %%
+# %% tags=["nbval-check-output"]
 steps = sum(math.ceil(len(train) / 128) * (p.warm + p.tuned) for _ in nets)
 weights = sum(value.numel() for value in nets[NAMES[0], seed].parameters())
 print(f"a path of every network: {steps:,} steps of {weights:,} weights, {8 * steps * weights / 2**30:,.1f} GiB in float64")

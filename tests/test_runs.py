@@ -340,6 +340,7 @@ def test_ctrl_c_stops_the_kernel_and_leaves_nothing(book):
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | {"BOOK_ROOT": str(book)},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a suite in the background ignores it, and so would its children
     )
     kernel = _wait_for(book / "book" / "started")
     process.send_signal(signal.SIGINT)
