@@ -24,6 +24,7 @@ from support.assign import course, grade, kit, notebook, source
 from support.assign.source import AssignmentError
 
 SECONDS = 4
+WHOLE = Path(kit.__file__).parents[2]
 ROOT_SUM = "def root_sum(numbers):\n    return sum(number**0.5 for number in numbers)"
 DOUBLE = "def double(number):\n    return number + number"
 STUCK = """def double(number):
@@ -591,17 +592,25 @@ nbformat.write(made, sys.argv[2])
 
 @pytest.fixture(scope="module")
 def unpacked(tmp_path_factory) -> Path:
-    """The kit of the first chapter, unpacked."""
-    chapter, folder = records.chapters()[0], tmp_path_factory.mktemp("kit")
-    course.build(source.read(chapter), folder / "course")
-    (archive,) = kit.pack(chapter, folder / "course")
+    """The kit of the first chapter of the whole book, unpacked."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BOOK_ROOT", str(WHOLE))
+        chapter, folder = records.chapters()[0], tmp_path_factory.mktemp("kit")
+        course.build(source.read(chapter), folder / "course")
+        (archive,) = kit.pack(chapter, folder / "course")
     assert archive.stat().st_size < 20e6
     with zipfile.ZipFile(archive) as packed:
         packed.extractall(folder / "unpacked")
     return folder / "unpacked" / kit.FOLDER
 
 
-def test_the_kit_has_everything_and_no_solution(unpacked):
+@pytest.fixture
+def whole(monkeypatch):
+    """The whole book, whatever small one the other tests of this file are at."""
+    monkeypatch.setenv("BOOK_ROOT", str(WHOLE))
+
+
+def test_the_kit_has_everything_and_no_solution(unpacked, whole):
     chapter = records.chapters()[0]
     for name in ("README.md", "environment.yml", "requirements.txt", f"{chapter}.ipynb", "support/data.py", "chapter/index.html"):
         assert (unpacked / name).is_file(), name
@@ -632,7 +641,7 @@ def test_a_page_without_solutions_keeps_the_exercises():
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the interpreter of the environment lies elsewhere")
-def test_the_kit_works_in_a_fresh_environment_without_a_network(unpacked, tmp_path):
+def test_the_kit_works_in_a_fresh_environment_without_a_network(unpacked, whole, tmp_path):
     """A new environment that sees the installed packages, not this checkout; a network that refuses; the kit's own package."""
     chapter = records.chapters()[0]
     fresh = tmp_path / "fresh"
