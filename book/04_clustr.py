@@ -707,7 +707,8 @@ display(reported.style.format("{:.3g}").set_caption("The factor at which the pub
 
 # %% [markdown]
 # One network, one set of answers, and the accuracy that the published loop reports depends on a number that the answers hardly depend on.
-# Where the kernels are narrow, a clean image has kernel sums of 1 and 0 to the last digit, the gradient is gone, and the loop reports what the noise of its random starts did.
+# Where the kernels are narrow against an image's distances to the clusters, its kernel sums are 1 and 0 to the last digit, its gradient is gone, and the loop reports what the noise of its random starts did.
+# The table says how far off the loop is at its worst.
 #
 # The dashed curve is a warning to whoever mends the loop.
 # Equation 5, taken at its word, climbs the cross-entropy of $\log p$, whose gradient is that of the log-odds times $1 - p_y$; in float32 that factor becomes zero as well, as {doc}`01_softmax_kmeans` showed.
@@ -998,6 +999,7 @@ run.claim("alfarra2021.eps-agnostic", accuracy_quarter_eps=loop_rows[:, 0], accu
 # The attack is not in the published code, but the loss is: it is cut off at zero.
 # Where an image is classified well, the hinge is inactive and its gradient is exactly zero; the attack does not move.
 # Without the hinge the same loss has a gradient everywhere.
+# How many images are classified that well depends on how far the training came: the row below counts them as *share with idle hinge*, and where it is zero the two attacks are one.
 
 # %%
 def climb_magnet(hinge: bool):
