@@ -29,9 +29,12 @@ from IPython.display import display
 from scipy.stats import kstest
 from sklearn.metrics import roc_auc_score
 
-from support import attacks, heads, kmeans, models, plots, radius, runs, training
+from support import attacks, clustering, models, training
+from support.book import chapter_run, plots
+from support.certificates import radius
+from support.models import heads
 
-run = runs.start("01_softmax_kmeans", profile, seed, device, overrides)
+run = chapter_run.start("01_softmax_kmeans", profile, seed, device, overrides)
 p = run.profile
 plots.use_style()
 K = 10  # classes in every data set of this chapter
@@ -116,8 +119,8 @@ for width, bias in ((64, False), (64, True), (9, False), (9, True), (5, False), 
     scores = f @ w.T if b is None else f @ w.T + b
     row = {"d": width, "bias": bias, "common sphere": True, "mismatches": 0, "norm spread": 0.0}
     try:
-        centroids = kmeans.equidistant_centroids(w, b)
-    except kmeans.NoEquidistantCentroids:
+        centroids = clustering.equidistant_centroids(w, b)
+    except clustering.NoEquidistantCentroids:
         row |= {"common sphere": False, "mismatches": None, "norm spread": None}
     else:
         norms = centroids.centers.norm(dim=1)
@@ -157,8 +160,8 @@ square = torch.tensor([[1.0, 1.0], [-1.0, 1.0], [-1.0, -1.0], [1.0, -1.0]], dtyp
 
 def has_centroids(weight: torch.Tensor) -> bool:
     try:
-        kmeans.equidistant_centroids(weight)
-    except kmeans.NoEquidistantCentroids:
+        clustering.equidistant_centroids(weight)
+    except clustering.NoEquidistantCentroids:
         return False
     return True
 
@@ -181,7 +184,7 @@ for ax, weights, bias, title in ((axes[0], triangle, None, "no bias: cones"), (a
     plots.cells(ax, lambda grid, weights=weights, bias=bias: (grid @ weights.T + (0 if bias is None else bias)).argmax(1), 2.4)
     ax.scatter(*weights.T, c=plots.PALETTE[:3], s=40, edgecolors="black", zorder=3)
     ax.set_title(title)
-z = kmeans.equidistant_centroids(triangle)
+z = clustering.equidistant_centroids(triangle)
 axes[0].scatter(*z.centers.T, c=plots.PALETTE[:3], s=140, marker="*", edgecolors="black", zorder=3)
 axes[0].add_patch(plt.Circle((0, 0), z.radius, fill=False, linestyle="--", edgecolor="black"))
 axes[0].scatter(0, 0, c="black", s=12)
@@ -196,7 +199,7 @@ plt.show()
 # %% tags=["nbval-check-output"]
 model = small_network(64, False)
 w, _ = double_head(model)
-z = kmeans.equidistant_centroids(w)
+z = clustering.equidistant_centroids(w)
 f = training.extract(model, embedded_test.x).double()
 predicted = (f @ w.T).argmax(1)
 run.claim("hess2020.softmax-invariance", difference=float(((f @ w.T).softmax(1) - (f @ z.centers.T).softmax(1)).abs().max()))
@@ -218,7 +221,7 @@ few = f[:5]
 partitions = torch.cartesian_prod(*[torch.arange(K)] * len(few))  # all 10^5 assignments of five images
 objective = (few[None] - z.centers[partitions]).square().sum((1, 2))
 own = (few - z.centers[predicted[:5]]).square().sum()
-run.claim("hess2020.eq1", mismatches=int((kmeans.assign(f, z.centers) != predicted).sum()), better_partitions=int((objective < own - 1e-9).sum()))
+run.claim("hess2020.eq1", mismatches=int((clustering.assign(f, z.centers) != predicted).sum()), better_partitions=int((objective < own - 1e-9).sum()))
 
 # %% [markdown]
 # So much for the assignment step.
@@ -226,7 +229,7 @@ run.claim("hess2020.eq1", mismatches=int((kmeans.assign(f, z.centers) != predict
 # The table compares the centroids $Z$ with the class means of the same features.
 
 # %% tags=["hide-input"]
-means = kmeans.class_centroids(f, predicted, K)
+means = clustering.class_centroids(f, predicted, K)
 comparison = pd.DataFrame({
     "norm of Z": z.centers.norm(dim=1),
     "norm of the mean": means.norm(dim=1),
@@ -241,7 +244,7 @@ display(comparison.style.format("{:.2f}").set_caption("Centroids of Theorem 1 be
 # ## Lipschitz continuity, prototypes and Theorem 2
 #
 # Let $L_p$ be a Lipschitz constant of the feature map $f$.
-# We use an upper bound that is one: the product of the spectral norms of its layers (`support.radius.lipschitz_upper_bound` in the package).
+# We use an upper bound that is one: the product of the spectral norms of its layers (`support.certificates.radius.lipschitz_upper_bound` in the package).
 #
 # The softmax has Lipschitz constant $1/2$, not just "smaller than one", so the whole network has $L_p \lVert W \rVert / 2$.
 # The paper displays a *squared* distance of probabilities on the left; that is a slip of units, but no false statement, since two probability vectors are never more than $\sqrt 2$ apart: $\lVert F_1 - F_2 \rVert^2 \leq \sqrt2\,\lVert F_1 - F_2 \rVert \leq \lVert s_1 - s_2 \rVert / \sqrt2$ for scores $s_1, s_2$.
@@ -354,7 +357,7 @@ images, labels = digits_test.x[: p.theorem_images].to(run.device), digits_test.y
 model = softmax_digits[seed]
 w, b = double_head(model)
 augmented = torch.cat([w, b[:, None]], 1)
-z = kmeans.equidistant_centroids(w, b)
+z = clustering.equidistant_centroids(w, b)
 attack = attacks.pgd(model, images, labels, 0.3, steps=p.pgd_steps, loss="margin", generator=torch.Generator().manual_seed(seed))
 clean = model(images).argmax(1)
 pair = attack.success & (clean == labels)
@@ -365,9 +368,9 @@ own, rival = clean[pair], model(x_adv).argmax(1)
 lipschitz = radius.lipschitz_upper_bound(model, shape)
 length = (x_adv - x).double().flatten(1).norm(dim=1)
 bounds = {
-    "printed": kmeans.distortion_bound(f, f_adv, z.centers, own, rival, lipschitz),
-    "printed, at its best": kmeans.distortion_bound(f, f_adv, z.centers, own, rival, lipschitz, best=True),
-    "bisector": kmeans.bisector_bound(f[:, :-1], w, b, lipschitz),
+    "printed": clustering.distortion_bound(f, f_adv, z.centers, own, rival, lipschitz),
+    "printed, at its best": clustering.distortion_bound(f, f_adv, z.centers, own, rival, lipschitz, best=True),
+    "bisector": clustering.bisector_bound(f[:, :-1], w, b, lipschitz),
 }
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Three bounds on the distortion of each adversarial pair, sorted by the distortion found. The printed bound is far below zero for most pairs, its best version and the bisector bound are positive and far below the distortion."}}
@@ -436,7 +439,7 @@ def spread(centers: torch.Tensor) -> torch.Tensor:
 
 def tailor(model, data, *, epochs: int, name: str, s: int):
     """Algorithm 1 of hess2020: the network whose features were moved towards the frozen class means, and those means."""
-    centers = kmeans.class_centroids(training.extract(model, data.x), data.y, K).to(run.device)
+    centers = clustering.class_centroids(training.extract(model, data.x), data.y, K).to(run.device)
     unit = spread(centers)
 
     def pull(model, x, y):
@@ -478,7 +481,7 @@ one_hot = torch.nn.functional.one_hot(digits.y, K).double()
 least_squares = torch.linalg.lstsq(one_hot, f).solution
 run.claim(
     "hess2020.algorithm1",
-    least_squares_difference=float((least_squares - kmeans.class_centroids(f, digits.y, K)).abs().max()),
+    least_squares_difference=float((least_squares - clustering.class_centroids(f, digits.y, K)).abs().max()),
     distance_before=[relative_distance(softmax_digits[s], gauss_digits[s].head.centers, digits) for s in run.seeds],
     distance_after=[relative_distance(gauss_digits[s], gauss_digits[s].head.centers, digits) for s in run.seeds],
 )
@@ -491,7 +494,7 @@ run.claim(
 def equidistant(model) -> torch.Tensor:
     """The centroids of Theorem 1 without the bias entry, (K, d)."""
     w, b = double_head(model)
-    return kmeans.equidistant_centroids(w, b).centers[:, : w.shape[1]]
+    return clustering.equidistant_centroids(w, b).centers[:, : w.shape[1]]
 
 
 def unreachable(centers: torch.Tensor) -> float:
@@ -518,7 +521,7 @@ def collapse(mode: str) -> dict[str, torch.Tensor]:
     """Separation of the class means, and scatter within over scatter between, epoch by epoch."""
     data = digits.take(min(len(digits.y), 5000))
     model = models.with_head(softmax_digits[seed], softmax_digits[seed].head, copy=True)
-    centers = kmeans.class_centroids(training.extract(model, data.x), data.y, K).to(run.device)
+    centers = clustering.class_centroids(training.extract(model, data.x), data.y, K).to(run.device)
     unit = spread(centers)
     separation, ratio = [], []
 
@@ -533,7 +536,7 @@ def collapse(mode: str) -> dict[str, torch.Tensor]:
 
     def after_epoch(model, epoch):
         f = training.extract(model, data.x)
-        now = kmeans.class_centroids(f, data.y, K)
+        now = clustering.class_centroids(f, data.y, K)
         separation.append(float(spread(now) / unit.to(now.device)))
         ratio.append(float((f - now[data.y.to(f.device)]).square().sum(1).mean() / spread(now)))
         if mode == "recentred":
@@ -565,7 +568,7 @@ y = (embedded_test if shape == embedded.x.shape[1:] else digits_test).y[: len(f)
 
 def scatter(f: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Scatter of f (N, d): total, within the classes, between them."""
-    c = kmeans.class_centroids(f, y, K)
+    c = clustering.class_centroids(f, y, K)
     return (f - f.mean(0)).square().sum(), (f - c[y]).square().sum(), (c[y] - f.mean(0)).square().sum()
 
 
@@ -578,7 +581,7 @@ run.claim("hess2020.kmeans-tradeoff", decomposition_error=float((total - within 
 # The introduction promises "an easily integrated proximal minimization update, such that the weights directly return the centroids", and the paper never gives it.
 # The following is a reconstruction, and marked as one.
 # By Theorem 1 the weights are themselves the centroids when their norms agree, so we project them after each pass onto the set of weights with equal norms.
-# The nearest such weights keep their directions and take the mean norm as their length (`support.kmeans.equal_norm_projection`).
+# The nearest such weights keep their directions and take the mean norm as their length (`support.clustering.equal_norm_projection`).
 
 # %%
 def proximal_network(s: int):
@@ -588,7 +591,7 @@ def proximal_network(s: int):
 
     def project(model, epoch):
         with torch.no_grad():
-            model.head.weight.copy_(kmeans.equal_norm_projection(model.head.weight))
+            model.head.weight.copy_(clustering.equal_norm_projection(model.head.weight))
 
     return training.fit(model, digits.x, digits.y, epochs=p.digits_epochs, lr=p.lr, seed=s, device=run.device, cache=run.cache, name=f"digits-proximal-{s}", on_epoch=project, hook_key="equal-norm projection").model
 
@@ -608,7 +611,7 @@ for s in run.seeds:
     f = training.extract(proximal_digits[s], digits_test.x).double()
     scores = f @ w.T
     tie = scores.topk(2, dim=1).values.diff(dim=1)[:, 0].abs() < 1e-5  # float32 weights have equal norms to rounding only
-    mismatches += int(((kmeans.assign(f, w) != scores.argmax(1)) & ~tie).sum())
+    mismatches += int(((clustering.assign(f, w) != scores.argmax(1)) & ~tie).sum())
     norms = w.norm(dim=1)
     spreads.append(float((norms.max() - norms.min()) / norms.mean()))
 run.claim("hess2020.proximal", mismatches=mismatches, norm_spread=max(spreads), accuracy_change=[a - b for a, b in zip(proximal_accuracy, digits_accuracy["softmax"], strict=True)])
@@ -773,7 +776,7 @@ def normalised(head: heads.GaussHead) -> heads.LinearHead:
 def one_pixel_units(soft, gauss, data, count: int, train, name: str) -> dict[str, dict[str, torch.Tensor]]:
     """Corner attacks on the features of a softmax network and of its Gauss network, each read with and without normalisation."""
     x, y = data.x[:count], data.y[:count]
-    means = kmeans.class_centroids(training.extract(soft, train.x), train.y, K)
+    means = clustering.class_centroids(training.extract(soft, train.x), train.y, K)
     plain = heads.GaussHead(means, gamma=kernel_width(soft, means, train))
     units = {}
     for features, model, readings in (
@@ -993,7 +996,7 @@ for key in picture_keys:
         continue
     x, y = pictures_test.x[: p.corner_images], pictures_test.y[: p.corner_images]
     f = training.extract(model, x).double().cpu()
-    means = kmeans.class_centroids(training.extract(model, pictures.x), pictures.y, K).double().cpu()
+    means = clustering.class_centroids(training.extract(model, pictures.x), pictures.y, K).double().cpu()
     signs = {
         "distance": (f - equidistant(model).cpu()[y]).norm(dim=1), "distance_to_mean": (f - means[y]).norm(dim=1),
         "margin": -unit["softmax.margin"], "gradient_margin": -input_gradient_margin(model, x, y),

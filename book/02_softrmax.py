@@ -34,9 +34,13 @@ from scipy.spatial.distance import cdist
 from sklearn.svm import SVC
 from torch.nn import functional
 
-from support import attacks, data, heads, imagenet, models, plots, protocol, radius, runs, shift, substitute, training
+from support import attacks, data, distribution_shift, evaluation, models, training
+from support.book import chapter_run, plots
+from support.certificates import radius
+from support.evaluation import substitute_model
+from support.models import heads, pretrained
 
-run = runs.start("02_softrmax", profile, seed, device, overrides)
+run = chapter_run.start("02_softrmax", profile, seed, device, overrides)
 p = run.profile
 plots.use_style()
 K = 10  # classes of the digits and pictures
@@ -48,7 +52,7 @@ for name in (p.digits_data, p.pictures_data, p.hundred_data):  # what is missing
     if name != "none":
         run.load(name, "train")
 if p.hundred_data != "none" and p.hundred_model == "resnet50":
-    imagenet.resnet50(1)
+    pretrained.resnet50(1)
 
 # %% [markdown]
 # ## What we check
@@ -83,7 +87,7 @@ likelihood = stats.norm.pdf(1.3, means, deviation)
 print(f"posterior of class 1 at x = 1.3: {likelihood[1] / likelihood.sum():.4f}")
 
 # %% [markdown]
-# The package's version (`support.shift`) works with logarithms of ratios, which stay exact where both densities underflow, and fits t densities by maximum likelihood with scipy.
+# The package's version (`support.distribution_shift`) works with logarithms of ratios, which stay exact where both densities underflow, and fits t densities by maximum likelihood with scipy.
 # We fix $\nu = 1$, the Cauchy density: fitted to small samples of light tails, $\nu$ tends to run away to infinity, where the t density is the Gaussian again.
 #
 # First the algebra, for three classes at unequal distances: Equation 7 against Bayes' rule, the limit of Gaussians, and three ways to put t densities in their place.
@@ -92,14 +96,14 @@ print(f"posterior of class 1 at x = 1.3: {likelihood[1] / likelihood.sum():.4f}"
 # %% tags=["nbval-check-output"]
 mu, sigma, nu = np.array([-1.0, 0.5, 2.0]), 0.8, 3.0
 x = np.linspace(-4, 4, 81)
-direct = np.exp(shift.log_posterior(x, [shift.Density(m, sigma) for m in mu]))
+direct = np.exp(distribution_shift.log_posterior(x, [distribution_shift.Density(m, sigma) for m in mu]))
 eq7 = np.stack([1 / np.exp(-(2 * x[:, None] * (m - mu) - m**2 + mu**2) / (2 * sigma**2)).sum(1) for m in mu], axis=1)
 
 far = np.array([-1e6, 1e6])
-gaussian = np.exp(shift.log_posterior(far, [shift.Density(m, sigma) for m in mu]))
-common = np.exp(shift.log_posterior(far, [shift.Density(m, sigma, nu) for m in mu]))
+gaussian = np.exp(distribution_shift.log_posterior(far, [distribution_shift.Density(m, sigma) for m in mu]))
+common = np.exp(distribution_shift.log_posterior(far, [distribution_shift.Density(m, sigma, nu) for m in mu]))
 scales = np.array([0.5, 1.0, 2.0])
-own = np.exp(shift.log_posterior(far, [shift.Density(m, s, nu) for m, s in zip(mu, scales, strict=True)]))
+own = np.exp(distribution_shift.log_posterior(far, [distribution_shift.Density(m, s, nu) for m, s in zip(mu, scales, strict=True)]))
 noncentral = stats.nct.pdf(1e3, nu, mu)
 print("limit, own scales:      ", own[1].round(3), " s^nu / sum:", (scales**nu / (scales**nu).sum()).round(3))
 print("limit, noncentral t:    ", (noncentral / noncentral.sum()).round(3))
@@ -126,16 +130,16 @@ rng = np.random.default_rng(seed)
 labels = np.repeat([0, 1], 100)
 points = np.concatenate([rng.uniform(-2, -1, 100), rng.uniform(1, 2, 100)])
 fits = {
-    ("Gaussian", "common scale"): shift.class_densities(points, labels, nu=math.inf),
-    ("Gaussian", "own scales"): shift.class_densities(points, labels, nu=math.inf, shared_scale=False),
-    ("t, ν = 1", "common scale"): shift.class_densities(points, labels, nu=1.0),
-    ("t, ν = 1", "own scales"): shift.class_densities(points, labels, nu=1.0, shared_scale=False),
+    ("Gaussian", "common scale"): distribution_shift.class_densities(points, labels, nu=math.inf),
+    ("Gaussian", "own scales"): distribution_shift.class_densities(points, labels, nu=math.inf, shared_scale=False),
+    ("t, ν = 1", "common scale"): distribution_shift.class_densities(points, labels, nu=1.0),
+    ("t, ν = 1", "own scales"): distribution_shift.class_densities(points, labels, nu=1.0, shared_scale=False),
 }
 
 
 def first_class(x: np.ndarray, densities) -> np.ndarray:
     """Posterior of class 0 at x."""
-    return np.exp(shift.log_posterior(x, densities)[:, 0])
+    return np.exp(distribution_shift.log_posterior(x, densities)[:, 0])
 
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Posterior of class 0 against x for Gaussian densities on the left and t densities on the right, with a common scale and with own scales. Gaussian posteriors end at one or zero, t posteriors near one half for a common scale."}}
@@ -394,9 +398,9 @@ run.claim("wang2022.loss-monotone", rays_with_a_decrease=int(falls.sum()) + sum(
 # Far out in the tail we compare with the true scales of the experiment, for $\nu = 3$ and $\lambda = 1$.
 
 # %% tags=["nbval-check-output"]
-source, target = shift.Density(1.1, 1 / 2, 3.0), shift.Density(2.1, 10 / 17, 3.0)
-limit = float(shift.importance_weights([-1e9], target, source, 1.0)[0])
-print(f"(s_T / s_S)^nu = {((10 / 17) / (1 / 2)) ** 3:.4f}, weight far out {limit:.4f}, weight at -4.5: {shift.importance_weights([-4.5], target, source, 1.0)[0]:.3f}")
+source, target = distribution_shift.Density(1.1, 1 / 2, 3.0), distribution_shift.Density(2.1, 10 / 17, 3.0)
+limit = float(distribution_shift.importance_weights([-1e9], target, source, 1.0)[0])
+print(f"(s_T / s_S)^nu = {((10 / 17) / (1 / 2)) ** 3:.4f}, weight far out {limit:.4f}, weight at -4.5: {distribution_shift.importance_weights([-4.5], target, source, 1.0)[0]:.3f}")
 run.claim("wang2022.weight-one", limit_minus_one=round(limit - 1, 4))
 
 # %% [markdown]
@@ -416,11 +420,11 @@ def one_draw(rng: np.random.Generator) -> dict[str, np.ndarray]:
     result = np.empty((len(DENSITIES), len(p.lambdas), 3))
     fitted = []
     for i, nu in enumerate(DENSITIES.values()):
-        source, target = shift.fit_density(x_source, nu=nu), shift.fit_density(x_target, nu=nu)
+        source, target = distribution_shift.fit_density(x_source, nu=nu), distribution_shift.fit_density(x_target, nu=nu)
         fitted.append(source.nu)
         for j, lam in enumerate(p.lambdas):
-            weights = shift.importance_weights(x, target, source, lam)
-            error = [np.square(shift.weighted_fit(x[:n], y[:n], weights[:n], p.degree).predict(queries[:, None]) - np.sinc(queries)).mean() for n in (155, 150)]
+            weights = distribution_shift.importance_weights(x, target, source, lam)
+            error = [np.square(distribution_shift.weighted_fit(x[:n], y[:n], weights[:n], p.degree).predict(queries[:, None]) - np.sinc(queries)).mean() for n in (155, 150)]
             result[i, j] = weights[150:].sum() / weights.sum(), *error
     return {"result": result, "nu": np.array(fitted)}
 
@@ -430,7 +434,7 @@ def all_draws() -> dict[str, np.ndarray]:
     return {name: np.stack([draw[name] for draw in found]) for name in found[0]}
 
 
-lottery = run.unit("covariate-shift", {"draws": p.draws, "lambdas": p.lambdas, "degree": p.degree, "seed": seed}, all_draws, code=[one_draw, shift])
+lottery = run.unit("covariate-shift", {"draws": p.draws, "lambdas": p.lambdas, "degree": p.degree, "seed": seed}, all_draws, code=[one_draw, distribution_shift])
 outlier_share, error, error_without = (lottery["result"][..., i].numpy() for i in range(3))  # (draws, densities, lambdas)
 print(f"fitted nu of the source is infinite, that is, Gaussian, in {float(lottery['nu'][:, -1].isinf().double().mean()):.0%} of {p.draws} draws")
 
@@ -464,7 +468,7 @@ display(table.style.format("{:.3f}").set_caption(f"Figure 3 over {p.draws} draws
 
 # %%
 names = list(DENSITIES)
-true_weight = float(shift.importance_weights(np.linspace(-5, -4, 101), shift.Density(2.1, 10 / 17), shift.Density(1.1, 1 / 2), 1.0).mean())
+true_weight = float(distribution_shift.importance_weights(np.linspace(-5, -4, 101), distribution_shift.Density(2.1, 10 / 17), distribution_shift.Density(1.1, 1 / 2), 1.0).mean())
 gauss, student = names.index("Gaussian"), names.index("t, ν = 3")
 run.claim("wang2022.extreme-weights", outlier_weight_true_densities=true_weight, share_of_draws_dominated=float((outlier_share[:, gauss, -1] > 0.5).mean()))
 overfits = error[:, gauss, -1] > 2 * error_without[:, gauss, -1]  # with outliers at least twice the error without
@@ -739,7 +743,7 @@ def network(name: str, shape, classes: int, width: int, s: int):
     if name == "small_cnn":
         return models.small_cnn(shape, classes, seed=s, width=width)
     if name == "resnet50":
-        return imagenet.resnet50(classes, seed=s)
+        return pretrained.resnet50(classes, seed=s)
     return models.build(name, shape, classes, seed=s)
 
 
@@ -1227,7 +1231,7 @@ means_of_classes = attacks.class_means(digits.x, digits.y, K).to(run.device)
 
 def copy_of(model, s: int):
     """A substitute trained on the model's answers."""
-    return substitute.substitute(
+    return substitute_model.substitute(
         model, digits_test.x[-p.substitute_seed :].to(run.device), lambda start: network(p.digits_model, digits.x.shape[1:], K, p.digits_width, start),
         rounds=p.substitute_rounds, epochs=10, lr=p.lr, seed=1000 + s, cache=run.cache, name=f"substitute-{s}",
     )
@@ -1319,7 +1323,7 @@ run.claim("wang2022.eq16-no-tail", share_into_tail_at_large_eps=into_by_eps[100.
 #
 # For a correctly classified image with runner-up $j$ let $M_z = z_y - z_j$, and $m$ the mean absolute value of the entries of its input gradient.
 # The step $\eta = -\varepsilon \operatorname{sign}(\nabla M_z)$ changes the margin by $\varepsilon m n$ for $n$ pixels, exactly if $z$ is linear (Equation 17), and $R = m / M_z$ says how much of the margin a given step can take.
-# The authors' code needs two backward passes over the batch for each sample; the margins of a batch add up, so one backward pass of their sum gives all gradients (`support.radius.magnitude_margin_ratio`).
+# The authors' code needs two backward passes over the batch for each sample; the margins of a batch add up, so one backward pass of their sum gives all gradients (`support.certificates.radius.magnitude_margin_ratio`).
 
 # %%
 def on_logits(model, x: torch.Tensor) -> torch.Tensor:
@@ -1392,7 +1396,7 @@ plt.show()
 #
 # ### The modern protocol
 #
-# `support.protocol.evaluate` runs the evaluation with which every later chapter ends: noise of the same size, FGSM, BIM with up to 1000 steps, PGD with several losses and restarts, AutoAttack's four attacks {cite:p}`croce2020`, a black box that sees scores and one that sees only the class, and transfer from a softmax network that was trained alike.
+# `support.evaluation.evaluate` runs the evaluation with which every later chapter ends: noise of the same size, FGSM, BIM with up to 1000 steps, PGD with several losses and restarts, AutoAttack's four attacks {cite:p}`croce2020`, a black box that sees scores and one that sees only the class, and transfer from a softmax network that was trained alike.
 # Its last row is the worst case over all of them.
 # Rows that the profile's budget leaves out are *not run*.
 #
@@ -1405,7 +1409,7 @@ def own_loss(model, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     return functional.nll_loss(heads.log_softrmax(model(x)), y, reduction="none")
 
 
-granted = protocol.BUDGETS[p.name]
+granted = evaluation.BUDGETS[p.name]
 budget = replace(
     granted, long_images=min(granted.long_images, p.library_images), images=p.protocol_images, pgd_steps=p.pgd_steps, pgd_restarts=p.pgd_restarts,
     targeted_images=p.protocol_images, transfer_images=p.protocol_images, sweep_images=min(p.protocol_images, 100),
@@ -1417,9 +1421,9 @@ for i, s in enumerate(run.seeds[: p.protocol_seeds]):
     soft, polynomial = digits_nets["softmax"][i], digits_nets["softRmax"][i]
     x, y = digits_test.x.to(run.device), digits_test.y.to(run.device)
     for view, model, peer, loss in ((VIEWS[0], soft, polynomial, None), (VIEWS[1], polynomial, soft, None), (VIEWS[2], on_z(polynomial), soft, own_loss)):
-        reports[view].append(protocol.evaluate(model, x, y, p.protocol_eps, budget=budget, peer=peer, loss_own=loss, seed=s, unit=run.unit, name=f"{view.replace(', ', '-').replace(' ', '-')}-{s}"))
-display(protocol.compare(reports).style.format("{:.1%}", na_rep="not run").set_caption(f"Accuracy under the modern protocol, {p.digits_data}, up to {p.protocol_images} images, pixel units, mean over {p.protocol_seeds} seed{'s' * (p.protocol_seeds > 1)}"))
-display(protocol.compare_flags(reports).style.set_caption("Flags: signs that gradients are masked"))
+        reports[view].append(evaluation.evaluate(model, x, y, p.protocol_eps, budget=budget, peer=peer, loss_own=loss, seed=s, unit=run.unit, name=f"{view.replace(', ', '-').replace(' ', '-')}-{s}"))
+display(evaluation.compare(reports).style.format("{:.1%}", na_rep="not run").set_caption(f"Accuracy under the modern protocol, {p.digits_data}, up to {p.protocol_images} images, pixel units, mean over {p.protocol_seeds} seed{'s' * (p.protocol_seeds > 1)}"))
+display(evaluation.compare_flags(reports).style.set_caption("Flags: signs that gradients are masked"))
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Accuracy under every row of the modern protocol for softmax, softRmax with log-probabilities and softRmax on z, and a panel for each masking flag with the numbers behind it."}}
 plots.protocol(reports, eps=p.protocol_eps[-1])
@@ -1586,13 +1590,13 @@ for delta in (1e-3, 0.1, 1.0):
 # :class: dropdown
 # ```
 # $\nu = \log 10 / \log(20/17) \approx 14$ for $\lambda = 1$.
-# The larger $\nu$, the farther out the limit is approached, and the nearer the densities are to Gaussians, whose weight has no limit at all: heavy tails are not a switch but a scale, and a small $\nu$ buys safety with weights that hardly adapt (the effective sample size, `support.shift.effective_sample_size`, shows it).
+# The larger $\nu$, the farther out the limit is approached, and the nearer the densities are to Gaussians, whose weight has no limit at all: heavy tails are not a switch but a scale, and a small $\nu$ buys safety with weights that hardly adapt (the effective sample size, `support.distribution_shift.effective_sample_size`, shows it).
 
 # %% tags=["nbval-check-output"]
 nu = math.log(10) / math.log(20 / 17)
-s, t = shift.Density(1.1, 0.5, nu), shift.Density(2.1, 10 / 17, nu)
+s, t = distribution_shift.Density(1.1, 0.5, nu), distribution_shift.Density(2.1, 10 / 17, nu)
 reach = np.linspace(-200, 0, 200_001)
-print(f"nu = {nu:.2f}; half the limit is passed at x = {reach[np.nonzero(shift.importance_weights(reach, t, s, 1.0) > 5)[0].max()]:.1f}")
+print(f"nu = {nu:.2f}; half the limit is passed at x = {reach[np.nonzero(distribution_shift.importance_weights(reach, t, s, 1.0) > 5)[0].max()]:.1f}")
 
 # %% [markdown]
 # ```{solution-end}
@@ -1601,7 +1605,7 @@ print(f"nu = {nu:.2f}; half the limit is passed at x = {reach[np.nonzero(shift.i
 # ```{exercise} Break a saturated evaluation
 # :label: ex-softrmax-saturated
 #
-# Multiply the weight and bias of a softmax network's last layer by 100 and evaluate it with BIM on the plain cross-entropy, passed as a callable loss, with `attacks.bim` and its named loss `"ce"`, and with `support.protocol.evaluate`.
+# Multiply the weight and bias of a softmax network's last layer by 100 and evaluate it with BIM on the plain cross-entropy, passed as a callable loss, with `attacks.bim` and its named loss `"ce"`, and with `support.evaluation.evaluate`.
 # The classes do not change at all.
 # Which rows believe in the new robustness, which flags are raised, and why does the named loss not fall for it?
 # ```

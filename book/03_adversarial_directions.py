@@ -33,10 +33,14 @@ from IPython.display import display
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from support import attacks, data, heads, imagenet, kmeans, models, nullspace, plots, protocol, reach, runs, training
-from support.vision import tv_models
+from support import attacks, clustering, data, evaluation, models, training
+from support.book import chapter_run, plots
+from support.certificates import exact_search
+from support.common.vision import tv_models
+from support.geometry import nullspace
+from support.models import heads, pretrained
 
-run = runs.start("03_adversarial_directions", profile, seed, device, overrides)
+run = chapter_run.start("03_adversarial_directions", profile, seed, device, overrides)
 p = run.profile
 plots.use_style()
 K = 10  # classes in every data set of this chapter
@@ -95,7 +99,7 @@ print(f"l = 64, m = 10: {len(basis)} directions, Theorem 1 counts {64 - 10}")
 print("scores move together:", bool((basis @ weight.T - (basis @ weight.T)[:, :1]).abs().max() < 1e-12))
 
 # %% [markdown]
-# The package's version (`support.nullspace.adversarial_directions`) takes a QR decomposition instead, which is cheaper for a thousand classes, and treats the cases that three lines forget: repeated rows, weights that are zero, a single class.
+# The package's version (`support.geometry.nullspace.adversarial_directions`) takes a QR decomposition instead, which is cheaper for a thousand classes, and treats the cases that three lines forget: repeated rows, weights that are zero, a single class.
 # We compare it with SciPy's null space on such layers, with $l$ above, at and below $m$.
 
 # %%
@@ -156,7 +160,7 @@ def fit(model: models.Classifier, name: str, *, s: int, train=images, loss=train
 
 def gauss(soft: models.Classifier, name: str) -> models.Classifier:
     """A Gauss network: the features of a softmax network, pulled to its class means by a few more passes."""
-    centers = kmeans.class_centroids(training.extract(soft, images.x), images.y, K)
+    centers = clustering.class_centroids(training.extract(soft, images.x), images.y, K)
     unit = float((centers - centers.mean(0)).square().sum(1).mean())
     start = models.with_head(soft, heads.GaussHead(centers, gamma=5 / unit), copy=True)
     return fit(start, name, s=seed, epochs=max(p.epochs // 2, 1), lr=p.lr / 5)
@@ -206,7 +210,7 @@ display(counted.style.format({"accuracy": "{:.3f}"}).set_caption("Directions tha
 # Exactly, nothing changes for any $\theta$.
 # On a computer $h + \theta d$ is rounded, and the rounding does not lie in the null space.
 # With unit roundoff $u$ ($2^{-53}$ in float64) it is of size $u\,\theta$, so the scores move by about $u\,\theta\,\lVert W \rVert$.
-# `support.nullspace.rounding_bound` makes this a bound: twice that, times the number of terms of the sums.
+# `support.geometry.nullspace.rounding_bound` makes this a bound: twice that, times the number of terms of the sums.
 # We travel along a random adversarial direction of each main network, up to $\theta = 10^9$, and count how often a probability moves by more than the bound allows.
 
 # %%
@@ -341,7 +345,7 @@ run.claim("zou2018.thm1-sharp", dimension_mismatches=mismatched, extra_dimension
 # This is the paper's Theorem 2, and its second half is more than unboundedness: not only the class stays, but the output.
 # The converse does not hold, as the second panel shows: three classes in the plane have unbounded regions although the layer sees everything.
 #
-# The panels are drawn by the scores of actual layers, and each region's kind is found by linear programming (`support.nullspace.region`), which also returns the direction of escape.
+# The panels are drawn by the scores of actual layers, and each region's kind is found by linear programming (`support.geometry.nullspace.region`), which also returns the direction of escape.
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Three decision maps in the plane. Left: six unbounded regions around a bounded one in the middle. Middle: three unbounded regions with arrows that show directions of escape. Right: three regions between two parallel lines, the outer two not adjacent."}}
 angle = torch.arange(6, dtype=torch.float64) * math.pi / 3
@@ -548,7 +552,7 @@ def split(net: nn.Module) -> models.Classifier:
 
 def with_the_layer(name: str) -> dict:
     """Dimensions, invariance and shares of a network that ends with a linear layer."""
-    model, x = split(imagenet.network(name)).to(run.device), imagenet.pictures()
+    model, x = split(pretrained.network(name)).to(run.device), pretrained.pictures()
     w, b = layer(model)
     h = features(model, x)
     unseen = nullspace.adversarial_directions(w)
@@ -583,7 +587,7 @@ linear = [with_the_layer(name) for name in chosen if not name.startswith("squeez
 if linear:
     display(pd.DataFrame(linear).set_index("network").style.format(precision=3).set_caption("Pretrained networks with a linear last layer, on the sample pictures"))
 for name in (name for name in chosen if name.startswith("squeezenet")):
-    found = run.unit(f"control-{name}", {"name": name, "seed": seed}, lambda name=name: without_the_layer(imagenet.network(name), imagenet.pictures()), code=[without_the_layer])
+    found = run.unit(f"control-{name}", {"name": name, "seed": seed}, lambda name=name: without_the_layer(pretrained.network(name), pretrained.pictures()), code=[without_the_layer])
     print(f"{name}: the last convolution maps l = 512 channels to m = 1000 maps, rank of the centred weights {int(found['rank'])}; adversarial directions {512 - int(found['rank'])}; {float(found['zero']):.0%} of the scores are exactly zero")
     display(pd.DataFrame({kind: found[kind].tolist() for kind in ("least visible", "random")}, index=["0.1", "1", "10", "100"]).rename_axis("theta / mean length of a feature").style.format("{:.3f}").set_caption(f"{name}: mean over pictures of the largest change of a probability"))
 if not chosen:
@@ -609,7 +613,7 @@ if not chosen:
 #
 # The second half is Wendel's theorem {cite:p}`wendel1962`: there is no such $d$ exactly if all columns lie in one open half-space.
 # It equals one half at $l = 2(m - 1)$: from $l > m$ to a ray in the orthant one needs about twice as many features.
-# Linear programming decides each layer (`support.nullspace.cone_ray`).
+# Linear programming decides each layer (`support.geometry.nullspace.cone_ray`).
 # We do this for random layers, for the layers that training starts from, and for the trained ones.
 
 # %%
@@ -750,7 +754,7 @@ def shares(model, name: str) -> dict[str, float]:
         hidden_only = unit["clean"][hit] + moved - moved @ see.T @ see
         fooled[attack] = float(((hidden_only @ w.T + b).argmax(1) != (unit["clean"][hit] @ w.T + b).argmax(1)).double().mean()) if int(hit.sum()) else 0.0
     every = features(model, images_test.x)
-    means = kmeans.class_centroids(every, images_test.y, K)
+    means = clustering.class_centroids(every, images_test.y, K)
     return {
         "random": 1 - len(see) / w.shape[1], "features": pooled_share(w, every - every.mean(0)), "within classes": pooled_share(w, every - means[images_test.y]),
         "FGSM": pooled_share(w, unit["fgsm"] - unit["clean"]), "PGD": pooled_share(w, unit["pgd"] - unit["clean"]), "fooled without the visible part": max(fooled.values()),
@@ -885,7 +889,7 @@ run.claim(
 # ### The half that can be decided
 #
 # Equal softmax outputs are equal *centred scores* $\tilde W g(x) + \tilde b$.
-# These can be bounded over all images of the ball at once, by sending intervals through the network, layer by layer (`support.reach.centred_score_bounds`).
+# These can be bounded over all images of the ball at once, by sending intervals through the network, layer by layer (`support.certificates.exact_search.centred_score_bounds`).
 # If a single centred score of $x'$ lies outside the bounds around $x$, no image of the ball has the features of $x'$ modulo the adversarial directions, whatever the search: the conjecture is refuted for that pair and that $\epsilon$.
 #
 # Interval bounds widen quickly with depth.
@@ -904,7 +908,7 @@ different = images_test.y[sources][:, None] != images_test.y[targets]
 budgets = sorted({0.0005, 0.001, 0.002, 0.005, 0.01, 0.015, 0.02, p.match_eps[0], 0.05, 0.07, 0.1})
 excluded = []
 for eps in budgets:
-    low, high = (end.cpu()[:, None] for end in reach.centred_score_bounds(bounded_net.cpu(), images_test.x[sources], eps))
+    low, high = (end.cpu()[:, None] for end in exact_search.centred_score_bounds(bounded_net.cpu(), images_test.x[sources], eps))
     excluded.append(((wanted < low - 1e-6) | (wanted > high + 1e-6)).any(2)[different])
 bounded_net.to(run.device)
 excluded = torch.stack(excluded, 1)
@@ -923,12 +927,12 @@ def least_budgets() -> dict[str, torch.Tensor]:
         source = int(kept[i])
         other = next(int(j) for j in kept[p.exact_pairs + 3 * i :] if embedded_test.y[j] != embedded_test.y[source])
         x, x_other = embedded_test.x[source], embedded_test.x[other]
-        equal, flipped = reach.least_budget(small, x, like=x_other), reach.least_budget(small, x, label=int(embedded_test.y[other]))
+        equal, flipped = exact_search.least_budget(small, x, like=x_other), exact_search.least_budget(small, x, label=int(embedded_test.y[other]))
         rows.append([float((x - x_other).abs().max()), equal.lower, equal.upper, flipped.lower, flipped.upper])
     return dict(zip(("distance", "equal.lower", "equal.upper", "class.lower", "class.upper"), torch.tensor(rows, dtype=torch.float64).T.contiguous(), strict=True))
 
 
-exact = run.unit("least-budgets", {"model": models.fingerprint(small), "pairs": p.exact_pairs, "data": embedded_test.sha256}, least_budgets, code=[least_budgets, reach])
+exact = run.unit("least-budgets", {"model": models.fingerprint(small), "pairs": p.exact_pairs, "data": embedded_test.sha256}, least_budgets, code=[least_budgets, exact_search])
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Left: share of pairs excluded by interval bounds against the radius, falling from one to zero, beside the share of pairs that the search matched. Right: for each pair of digits, the exact least budget for equal outputs against the exact least budget for the class; all points lie far above the diagonal."}}
 figure, axes = plt.subplots(1, 2, figsize=(9.4, 3.6))
@@ -1098,10 +1102,10 @@ plt.show()
 # The worst case counts an image as right if no row broke it.
 
 # %%
-def under_the_protocol(nets: dict, own, other, images, labels, name: str) -> list[protocol.Report]:
+def under_the_protocol(nets: dict, own, other, images, labels, name: str) -> list[evaluation.Report]:
     """Reports of the networks `nets[own, s]` for the first seeds, with `nets[other, s]` as the peer for transfer."""
-    budget = protocol.BUDGETS[p.protocol_budget]
-    return [protocol.evaluate(nets[own, s], images, labels, p.attack_eps / 2, budget=budget, peer=nets[other, s], seed=s, unit=run.unit, name=f"{name}-{s}") for s in run.seeds[: p.protocol_seeds]]
+    budget = evaluation.BUDGETS[p.protocol_budget]
+    return [evaluation.evaluate(nets[own, s], images, labels, p.attack_eps / 2, budget=budget, peer=nets[other, s], seed=s, unit=run.unit, name=f"{name}-{s}") for s in run.seeds[: p.protocol_seeds]]
 
 
 x_five, y_five = five_test.x.to(run.device), five_test.y.to(run.device)
@@ -1115,8 +1119,8 @@ plots.protocol(reports)
 plt.show()
 
 # %% tags=["hide-input"]
-display(protocol.compare(reports).style.format("{:.2f}", na_rep="not run").set_caption(rf"Accuracy at eps = {p.attack_eps / 2:g}, mean over runs (the last two on five classes)"))
-display(protocol.compare_flags(reports).style.set_caption("Signs of masked gradients"))
+display(evaluation.compare(reports).style.format("{:.2f}", na_rep="not run").set_caption(rf"Accuracy at eps = {p.attack_eps / 2:g}, mean over runs (the last two on five classes)"))
+display(evaluation.compare_flags(reports).style.set_caption("Signs of masked gradients"))
 
 # %%
 judged = p.parallel_eps.index(JUDGED)

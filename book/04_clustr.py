@@ -29,10 +29,14 @@ import torch
 from IPython.display import display
 from matplotlib.colors import ListedColormap
 
-from support import attacks, claims, clustr, data, heads, kmeans, magnet, models, plots, protocol, radius, runs, training
-from support.attacks import historical
+from support import attacks, clustering, data, evaluation, models, training
+from support.attacks import clustr_loop
+from support.book import chapter_run, claims, plots
+from support.certificates import radius
+from support.models import heads
+from support.training import clustr, magnet
 
-run = runs.start("04_clustr", profile, seed, device, overrides)
+run = chapter_run.start("04_clustr", profile, seed, device, overrides)
 p = run.profile
 plots.use_style()
 
@@ -259,8 +263,8 @@ with torch.no_grad():
     plane_radii = radius.robustness_radius(plane_f, plane_centers, torch.arange(3), radius.lipschitz_upper_bound(plane, (2, 1, 1)))
     angle = torch.linspace(0, 2 * math.pi, 257, dtype=torch.float64)[:-1]
     rim = points[:, None] + (1 - 1e-9) * plane_radii[:, None, None] * torch.stack([angle.cos(), angle.sin()], 1)
-    there = kmeans.assign(plane.features(rim.reshape(-1, 2, 1, 1)), plane_centers).view(len(points), -1)
-broken = int((there != kmeans.assign(plane_f, plane_centers)[:, None]).sum())
+    there = clustering.assign(plane.features(rim.reshape(-1, 2, 1, 1)), plane_centers).view(len(points), -1)
+broken = int((there != clustering.assign(plane_f, plane_centers)[:, None]).sum())
 run.claim("alfarra2021.prop1", changed=int(changed.sum()) + broken)
 
 # %% [markdown]
@@ -287,7 +291,7 @@ x6, centers6 = torch.randn(500, 6, dtype=torch.float64, generator=draws), torch.
 f6 = 3 * x6 @ orthogonal.T
 radii6 = radius.robustness_radius(f6, centers6, torch.arange(4), 3.0)
 walk = radii6[:, None] * (nearest_bisector(f6, centers6) @ orthogonal)
-before, behind = ((kmeans.assign(3 * (x6 + t * walk) @ orthogonal.T, centers6) != kmeans.assign(f6, centers6)) for t in (1 - 1e-6, 1 + 1e-6))
+before, behind = ((clustering.assign(3 * (x6 + t * walk) @ orthogonal.T, centers6) != clustering.assign(f6, centers6)) for t in (1 - 1e-6, 1 + 1e-6))
 run.claim("alfarra2021.prop1-tight", changed_just_inside=int(before.sum()), unchanged_just_outside=int((~behind).sum()))
 
 # %% [markdown]
@@ -311,7 +315,7 @@ for _ in range(200):
     four, point = torch.randn(4, 2, dtype=torch.float64, generator=draws), torch.randn(100, 2, dtype=torch.float64, generator=draws)
     right, claimed = radius.robustness_radius(point, four, torch.arange(4), 1.0), two_nearest(point, four)
     there = point + ((1 + 1e-9) * right)[:, None] * nearest_bisector(point, four)
-    wrong = (claimed > 1.01 * right) & (kmeans.assign(there, four) != kmeans.assign(point, four))
+    wrong = (claimed > 1.01 * right) & (clustering.assign(there, four) != clustering.assign(point, four))
     broken += int(wrong.sum())
     excess = torch.where(wrong & (claimed < 1.5), claimed - right, 0.0)
     if float(excess.max()) > worst[0]:
@@ -324,7 +328,7 @@ run.claim("alfarra2021.multiclass", broken_certificates=broken)
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Four cells of the plane around four stars. A point with two circles around it: the solid one touches the nearest cell wall, the larger dashed one crosses it."}}
 _, four, point = worst
 figure, ax = plt.subplots(figsize=(4.4, 4.2))
-plots.cells(ax, lambda grid: kmeans.assign(grid, four), 2.6)
+plots.cells(ax, lambda grid: clustering.assign(grid, four), 2.6)
 ax.scatter(*four.T, c=plots.PALETTE[:4], s=120, marker="*", edgecolors="black", zorder=3)
 for reach, style, label in ((radius.robustness_radius(point[None], four, torch.arange(4), 1.0), "-", "minimum over all rivals"), (two_nearest(point[None], four), "--", "two nearest centres")):
     ax.add_patch(plt.Circle(tuple(point.tolist()), float(reach), fill=False, linestyle=style, edgecolor="black", label=label))
@@ -406,7 +410,7 @@ run.claim("alfarra2021.magnet-special-case", difference=float((general - special
 
 # %%
 embedded = run.load("digits", "train")
-found = kmeans.class_clusters(embedded.x.flatten(1), embedded.y, 10, 2)
+found = clustering.class_clusters(embedded.x.flatten(1), embedded.y, 10, 2)
 batch = magnet.sample(magnet.neighbourhoods(found), torch.full((len(embedded),), math.nan), m=4, d=3, generator=torch.Generator().manual_seed(0))
 print("digits:", (batch.clusters // 2).tolist(), "- images:", embedded.y[batch.images].tolist())
 
@@ -458,12 +462,12 @@ run.claim(
 pair = torch.tensor([[[1.0, 0.0], [9.0, 0.0]], [[-1.05, 0.0], [0.0, 1.05]]], dtype=torch.float64)  # two classes of two clusters
 origin = torch.zeros(1, 2, dtype=torch.float64)
 soft = heads.cluster_log_prob(origin, pair, 1.0)
-nearest = kmeans.assign(origin, pair.flatten(0, 1)) // 2
+nearest = clustering.assign(origin, pair.flatten(0, 1)) // 2
 print(f"nearest cluster: class {int(nearest)}; Equation 4: class {int(soft.argmax(1))} with probability {float(soft.exp().max()):.2f}")
 
 draws = torch.Generator().manual_seed(3)
 single, f = torch.randn(10, 1, 8, dtype=torch.float64, generator=draws), torch.randn(5000, 8, dtype=torch.float64, generator=draws)
-disagree = heads.cluster_log_prob(f, single, 1.0).argmax(1) != kmeans.assign(f, single[:, 0])
+disagree = heads.cluster_log_prob(f, single, 1.0).argmax(1) != clustering.assign(f, single[:, 0])
 run.claim("alfarra2021.eq4", disagreements_one_cluster=int(disagree.sum()), disagreements_two_clusters=int((soft.argmax(1) != nearest).sum()))
 
 # %%
@@ -488,7 +492,7 @@ def readings(model, name: str) -> dict[str, float]:
     train, test = images[name]
     classes = len(train.classes)
     f, g = training.extract(model, train.x), training.extract(model, test.x)
-    free = kmeans.kmeans_plus_plus(f, classes * p.clusters, generator=stream())
+    free = clustering.kmeans_plus_plus(f, classes * p.clusters, generator=stream())
     at = heads.squared_distances(g, free.centers).argmin(1).cpu()
     index = free.index.cpu()
     vote = torch.zeros(classes * p.clusters, classes).index_put_((index, train.y), torch.ones(len(index)), accumulate=True).argmax(1)
@@ -726,7 +730,7 @@ ends = torch.zeros(2, 10)
 ends[0, :2], ends[1, :2] = torch.tensor([0.4, 0.5]), torch.tensor([0.05, 0.0])
 loss = torch.nn.functional.cross_entropy(ends, torch.tensor([0, 0]), reduction="none")
 success = ends.argmax(1) != 0
-kept = {merge: int(historical.kept_restart(loss[:, None], success[:, None], merge)) for merge in ("loss", "success")}
+kept = {merge: int(clustr_loop.kept_restart(loss[:, None], success[:, None], merge)) for merge in ("loss", "success")}
 for place, name in enumerate(("between two centres", "far from all")):
     print(f"{name:>19}: loss {float(loss[place]):.2f}, misclassified {bool(success[place])}")
 print("merged by loss:", "dropped" if not success[kept["loss"]] else "kept", "- merged by success:", "dropped" if not success[kept["success"]] else "kept")
@@ -788,7 +792,7 @@ looped = {(label, name, s): loops(label, name, s) for name, size in settings.ite
 
 # %%
 budget = replace(
-    protocol.BUDGETS[p.name], images=p.protocol_images, long_images=min(p.protocol_heavy, 20 if p.name == "standard" else p.protocol_heavy), targeted_images=p.protocol_images,
+    evaluation.BUDGETS[p.name], images=p.protocol_images, long_images=min(p.protocol_heavy, 20 if p.name == "standard" else p.protocol_heavy), targeted_images=p.protocol_images,
     autoattack_images=p.protocol_heavy, square_images=p.protocol_heavy, hard_label_images=p.protocol_heavy, transfer_images=p.protocol_images, sweep_images=min(p.protocol_images, 50),
 )
 JUDGED = ("nominal", "ClusTR", "QTRADES", "ClusTR + QTRADES")
@@ -797,7 +801,7 @@ for name, size in settings.items():
     batch = images[name][1]
     for label in JUDGED:
         peer = nets[name, seed]["nominal"] if label != "nominal" else None
-        reports[name, label] = protocol.evaluate(nets[name, seed][label], batch.x[: p.protocol_images].to(run.device), batch.y[: p.protocol_images].to(run.device), size.eps, budget=budget, peer=peer, seed=seed, unit=run.unit, name=slug(name, label))
+        reports[name, label] = evaluation.evaluate(nets[name, seed][label], batch.x[: p.protocol_images].to(run.device), batch.y[: p.protocol_images].to(run.device), size.eps, budget=budget, peer=peer, seed=seed, unit=run.unit, name=slug(name, label))
 
 
 def stages(label: str, name: str, s: int) -> dict[str, torch.Tensor]:
@@ -1106,7 +1110,7 @@ run.claim(
 
 # %% tags=["hide-input"]
 for name, size in settings.items():
-    side = protocol.compare({label: reports[name, label] for label in JUDGED})
+    side = evaluation.compare({label: reports[name, label] for label in JUDGED})
     display(side.style.format("{:.3f}", na_rep="–").set_caption(f"Accuracy under the modern protocol: {name}, eps = {size.eps:.3g}; – : not run"))
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Accuracy of four networks under every row of the modern protocol, and panels with the numbers behind each masking flag."}}
@@ -1360,7 +1364,7 @@ assert torch.allclose(certificate(guests, seats, seat_kinds, 3.0), expected_radi
 assert torch.allclose(certificate(guests, seats, seat_kinds, 0.5), 6 * expected_radii, atol=1e-9), "a smaller Lipschitz constant certifies more"
 
 # %% tags=["hidden-tests"] exercise="certificate" points=2
-from support import radius
+from support.certificates import radius
 
 seats, guests = normal(8, 2, offset=4), normal(400, 2, offset=5)
 seat_kinds = torch.tensor([3, 0, 1, 1, 0, 3, 3, 0])
@@ -1490,7 +1494,7 @@ assert without_gradient(walkers, walker_labels, pairs_at, 2).tolist() == [True, 
 assert not without_gradient(walkers, walker_labels, pairs_at, 4).any(), "with all clusters every class is in the sum"
 
 # %% tags=["hidden-tests"] exercise="idle" points=3
-from support import heads
+from support.models import heads
 
 for stretch in (1.0, 100.0):
     pairs_at, walkers = stretch * normal(4, 3, 2, offset=8), stretch * 1.5 * normal(300, 2, offset=9)

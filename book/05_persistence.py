@@ -33,9 +33,11 @@ from scipy import optimize, stats
 from sklearn.metrics import roc_auc_score, roc_curve
 from torch.nn import functional
 
-from support import attacks, imagenet, models, persistence, plots, protocol, runs, training
+from support import attacks, evaluation, models, smoothing, training
+from support.book import chapter_run, plots
+from support.models import pretrained
 
-run = runs.start("05_persistence", profile, seed, device, overrides)
+run = chapter_run.start("05_persistence", profile, seed, device, overrides)
 p = run.profile
 plots.use_style()
 GAMMA, K = 0.7, 10
@@ -265,7 +267,7 @@ for _ in range(30):
     sigma = (low + high) / 2
     stays = (half_plane(point + sigma * noise).argmax(1) == 1).double().mean()
     low, high = (sigma, high) if stays >= GAMMA else (low, sigma)
-print(f"0.7-persistence at distance 1 from a half plane: {low:.1f}, exactly {persistence.wedge_persistence(1, 1):.3f}")
+print(f"0.7-persistence at distance 1 from a half plane: {low:.1f}, exactly {smoothing.wedge_persistence(1, 1):.3f}")
 
 # %% [markdown]
 # The package's version does this for a whole batch at once.
@@ -279,8 +281,8 @@ print(f"0.7-persistence at distance 1 from a half plane: {low:.1f}, exactly {per
 # Every value comes with an interval that holds a crossing of $\gamma$ with a stated probability.
 
 # %%
-found = persistence.persistence(half_plane, torch.tensor([[1.0, 0.0], [0.1, 5.0], [-3.0, 1.0]]), GAMMA, samples=5000)
-display(pd.DataFrame({"distance": [1.0, 0.1, 3.0], "exact": persistence.wedge_persistence(np.array([1.0, 0.1, 3.0]), 1), "persistence": found.sigma, "at least": found.lower, "at most": found.upper, "samples spent": found.queries}).style.hide(axis="index").format(precision=3))
+found = smoothing.persistence(half_plane, torch.tensor([[1.0, 0.0], [0.1, 5.0], [-3.0, 1.0]]), GAMMA, samples=5000)
+display(pd.DataFrame({"distance": [1.0, 0.1, 3.0], "exact": smoothing.wedge_persistence(np.array([1.0, 0.1, 3.0]), 1), "persistence": found.sigma, "at least": found.lower, "at most": found.upper, "samples spent": found.queries}).style.hide(axis="index").format(precision=3))
 
 # %% [markdown]
 # ### The wedge
@@ -319,19 +321,19 @@ for dimension in (10, 100, 784):
         x = torch.full((1, dimension), 0.3)
         x[:, :planes] = 1.0
         for sigma in (0.4, 1.0, 2.5):
-            share = float(persistence.stability(wedge(planes), x, sigma, samples=n_samples))
+            share = float(smoothing.stability(wedge(planes), x, sigma, samples=n_samples))
             band = stats.binomtest(round(share * n_samples), n_samples).proportion_ci(0.9999)
-            outside_band += not band.low <= persistence.wedge_stability(1.0, planes, sigma) <= band.high
+            outside_band += not band.low <= smoothing.wedge_stability(1.0, planes, sigma) <= band.high
 k = np.arange(1, 41)
-ours, printed = persistence.wedge_persistence(1.0, k), 1 / stats.norm.ppf(GAMMA ** (1 / k))
+ours, printed = smoothing.wedge_persistence(1.0, k), 1 / stats.norm.ppf(GAMMA ** (1 / k))
 condition = [(planes, gamma) for planes in (1, 2, 3) for gamma in (0.1, 0.2, 0.4) if gamma <= 2.0**-planes]
-infinite = sum(math.isinf(persistence.wedge_persistence(1.0, planes, gamma)) for planes, gamma in condition)
+infinite = sum(math.isinf(smoothing.wedge_persistence(1.0, planes, gamma)) for planes, gamma in condition)
 run.claim("bell2023.prop4-3", samples_outside_band=outside_band, formula_difference=float(np.abs(ours - printed).max()), infinite_where_formula_is_not=infinite)
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Curve of 0.7-persistence against the number of planes at distance 1: it starts near 1.9, crosses the dashed line of the distance between two and three planes and falls slowly; sampled points lie on it."}}
 figure, ax = plt.subplots(figsize=(6.2, 3.2))
 ax.plot(k, ours, color=NATURAL, label="closed form")
-sampled = [persistence.persistence(wedge(planes), torch.ones(1, 50), samples=4000, precision=0.05) for planes in (1, 2, 3, 5, 10, 20, 40)]
+sampled = [smoothing.persistence(wedge(planes), torch.ones(1, 50), samples=4000, precision=0.05) for planes in (1, 2, 3, 5, 10, 20, 40)]
 ax.scatter((1, 2, 3, 5, 10, 20, 40), [float(one.sigma) for one in sampled], color=ADVERSARIAL, zorder=3, label="sampled, n = 50")
 ax.axhline(1, color="black", linestyle="--", linewidth=1, label="distance")
 ax.set(xlabel="planes $k$", ylabel="0.7-persistence", ylim=(0, 2.1))
@@ -355,10 +357,10 @@ def solve(stability_of, gamma: float) -> float:
 
 
 edge = 1 / math.sqrt(2)  # both coordinates at -edge: the edge is at distance 1
-inside = float(persistence.wedge_persistence(1.0, 2, 0.9))
-outside = solve(lambda sigma: 1 - float(persistence.wedge_stability(-edge, 2, sigma)), 0.9)
+inside = float(smoothing.wedge_persistence(1.0, 2, 0.9))
+outside = solve(lambda sigma: 1 - float(smoothing.wedge_stability(-edge, 2, sigma)), 0.9)
 facing = solve(lambda sigma: 1 - stats.norm.cdf(-1 / sigma) * stats.norm.cdf(50 / sigma), 0.9)
-flat = float(persistence.wedge_persistence(1.0, 1, 0.9))
+flat = float(smoothing.wedge_persistence(1.0, 1, 0.9))
 run.claim("bell2023.outside-cone", inside=inside, outside=outside, outside_near_one_face=facing, flat=flat)
 
 # %% [markdown]
@@ -369,8 +371,8 @@ run.claim("bell2023.outside-cone", inside=inside, outside=outside, outside_near_
 cases = [(1, 0.5), (1, 0.3), (2, 0.25), (3, 0.1)]
 without = 0
 for planes, gamma in cases:
-    sampled = persistence.persistence(wedge(planes), torch.ones(1, 10), gamma * 0.9, samples=4000, max_sigma=1e4)
-    without += math.isinf(persistence.wedge_persistence(1.0, planes, gamma)) and bool(sampled.sigma.isinf())
+    sampled = smoothing.persistence(wedge(planes), torch.ones(1, 10), gamma * 0.9, samples=4000, max_sigma=1e4)
+    without += math.isinf(smoothing.wedge_persistence(1.0, planes, gamma)) and bool(sampled.sigma.isinf())
 run.claim("bell2023.persistence-exists", points_without_a_largest=without)
 
 # %% [markdown]
@@ -398,10 +400,10 @@ places = {
 sigmas = np.geomspace(0.01, 30, 60)
 board = []
 for name, (judge, x) in places.items():
-    published = persistence.bracketing(judge, x, samples=4000, generator=torch.Generator().manual_seed(0))
-    mended = persistence.persistence(judge, x, samples=4000)
-    curve = persistence.stability_curve(judge, x, sigmas, samples=2000)
-    audit = persistence.crossings(sigmas, curve, GAMMA, slack=0.04)
+    published = smoothing.bracketing(judge, x, samples=4000, generator=torch.Generator().manual_seed(0))
+    mended = smoothing.persistence(judge, x, samples=4000)
+    curve = smoothing.stability_curve(judge, x, sigmas, samples=2000)
+    audit = smoothing.crossings(sigmas, curve, GAMMA, slack=0.04)
     board.append({"point": name, "published": published.sigma, "ends": published.ended, "mended": float(mended.sigma), "Definition 4.2, on a grid": float(audit.first), "lost and regained": bool(audit.regained), "curve": curve[:, 0]})
 display(pd.DataFrame(board).drop(columns="curve").set_index("point").style.format(precision=3))
 
@@ -415,7 +417,7 @@ ax.legend(loc="lower left", bbox_to_anchor=(0.68, 0.06), fontsize=8)
 plt.show()
 
 # %% tags=["nbval-check-output"]
-exact_half = float(persistence.wedge_persistence(1.0, 1))
+exact_half = float(smoothing.wedge_persistence(1.0, 1))
 exact_board = solve(lambda sigma: stats.chi(100).cdf(1 / sigma), GAMMA)  # the first crossing; the ring is out of reach there
 run.claim(
     "bell2023.bracketing",
@@ -436,9 +438,9 @@ model = small[seed]
 x, y, target = right_images(model, p.audit_images)
 grid = np.geomspace(0.02, 8, 40)
 slack = 3 * math.sqrt(0.21 / p.samples)  # three standard errors
-audit_curve = persistence.stability_curve(model, x, grid, samples=p.samples)
-audit = persistence.crossings(grid, audit_curve, GAMMA, slack=slack)
-bisected = persistence.persistence(model, x, samples=p.samples).sigma
+audit_curve = smoothing.stability_curve(model, x, grid, samples=p.samples)
+audit = smoothing.crossings(grid, audit_curve, GAMMA, slack=slack)
+bisected = smoothing.persistence(model, x, samples=p.samples).sigma
 step = grid[1] / grid[0]
 print(f"stability lost and regained: {int(audit.regained.sum())} of {len(x)} images")
 print(f"bisection within a grid step of the first crossing: {float(((bisected / audit.first < step * 1.05) & (bisected / audit.first > 1 / 1.05)).double().mean()):.2f}")
@@ -522,7 +524,7 @@ budget = next((eps for eps in sorted({*p.eps_curve, p.igsm_eps}) if bool(won(mod
 neighbours = igsm(model, digit.expand(K - 1, -1, -1, -1), goals, budget, p.igsm_steps)
 reached = won(model, neighbours, goals)
 frequency_grid = torch.linspace(0, 1.6 * (28 / shape[-1]) ** 0.5, p.frequency_sigmas + 1)[1:]
-frequencies = persistence.class_frequencies(model, torch.cat([digit, neighbours]), frequency_grid, samples=p.frequency_samples).cpu()
+frequencies = smoothing.class_frequencies(model, torch.cat([digit, neighbours]), frequency_grid, samples=p.frequency_samples).cpu()
 walk = torch.randn(shape, generator=torch.Generator().manual_seed(3))
 
 
@@ -606,34 +608,34 @@ def probe(model) -> dict:
     """Natural images and IGSM images of several budgets: persistence, distance to the boundary, confidence; and an adaptive attack."""
     x, y, target = right_images(model, p.images)
     stand = {"samples": p.samples}
-    found = {"natural": persistence.persistence(model, x, GAMMA, **stand).sigma, "natural.distance": distance(model, x, y)[0]}
+    found = {"natural": smoothing.persistence(model, x, GAMMA, **stand).sigma, "natural.distance": distance(model, x, y)[0]}
     with torch.no_grad():
         found["natural.margin"] = attacks.margin(model(x), y)
     found["natural.norm"] = x.double().flatten(1).norm(dim=1)
     least = attacks.lbfgs(model, x, target, targeted=True)
-    found["least.won"], found["least"] = least.success, persistence.persistence(model, least.x_adv, GAMMA, **stand).sigma
-    found["natural.far"] = persistence.class_frequencies(model, x, [8.0], samples=500)[0].gather(1, y[:, None])[:, 0]
+    found["least.won"], found["least"] = least.success, smoothing.persistence(model, least.x_adv, GAMMA, **stand).sigma
+    found["natural.far"] = smoothing.class_frequencies(model, x, [8.0], samples=500)[0].gather(1, y[:, None])[:, 0]
     nine = x[: min(200, len(x))].repeat_interleave(K - 1, 0)
     goals = (y[: min(200, len(x))].repeat_interleave(K - 1) + 1 + torch.arange(len(nine), device=x.device) % (K - 1)) % K
     for name, inputs, wanted, eps in [("nine", nine, goals, p.igsm_eps), *((f"eps{i}", x, target, eps) for i, eps in enumerate(p.eps_curve)), ("chosen", x, target, p.igsm_eps)]:
         adversarial = igsm(model, inputs, wanted, eps, p.igsm_steps)
         found[f"{name}.won"] = won(model, adversarial, wanted)
-        found[name] = persistence.persistence(model, adversarial, GAMMA, **stand).sigma
+        found[name] = smoothing.persistence(model, adversarial, GAMMA, **stand).sigma
         if name != "nine":
             found[f"{name}.distance"] = distance(model, adversarial, wanted)[0]
             found[f"{name}.length"] = (adversarial - x).double().flatten(1).norm(dim=1)
     chosen = igsm(model, x, target, p.igsm_eps, p.igsm_steps)
     for gamma in GAMMAS:
         for name, images in (("natural", x), ("chosen", chosen)):
-            found[f"{name}.gamma{gamma}"] = persistence.persistence(model, images, gamma, **stand).sigma
-    found["natural.clipped"] = persistence.persistence(model, x, GAMMA, clip=True, samples=p.samples // 2).sigma
-    found["chosen.clipped"] = persistence.persistence(model, chosen, GAMMA, clip=True, samples=p.samples // 2).sigma
+            found[f"{name}.gamma{gamma}"] = smoothing.persistence(model, images, gamma, **stand).sigma
+    found["natural.clipped"] = smoothing.persistence(model, x, GAMMA, clip=True, samples=p.samples // 2).sigma
+    found["chosen.clipped"] = smoothing.persistence(model, chosen, GAMMA, clip=True, samples=p.samples // 2).sigma
     level = float(found["natural"][found["natural"].isfinite()].median())
     draws = level * torch.randn(p.adaptive_draws, *x.shape[1:], generator=torch.Generator().manual_seed(4)).to(x.device)
     knowing = igsm(model, x, target, p.igsm_eps, p.igsm_steps, noise=draws)
-    found["adaptive.won"], found["adaptive"] = won(model, knowing, target), persistence.persistence(model, knowing, GAMMA, **stand).sigma
+    found["adaptive.won"], found["adaptive"] = won(model, knowing, target), smoothing.persistence(model, knowing, GAMMA, **stand).sigma
     found["adaptive.distance"] = distance(model, knowing, target)[0]
-    path = persistence.class_frequencies(model, chosen, torch.linspace(0.05, 3, 25), samples=200)  # (S, N, K)
+    path = smoothing.class_frequencies(model, chosen, torch.linspace(0.05, 3, 25), samples=200)  # (S, N, K)
     leader = path.argmax(2)
     lost = (leader != target).long().argmax(0)  # the first sigma at which another class leads
     found["takes_over"], found["ever_lost"] = leader.gather(0, lost[None])[0], (leader != target).any(0)
@@ -642,7 +644,7 @@ def probe(model) -> dict:
     return found
 
 
-probes = {s: run.unit(f"probe-{s}", shared_key(small[s], samples=p.samples, curve=p.eps_curve, draws=p.adaptive_draws), lambda s=s: probe(small[s]), code=[probe, igsm, distance, right_images, won, persistence, attacks]) for s in run.seeds}
+probes = {s: run.unit(f"probe-{s}", shared_key(small[s], samples=p.samples, curve=p.eps_curve, draws=p.adaptive_draws), lambda s=s: probe(small[s]), code=[probe, igsm, distance, right_images, won, smoothing, attacks]) for s in run.seeds}
 
 
 def finite(values) -> np.ndarray:
@@ -815,7 +817,7 @@ def study(model, name: str, count: int, samples: int) -> dict:
     with torch.no_grad():
         beyond = model(mirrored).argmax(1)
     images = dict(zip(KINDS, (x, first, least, pushed, signs, mirrored), strict=True))
-    found = persistence.persistence(model, torch.cat(list(images.values())), GAMMA, samples=samples)
+    found = smoothing.persistence(model, torch.cat(list(images.values())), GAMMA, samples=samples)
     result = {}
     for i, (kind, z) in enumerate(images.items()):
         part = slice(i * len(x), (i + 1) * len(x))
@@ -837,7 +839,7 @@ for name in p.networks:
         net = net.to(run.device)
         count, samples = (p.conv_images, p.conv_samples) if conv else (p.images, p.samples)
         key = shared_key(net, count=count, samples=samples, curve=p.eps_curve, printed=float(PUBLISHED.loc[name, "distortion"]))
-        studies[name, s] = run.unit(f"study-{name}-{s}", key, lambda net=net, name=name, count=count, samples=samples: study(net, name, count, samples), code=[study, push, igsm, enough_budget, right_images, won, distortion, persistence, attacks])
+        studies[name, s] = run.unit(f"study-{name}-{s}", key, lambda net=net, name=name, count=count, samples=samples: study(net, name, count, samples), code=[study, push, igsm, enough_budget, right_images, won, distortion, smoothing, attacks])
         accuracies[name, s] = accuracy(net)
 
 
@@ -971,11 +973,11 @@ def last_iterates(model, x, target, name: str) -> torch.Tensor:
 
 def imagenet_study(network: str) -> dict:
     """All that Figures 4 to 6, 11, 12, 17, 18 and Table 2 need of one network."""
-    model, names = imagenet.network(network).to(run.device), imagenet.class_names()
+    model, names = pretrained.network(network).to(run.device), pretrained.class_names()
     # A 224x224 picture has 150,528 values: the search starts where the paper's numbers are, far below those of MNIST.
     options = {"samples": p.imagenet_samples, "start": 0.03, "max_sigma": 8.0}
     sources = SOURCES[: p.imagenet_pictures]
-    x = imagenet.pictures(sources).to(run.device)
+    x = pretrained.pictures(sources).to(run.device)
     with torch.no_grad():
         label = model(x).argmax(1)
     aims = [names.index("indigo_bunting") if source != "indigo_bunting" else names.index("goldfinch") for source in sources]
@@ -986,7 +988,7 @@ def imagenet_study(network: str) -> dict:
         hit = torch.ones(len(x), dtype=torch.bool) if name == "natural" else won(model, z, target).cpu()
         sigma = torch.full((len(x),), math.nan, dtype=torch.float64)
         if bool(hit.any()):
-            sigma[hit] = persistence.persistence(model, z[hit.to(z.device)], GAMMA, **options).sigma.cpu()
+            sigma[hit] = smoothing.persistence(model, z[hit.to(z.device)], GAMMA, **options).sigma.cpu()
         result |= {f"{name}.won": hit, name: sigma, f"{name}.distortion": distortion(z, x)}
     least = attacks.lbfgs(model, x, target, targeted=True, search=2, steps=12)
     result |= {"L-BFGS.won": least.success, "L-BFGS.distortion": distortion(least.x_adv, x)}
@@ -999,13 +1001,13 @@ def imagenet_study(network: str) -> dict:
     result |= {"igsm": x[:1] if noise is None else x[:1] + noise, "igsm.ratio": torch.tensor(ratio)}
     lizard = torch.tensor([names.index("alligator_lizard")], device=x.device)
     other = last_iterates(model, x[:1], lizard, "PGD")
-    bunting = imagenet.pictures(["indigo_bunting"]).to(run.device)
+    bunting = pretrained.pictures(["indigo_bunting"]).to(run.device)
     shown = torch.cat([x[:1], sets["BIM"][:1], bunting, sets["PGD"][:1], other])
     grid = torch.linspace(0, 1, p.imagenet_sigmas + 1)[1:] ** 2  # most happens near zero
-    result |= {"grid": grid, "frequencies": persistence.class_frequencies(model, shown, grid, samples=p.imagenet_frequency), "lizard": lizard, "shown": shown}
+    result |= {"grid": grid, "frequencies": smoothing.class_frequencies(model, shown, grid, samples=p.imagenet_frequency), "lizard": lizard, "shown": shown}
     for name, end, gammas in (("to bunting", sets["BIM"][:1], (0.6, 0.7, 0.8)), ("to lizard", other, (0.7,))):
         for gamma in gammas:
-            path = persistence.along_path(model, x[:1], end, gamma, points=p.imagenet_points, **options)
+            path = smoothing.along_path(model, x[:1], end, gamma, points=p.imagenet_points, **options)
             result |= {f"{name}.{gamma}": path.sigma[0], f"{name}.label": path.label[0], "t": path.t}
     return result
 
@@ -1013,7 +1015,7 @@ def imagenet_study(network: str) -> dict:
 imagenet_units = {}
 for network in [name for name in p.imagenet_networks if name != "none"]:
     key = {"network": network, **{name: getattr(p, name) for name in ("imagenet_pictures", "imagenet_samples", "imagenet_frequency", "imagenet_sigmas", "imagenet_points")}}
-    imagenet_units[network] = run.unit(f"imagenet-{network}", key, lambda network=network: imagenet_study(network), code=[imagenet_study, last_iterates, igsm, distortion, won, persistence, attacks, imagenet])
+    imagenet_units[network] = run.unit(f"imagenet-{network}", key, lambda network=network: imagenet_study(network), code=[imagenet_study, last_iterates, igsm, distortion, won, smoothing, attacks, pretrained])
 first_imagenet = next(iter(imagenet_units.values()), None)
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Frequencies of ImageNet classes against sigma around a goldfinch and around its neighbour attacked towards indigo bunting, and pictures under growing noise, where the profile runs this part."}}
@@ -1132,8 +1134,8 @@ run.claim(
 # Before a flat boundary persistence is $d / \Phi^{-1}(\gamma)$: it falls to zero in proportion to the distance and rises again on the other side.
 
 # %% tags=["nbval-check-output"]
-flat_path = persistence.along_path(half_plane, torch.tensor([[1.0, 0.0]]), torch.tensor([[-1.0, 0.0]]), points=21, samples=4000)
-closed = persistence.wedge_persistence(np.array([1.0, 0.0]), 1)
+flat_path = smoothing.along_path(half_plane, torch.tensor([[1.0, 0.0]]), torch.tensor([[-1.0, 0.0]]), points=21, samples=4000)
+closed = smoothing.wedge_persistence(np.array([1.0, 0.0]), 1)
 run.claim("bell2023.drop-at-boundary", relative_drop_at_a_flat_boundary=float(1 - closed[1] / closed[0]))
 
 # %% [markdown]
@@ -1148,7 +1150,7 @@ reach = won(model, adversarial, target).nonzero()[:3, 0]
 figure, axes = plt.subplots(1, 2, figsize=(9.6, 3.0))
 axes[0].plot(1 - 2 * flat_path.t, flat_path.sigma[0], marker="o", markersize=3, color=NATURAL)
 axes[0].set(title="flat boundary", xlabel="signed distance", ylabel="0.7-persistence", xticks=[-1, -0.5, 0, 0.5, 1])
-path = persistence.along_path(model, x[reach], adversarial[reach], points=31, samples=p.samples)
+path = smoothing.along_path(model, x[reach], adversarial[reach], points=31, samples=p.samples)
 for i, color in zip(range(len(reach)), plots.PALETTE, strict=False):
     axes[1].plot(path.t, path.sigma[i].cpu(), marker="o", markersize=3, color=color, label=f"{int(y[reach[i]])} to {int(target[reach[i]])}")
 axes[1].set(title="784-100-20-10, three digits to their IGSM images", xlabel="progress")
@@ -1199,8 +1201,8 @@ for ax, name in zip(axes, ("FC100-100-10", largest), strict=True):
         ax.scatter(torch.cat([d for d, _ in pair]), torch.cat([sigma for _, sigma in pair]), s=9, color=color, marker=marker, alpha=0.6, label=kind if kind == "natural" else "as far beyond the boundary")
     reachable = np.geomspace(*ax.get_xlim(), 50) if ax.get_xlim()[0] > 0 else np.geomspace(0.05, ax.get_xlim()[1], 50)
     for count in (1, 3, 10, 100, 1000):
-        ax.plot(reachable, persistence.wedge_persistence(reachable, count), color="0.6", linewidth=0.8)
-        ax.annotate(f"k = {count}", (reachable[-1], float(persistence.wedge_persistence(reachable[-1], count))), fontsize=7, color="0.35")
+        ax.plot(reachable, smoothing.wedge_persistence(reachable, count), color="0.6", linewidth=0.8)
+        ax.annotate(f"k = {count}", (reachable[-1], float(smoothing.wedge_persistence(reachable[-1], count))), fontsize=7, color="0.35")
     ax.set(xscale="log", yscale="log", xlabel="distance to the boundary", title=name)
 axes[0].set_ylabel("0.7-persistence")
 axes[0].legend()
@@ -1279,7 +1281,7 @@ ax.scatter(probes[seed]["natural.distance"], probes[seed]["natural"], s=9, color
 top = 1.1 * float(np.quantile(finite(probes[seed]["natural"]), 0.99))
 line = np.linspace(0, float(probes[seed]["natural.distance"].max()), 50)
 for count in (1, 10, 100, 1000):
-    height = persistence.wedge_persistence(line, count)
+    height = smoothing.wedge_persistence(line, count)
     end = np.flatnonzero(height < 0.97 * top)[-1]  # the last point inside the picture
     ax.plot(line, height, color="0.6", linewidth=0.8)
     ax.annotate(f"k = {count}", (line[end], height[end]), fontsize=7, color="0.35")
@@ -1363,13 +1365,13 @@ run.claim("bell2023.detector", auc=detections.loc["IGSM"].tolist(), modern={"auc
 
 # %% tags=["hide-input"]
 quantile = float(stats.norm.ppf(GAMMA))
-smoothing = []
+averaged = []
 for s in run.seeds:
     unit = probes[s]
     for name, hit in (("natural", unit["natural"].isfinite()), ("chosen", unit["chosen.won"] & unit["chosen"].isfinite())):
         radius = quantile * unit[name][hit]
-        smoothing.append({"images": {"natural": "natural", "chosen": "IGSM"}[name], "radius of the smoothed": median(radius), "distance of the network": median(unit[f"{name}.distance"][hit]), "ratio": median(radius / unit[f"{name}.distance"][hit])})
-display(pd.DataFrame(smoothing).groupby("images", sort=False).mean().style.format("{:.3f}"))
+        averaged.append({"images": {"natural": "natural", "chosen": "IGSM"}[name], "radius of the smoothed": median(radius), "distance of the network": median(unit[f"{name}.distance"][hit]), "ratio": median(radius / unit[f"{name}.distance"][hit])})
+display(pd.DataFrame(averaged).groupby("images", sort=False).mean().style.format("{:.3f}"))
 
 # %% [markdown]
 # The radius grows with $\gamma$ at fixed $\sigma$ and with $\sigma$ at fixed $\gamma$; persistence fixes one and reads the other.
@@ -1381,8 +1383,8 @@ display(pd.DataFrame(smoothing).groupby("images", sort=False).mean().style.forma
 
 # %% tags=["hide-input"]
 net = small[seed].to(run.device)
-reports = {SMALL: protocol.evaluate(net, images_test.x.to(run.device), images_test.y.to(run.device), p.protocol_eps, budget=protocol.BUDGETS[p.protocol_budget], unit=run.unit, name=SMALL, seed=seed)}
-display(protocol.compare(reports).style.format("{:.3f}", na_rep="not run"))
+reports = {SMALL: evaluation.evaluate(net, images_test.x.to(run.device), images_test.y.to(run.device), p.protocol_eps, budget=evaluation.BUDGETS[p.protocol_budget], unit=run.unit, name=SMALL, seed=seed)}
+display(evaluation.compare(reports).style.format("{:.3f}", na_rep="not run"))
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Accuracy of the network under each row of the protocol at one radius, and beside it the panels of the flags."}}
 plots.protocol(reports)
@@ -1427,7 +1429,7 @@ run.show_verdicts()
 # %% tags=["nbval-check-output"]
 far_out = torch.tensor([[-3.0, -3.0]])
 for gamma in (0.7, 0.8):
-    print(f"gamma = {gamma}: persistence {float(persistence.persistence(wedge(2), far_out, gamma, samples=8000).sigma):.0f}")
+    print(f"gamma = {gamma}: persistence {float(smoothing.persistence(wedge(2), far_out, gamma, samples=8000).sigma):.0f}")
 
 # %% [markdown]
 # ```{solution-end}

@@ -39,9 +39,11 @@ from sklearn.metrics import roc_auc_score
 from torch import nn
 from torch.func import functional_call, jacrev, jvp, vmap
 
-from support import attacks, data, heads, models, path_kernel, plots, protocol, runs, training
+from support import attacks, data, evaluation, models, path_kernel, training
+from support.book import chapter_run, plots
+from support.models import heads
 
-run = runs.start("06_path_kernel", profile, seed, device, overrides)
+run = chapter_run.start("06_path_kernel", profile, seed, device, overrides)
 p = run.profile
 plots.use_style()
 F64 = torch.float64
@@ -1133,14 +1135,14 @@ plt.show()
 # %%
 start, end = trained_line(run.seeds[0])
 best = float(shares_of_line[torch.where(inner, lines[0]["fgsm"], -1).argmax()])
-budget = protocol.BUDGETS[p.name]
+budget = evaluation.BUDGETS[p.name]
 budget = dataclasses.replace(budget, images=p.protocol_images, **{field: min(getattr(budget, field), p.protocol_images) for field in ("long_images", "targeted_images", "autoattack_images", "square_images", "hard_label_images", "transfer_images", "sweep_images")})
 attacked = images_test.x[: p.protocol_images].to(run.device), images_test.y[: p.protocol_images].to(run.device)
 reports = {
-    name: protocol.evaluate(model, *attacked, p.eps, budget=budget, peer=peer, seed=seed, unit=run.unit, name=name.replace(" ", "-"))
+    name: evaluation.evaluate(model, *attacked, p.eps, budget=budget, peer=peer, seed=seed, unit=run.unit, name=name.replace(" ", "-"))
     for name, model, peer in (("trained", end, on_line(start, end, best)), ("interpolated", on_line(start, end, best), end))
 }
-display(protocol.compare(reports).style.format("{:.1%}", na_rep="not run").set_caption(f"Accuracy under the modern protocol, {p.data}, up to {p.protocol_images} images, eps = {p.eps:g}"))
+display(evaluation.compare(reports).style.format("{:.1%}", na_rep="not run").set_caption(f"Accuracy under the modern protocol, {p.data}, up to {p.protocol_images} images, eps = {p.eps:g}"))
 
 # %% tags=["hide-input"]
 run.claim(

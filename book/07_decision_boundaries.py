@@ -32,9 +32,11 @@ from scipy.ndimage import label
 from scipy.spatial import Voronoi, voronoi_plot_2d
 from torch import nn
 
-from support import attacks, boundaries, heads, models, persistence, plots, runs, training
+from support import attacks, geometry, models, smoothing, training
+from support.book import chapter_run, plots
+from support.models import heads
 
-run = runs.start("07_decision_boundaries", profile, seed, device, overrides)
+run = chapter_run.start("07_decision_boundaries", profile, seed, device, overrides)
 p = run.profile
 plots.use_style()
 stream = torch.Generator().manual_seed(seed)
@@ -188,7 +190,7 @@ with torch.no_grad():
     predicted = three(x).argmax(1)
 i, j = torch.combinations(torch.arange(len(x))).T
 i, j = i[predicted[i] != predicted[j]][::7], j[predicted[i] != predicted[j]][::7]
-found = boundaries.bisect(three, x[i], x[j])
+found = geometry.bisect(three, x[i], x[j])
 with torch.no_grad():
     image = three(found.point).double().softmax(1)
 
@@ -197,7 +199,7 @@ strata, pieces = {}, {}
 for k in (3, 4, 5, 6):
     first, second = torch.randn(2, 4000, k, generator=stream, dtype=DOUBLE)
     differ = first.argmax(1) != second.argmax(1)
-    met = boundaries.bisect(lambda z: z, first[differ], second[differ]).classes  # the identity as F: the boundary of argmax itself
+    met = geometry.bisect(lambda z: z, first[differ], second[differ]).classes  # the identity as F: the boundary of argmax itself
     pieces[k] = len(met.sort(1).values.unique(dim=0))
     strata[k] = len({len(tie) for size in range(2, k + 1) for tie in itertools.combinations(range(k), size)})
 run.claim(
@@ -256,9 +258,9 @@ print("half the edge:", float((b - a).norm() / 2), "- distances of the other poi
 # %%
 def edges_and_gabriel(points: torch.Tensor, margin: float = 0.0):
     """A triangulation, the midpoints' place well inside the unit cube, and which edges are Gabriel's."""
-    found = boundaries.triangulate(points)
+    found = geometry.triangulate(points)
     middle = points[found.edges].mean(1)
-    return found, ((middle > margin) & (middle < 1 - margin)).all(1), boundaries.gabriel(found)
+    return found, ((middle > margin) & (middle < 1 - margin)).all(1), geometry.gabriel(found)
 
 
 poisson = {2: 4 / 6, 3: 8 / (2 + 48 * math.pi**2 / 35), 4: 16 / (340 / 9)}
@@ -309,12 +311,12 @@ run.claim("bell2023.delaunay-orthogonal", edges_that_miss=missing, share_in_the_
 # %% tags=["nbval-check-output"]
 lines = torch.randn(1000, 3, generator=stream, dtype=DOUBLE)
 normal = torch.eye(3, dtype=DOUBLE)[2:]
-to_normal = boundaries.incidence(lines, normal.expand(1000, 3))
+to_normal = geometry.incidence(lines, normal.expand(1000, 3))
 shadow = lines - (lines @ normal.T) * normal
 to_shadow = torch.rad2deg(torch.atan2(torch.linalg.cross(lines, shadow).norm(dim=1), (lines * shadow).sum(1)))
 assert float((to_normal + to_shadow - 90).abs().max()) < 1e-9
 for n in (2, 3, 64, 784, 3072):
-    low, middle, high = (boundaries.incidence_null(n, q) for q in (0.025, 0.5, 0.975))
+    low, middle, high = (geometry.incidence_null(n, q) for q in (0.025, 0.5, 0.975))
     print(f"random direction in {n:4d} dimensions: {middle:5.2f} degrees, 95 % in {low:5.2f} to {high:5.2f}")
 run.claim("bell2023.incidence", difference_of_readings=float((to_normal - to_shadow).abs().max()))
 
@@ -333,7 +335,7 @@ plane = torch.cat([torch.zeros(2000, 1, dtype=DOUBLE), torch.randn(2000, n - 1, 
 span = {name: int(torch.linalg.matrix_rank(sample - sample[:1])) for name, sample in (("plane", plane), ("sphere", sphere))}
 local_radii = np.geomspace(0.003, 1, 12)
 noise = torch.randn(2000, n, generator=stream, dtype=DOUBLE)
-local = [boundaries.boundary_spectrum(nn.functional.normalize(torch.eye(n, dtype=DOUBLE)[0] + r * noise, dim=1)).values for r in local_radii]
+local = [geometry.boundary_spectrum(nn.functional.normalize(torch.eye(n, dtype=DOUBLE)[0] + r * noise, dim=1)).values for r in local_radii]
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Singular values of samples of a sphere against the sample's radius, both logarithmic: seven lines of slope one and a lowest one of slope two."}}
 figure, ax = plt.subplots(figsize=(5.2, 3.3))
@@ -360,7 +362,7 @@ for d in p.delaunay_dimensions[:3]:
     points = torch.rand(p.delaunay_points, d, generator=stream, dtype=DOUBLE)
     voronoi = Voronoi(points.numpy())
     finite = torch.tensor([-1 not in voronoi.regions[region] for region in voronoi.point_region])
-    hull = boundaries.bounded_cells(boundaries.triangulate(points))
+    hull = geometry.bounded_cells(geometry.triangulate(points))
     mismatches += int((finite != hull).sum())
     bounded[d] = float(finite.double().mean())
 outward = flat - flat.mean(0)
@@ -376,7 +378,7 @@ run.claim("bell2023.bounded-cells", mismatches=mismatches, digits_witnessed_unbo
 def changed(points: torch.Tensor, noise: float) -> float:
     """Share of the edges that a triangulation exchanges when its points move by Gaussian noise."""
     moved = points + noise * torch.randn(points.shape, generator=stream, dtype=DOUBLE)
-    before, after = ({tuple(edge) for edge in boundaries.triangulate(each).edges.tolist()} for each in (points, moved))
+    before, after = ({tuple(edge) for edge in geometry.triangulate(each).edges.tolist()} for each in (points, moved))
     return len(before - after) / len(before)
 
 
@@ -386,8 +388,8 @@ low, high = (torch.rand(n, d, generator=stream, dtype=DOUBLE) for d in (2, 4))
 run.claim(
     "bell2023.delaunay-limits",
     changed_in_the_plane=changed(low, 0.05 * n ** (-1 / 2)), changed_in_more_dimensions=changed(high, 0.05 * n ** (-1 / 4)),
-    quality_in_the_plane=float(boundaries.simplex_quality(boundaries.triangulate(low)).median()),
-    quality_in_more_dimensions=float(boundaries.simplex_quality(boundaries.triangulate(high)).median()),
+    quality_in_the_plane=float(geometry.simplex_quality(geometry.triangulate(low)).median()),
+    quality_in_more_dimensions=float(geometry.simplex_quality(geometry.triangulate(high)).median()),
     changed_with_few_points=changed(few, 0.003), changed_with_many_points=changed(many, 0.003),
 )
 
@@ -402,13 +404,13 @@ run.claim(
 # %% tags=["nbval-check-output"]
 square = torch.rand(300, 2, generator=stream, dtype=DOUBLE)
 disc = ((square - 0.5).norm(dim=1) < 0.3).long()
-triangulated = boundaries.triangulate(square, disc)
+triangulated = geometry.triangulate(square, disc)
 query = 0.2 + 0.6 * torch.rand(2000, 2, generator=stream, dtype=DOUBLE)
-weights = boundaries.barycentric_weights(triangulated, query)
+weights = geometry.barycentric_weights(triangulated, query)
 turn = 2 * math.pi * torch.rand(600, generator=stream, dtype=DOUBLE)
 on_circle = torch.stack([turn.cos(), turn.sin()], 1)
 samples, fresh = on_circle[:300], on_circle[300:]
-outside = boundaries.triangulate(samples).found.find_simplex(fresh.numpy()) < 0
+outside = geometry.triangulate(samples).found.find_simplex(fresh.numpy()) < 0
 print("new points of the circle outside every simplex:", int(outside.sum()), "of", len(fresh))
 run.claim("bell2023.weighted-delaunay", weight_error=float((weights.sum(1) - 1).abs().max()), queries_outside_every_simplex=int(outside.sum()))
 
@@ -442,10 +444,10 @@ def farthest_error(side: int, wrong_labels: float) -> tuple[float, float, int]:
     points = points + free * (torch.rand(points.shape, generator=stream, dtype=DOUBLE) - 0.5) * 0.8 / (side - 1)
     labels = ((points - 0.5).norm(dim=1) < 0.3).long()
     labels = torch.where(torch.rand(len(labels), generator=stream) < wrong_labels, 1 - labels, labels)
-    found = boundaries.triangulate(points, labels)
+    found = geometry.triangulate(points, labels)
     query = torch.rand(100_000, 2, generator=stream, dtype=DOUBLE)
     distance = ((query - 0.5).norm(dim=1) - 0.3).abs()
-    wrong = boundaries.delaunay_classifier(found)(query).argmax(1) != ((query - 0.5).norm(dim=1) < 0.3).long()
+    wrong = geometry.delaunay_classifier(found)(query).argmax(1) != ((query - 0.5).norm(dim=1) < 0.3).long()
     return found.longest_edge, float(distance[wrong].max()), int((distance[wrong] > found.longest_edge).sum())
 
 
@@ -457,7 +459,7 @@ rate = float(np.polyfit(np.log(eps), np.log(far), 1)[0])
 figure, axes = plt.subplots(1, 2, figsize=(9.2, 3.7), width_ratios=(1, 1.25))
 place = torch.linspace(0, 1, 301, dtype=DOUBLE)
 dense = torch.cartesian_prod(place, place)
-for classify, color, style in ((boundaries.voronoi_classifier(square, disc), plots.PALETTE[1], "dashed"), (boundaries.delaunay_classifier(triangulated), plots.PALETTE[0], "solid")):
+for classify, color, style in ((geometry.voronoi_classifier(square, disc), plots.PALETTE[1], "dashed"), (geometry.delaunay_classifier(triangulated), plots.PALETTE[0], "solid")):
     axes[0].contour(place, place, classify(dense).argmax(1).reshape(301, 301).T, levels=[0.5], colors=[color], linestyles=[style])
 axes[0].add_patch(plt.Circle((0.5, 0.5), 0.3, fill=False, color="black", linewidth=1))
 axes[0].scatter(*square.T, c=np.where(disc == 1, "black", "lightgrey"), s=6)
@@ -503,15 +505,15 @@ def line_through(slopes: torch.Tensor) -> torch.Tensor:
 
 centreline, middle_line = line_through((theta / 2).tan()), line_through((math.pi / 4 + theta / 2).tan())
 inside = {
-    "upper, centreline": boundaries.inside_wedge(centreline, theta), "upper, tan(pi/4 + theta/2)": boundaries.inside_wedge(middle_line, theta),
-    "lower, centreline": boundaries.inside_lower_wedge(centreline, theta), "lower, tan(pi/4 + theta/2)": boundaries.inside_lower_wedge(middle_line, theta),
+    "upper, centreline": geometry.inside_wedge(centreline, theta), "upper, tan(pi/4 + theta/2)": geometry.inside_wedge(middle_line, theta),
+    "lower, centreline": geometry.inside_lower_wedge(centreline, theta), "lower, tan(pi/4 + theta/2)": geometry.inside_lower_wedge(middle_line, theta),
 }
 for name, found in inside.items():
     print(f"{name:>28}: {int(found.sum()):3d} of {len(t)} points inside")
 height = 0.5
 parallel = torch.full((2, n), height, dtype=DOUBLE)
 parallel[:, 0] = torch.tensor([1e-3, 5.0])
-crossing = boundaries.bisect(boundaries.wedge_classifier(theta), parallel[:1], parallel[1:]).point[0, 0]
+crossing = geometry.bisect(geometry.wedge_classifier(theta), parallel[:1], parallel[1:]).point[0, 0]
 run.claim("bell2023.wedge", centreline_points_outside=int((~inside["upper, centreline"]).sum()), parallel_crossing_error=float(crossing - height / theta.tan().max()))
 
 # %% [markdown]
@@ -541,7 +543,7 @@ candidates = torch.linspace(0, 3, 3_000_001, dtype=DOUBLE)
 distance = (candidates - point[0]).square() + (candidates[:, None] * tangents - point[1:]).clamp_min(0).square().sum(1)
 t_best = candidates[distance.argmin()]
 print("by the grid:  ", np.round(torch.cat([t_best[None], torch.maximum(point[1:], t_best * tangents)]).numpy(), 4))
-print("exact:        ", np.round(boundaries.project_wedge(point[None], tangents.atan())[0].numpy(), 4))
+print("exact:        ", np.round(geometry.project_wedge(point[None], tangents.atan())[0].numpy(), 4))
 
 # %% [markdown]
 # `boundaries.project_wedge` sorts the corners of $g$ and takes the root from the piece that holds it: exact, batched, without iteration; the tests compare it with two quadratic-program solvers.
@@ -552,14 +554,14 @@ print("exact:        ", np.round(boundaries.project_wedge(point[None], tangents.
 
 # %%
 points = 3 * torch.randn(p.census_points, n, generator=stream, dtype=DOUBLE)
-orthogonal = boundaries.wedge_normals(n, torch.zeros(k - 1))
-in_sequence = boundaries.alternating_projections(points, orthogonal[torch.randperm(k, generator=stream)], sweeps=1)
-run.claim("bell2023.lemma30.11", distance_from_nearest=float((in_sequence - boundaries.project_wedge(points, torch.zeros(k - 1))).norm(dim=1).max()))
+orthogonal = geometry.wedge_normals(n, torch.zeros(k - 1))
+in_sequence = geometry.alternating_projections(points, orthogonal[torch.randperm(k, generator=stream)], sweeps=1)
+run.claim("bell2023.lemma30.11", distance_from_nearest=float((in_sequence - geometry.project_wedge(points, torch.zeros(k - 1))).norm(dim=1).max()))
 
 # %%
-normals, nearest = boundaries.wedge_normals(n, theta), boundaries.project_wedge(points, theta)
-alternating = boundaries.alternating_projections(points, normals, sweeps=500)
-corrected = boundaries.dykstra(points[:500], normals, sweeps=3000)
+normals, nearest = geometry.wedge_normals(n, theta), geometry.project_wedge(points, theta)
+alternating = geometry.alternating_projections(points, normals, sweeps=500)
+corrected = geometry.dykstra(points[:500], normals, sweeps=3000)
 run.claim(
     "bell2023.pocs",
     distance_from_nearest=float((alternating - nearest).norm(dim=1).max()),
@@ -596,10 +598,10 @@ census = []
 for faces in (2, 3, 5, 10, 20, 50):
     cloud = torch.randn(p.census_points, 50, generator=stream, dtype=DOUBLE)
     angles = torch.full((faces - 1,), math.radians(30), dtype=DOUBLE)
-    which = boundaries.wedge_faces(cloud, angles)
+    which = geometry.wedge_faces(cloud, angles)
     out = which.violated.any(1)
-    exact = boundaries.project_wedge(cloud[out], angles)
-    equal = (boundaries.project_violated(cloud[out], boundaries.wedge_normals(50, angles)) - exact).norm(dim=1) < 1e-9
+    exact = geometry.project_wedge(cloud[out], angles)
+    equal = (geometry.project_violated(cloud[out], geometry.wedge_normals(50, angles)) - exact).norm(dim=1) < 1e-9
     violated, active = which.violated[out], which.active[out]
     census.append({
         "faces": faces, "violated": float(violated.double().sum(1).mean()), "active": float(active.double().sum(1).mean()),
@@ -648,10 +650,10 @@ def equidistant(faces: int, angle: float, distance: float = 1.0) -> torch.Tensor
 
 def wedge_persistence(point: torch.Tensor, faces: int, angle: float) -> float:
     """gamma-persistence of a point of the class inside, or outside, a wedge: the first sigma at which the stability falls below gamma."""
-    inside, low, high = bool(boundaries.inside_wedge(point, [angle] * (faces - 1))), 1e-2, FARTHEST
+    inside, low, high = bool(geometry.inside_wedge(point, [angle] * (faces - 1))), 1e-2, FARTHEST
     for _ in range(3):  # each round narrows the bracket to one step of its scan
         sigmas = torch.logspace(math.log10(low), math.log10(high), 60, dtype=DOUBLE)
-        stable = boundaries.wedge_probability(point.expand(60, -1), [angle] * (faces - 1), sigmas)
+        stable = geometry.wedge_probability(point.expand(60, -1), [angle] * (faces - 1), sigmas)
         under = torch.nonzero((stable if inside else 1 - stable) < GAMMA)
         if not len(under):
             return FARTHEST
@@ -663,7 +665,7 @@ def wedge_persistence(point: torch.Tensor, faces: int, angle: float) -> float:
 
 face_counts, tips = [1, 2, 3, 5, 10, 20, 50], [0, 15, 30, 45, 60, 75]
 surface = np.array([[wedge_persistence(equidistant(faces, math.radians(tip)), faces, math.radians(tip)) for tip in tips] for faces in face_counts])
-closed = persistence.wedge_persistence(1.0, np.array(face_counts), GAMMA)
+closed = smoothing.wedge_persistence(1.0, np.array(face_counts), GAMMA)
 quantile = torch.special.ndtri(torch.tensor([1 - (1 - GAMMA) / faces for faces in face_counts], dtype=DOUBLE))
 assert np.allclose(surface[:, 0], closed, rtol=1e-4)
 
@@ -735,9 +737,9 @@ n = p.orthant_dimensions
 orthant_k = [1, 3, 10, n // 4]
 spectra, misses = {}, {"centred": 0, "raw": 0}
 for k in orthant_k:
-    sample = boundaries.project_wedge(torch.randn(20 * n, n, generator=stream, dtype=DOUBLE), torch.zeros(k - 1))
+    sample = geometry.project_wedge(torch.randn(20 * n, n, generator=stream, dtype=DOUBLE), torch.zeros(k - 1))
     for way in misses:
-        spectra[way, k] = boundaries.boundary_spectrum(sample, way=way)
+        spectra[way, k] = geometry.boundary_spectrum(sample, way=way)
         misses[way] += int(spectra[way, k].dropped != k)
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Sorted singular values of samples projected onto orthants of four dimensions, uncentred on the left and centred on the right, over a grey band of what noise explains. Centred, exactly k values lie below the band; uncentred, one value stands far above it instead."}}
@@ -763,7 +765,7 @@ ranks = {"orthant": 0, "wedge": 0}
 for k in orthant_k:
     sample = torch.randn(20 * n, n, generator=stream, dtype=DOUBLE)
     for name, angle in (("orthant", 0.0), ("wedge", 0.7)):
-        ranks[name] += int(int(torch.linalg.matrix_rank(sample - boundaries.project_wedge(sample, [angle] * (k - 1)), rtol=1e-9)) != k)
+        ranks[name] += int(int(torch.linalg.matrix_rank(sample - geometry.project_wedge(sample, [angle] * (k - 1)), rtol=1e-9)) != k)
 run.claim("bell2023.projection-differences-svd", misses_orthant=ranks["orthant"], misses_wedge=ranks["wedge"])
 
 # %% [markdown]
@@ -777,17 +779,17 @@ run.claim("bell2023.projection-differences-svd", misses_orthant=ranks["orthant"]
 # %%
 samples = 3 * n // 2
 gaussian = torch.randn(samples, n, generator=stream, dtype=DOUBLE)
-flat_sample = boundaries.flat_spectrum(samples, n, generator=stream)
+flat_sample = geometry.flat_spectrum(samples, n, generator=stream)
 values = torch.linalg.svdvals(gaussian)
 as_printed = [float((constant * math.sqrt(n) - values.norm()).abs() / values.norm()) for constant in (values.max(), values.norm())]
 flat_values = torch.linalg.svdvals(flat_sample)
-thin = {name: boundaries.boundary_spectrum(boundaries.project_wedge(noise, torch.zeros(4))) for name, noise in (("Gaussian", gaussian), ("flat", flat_sample))}
+thin = {name: geometry.boundary_spectrum(geometry.project_wedge(noise, torch.zeros(4))) for name, noise in (("Gaussian", gaussian), ("flat", flat_sample))}
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Sorted singular values of five-face orthant samples with few points. For Gaussian noise a smooth slope inside the grey noise band; for flat noise a level line with five values clearly below it."}}
 figure, ax = plt.subplots(figsize=(5.6, 3.3))
 for (name, found), color, marker in zip(thin.items(), plots.PALETTE, ("o", "s"), strict=False):
     ax.plot(range(1, n + 1), found.values, marker, markersize=3, color=color, label=f"{name} noise")
-ax.plot(range(1, n + 1), boundaries.noise_spectrum(samples - 1, n), "-", color="grey", linewidth=1, label="pure Gaussian noise, law")
+ax.plot(range(1, n + 1), geometry.noise_spectrum(samples - 1, n), "-", color="grey", linewidth=1, label="pure Gaussian noise, law")
 ax.set(xlabel="rank of the singular value", ylabel="singular value / sqrt(N)")
 ax.legend(fontsize=8)
 plt.show()
@@ -840,10 +842,10 @@ def natural_pairs(key, count: int):
 
 def crossing(model, a, b) -> dict[str, torch.Tensor]:
     """Where a segment leaves its class, the normal there, and the angle of incidence."""
-    found = boundaries.bisect(model, a, b)
+    found = geometry.bisect(model, a, b)
     own, other = found.classes.T
-    normal = boundaries.gradient_normals(model, found.point, own, other)
-    return {"a": a, "b": b, "point": found.point, "own": own, "other": other, "normal": normal, "degrees": boundaries.incidence(b - a, normal), "residual": found.residual, "width": found.width}
+    normal = geometry.gradient_normals(model, found.point, own, other)
+    return {"a": a, "b": b, "point": found.point, "own": own, "other": other, "normal": normal, "degrees": geometry.incidence(b - a, normal), "residual": found.residual, "width": found.width}
 
 
 def crossings_of(key) -> dict[str, dict[str, torch.Tensor]]:
@@ -868,7 +870,7 @@ def crossings_of(key) -> dict[str, dict[str, torch.Tensor]]:
         return {f"{kind}/{name}": value for kind, parts in found.items() for name, value in parts.items()} | {"distance": distance}
 
     settings = {"model": models.fingerprint(model), "data": test.sha256, "pairs": p.pairs, "eps": p.attack_eps, "steps": p.attack_steps, "seed": seed}
-    unit = run.unit(f"crossings-{key[0]}-{key[1]}", settings, compute, code=[boundaries.bisect, boundaries.gradient_normals, boundaries.incidence, attacks.pgd, attacks.lbfgs, natural_pairs, crossing, crossings_of])
+    unit = run.unit(f"crossings-{key[0]}-{key[1]}", settings, compute, code=[geometry.bisect, geometry.gradient_normals, geometry.incidence, attacks.pgd, attacks.lbfgs, natural_pairs, crossing, crossings_of])
     kinds = {}
     for name, value in unit.items():
         kind, _, part = name.partition("/")
@@ -890,7 +892,7 @@ distances = {key: float(found[key]["distance"][""].median()) for key in keys}
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Cumulative shares of crossings against their angle of incidence, one panel per network. Crossings on lines between images and by PGD are more grazing than those by L-BFGS; all are steeper than the dotted null of random directions."}}
 names = ["linear", *p.networks]
 figure, axes = plt.subplots(1, len(names), figsize=(3.6 * len(names) + 1, 3.4), sharey=True, squeeze=False)
-null = [boundaries.incidence_null(pixels, q) for q in np.linspace(0, 1, 400)]
+null = [geometry.incidence_null(pixels, q) for q in np.linspace(0, 1, 400)]
 for ax, name in zip(axes[0], names, strict=True):
     for kind, color, style in zip(KINDS, plots.PALETTE, ("-", "--", "-.", ":"), strict=False):
         degrees = torch.cat([found[key][kind]["degrees"] for key in keys if key[0] == name]).sort().values.cpu()
@@ -906,7 +908,7 @@ median = {kind: [float(found[key][kind]["degrees"].median()) for key in curved] 
 run.claim(
     "bell2023.skewness",
     natural_degrees=median["natural"], adversarial_degrees=median["L-BFGS"], adversarial_degrees_matched=median["L-BFGS, matched"],
-    random_degrees=boundaries.incidence_null(pixels, 0.5), pgd_degrees=median["PGD"],
+    random_degrees=geometry.incidence_null(pixels, 0.5), pgd_degrees=median["PGD"],
     linear_natural_degrees=[float(found["linear", s]["natural"]["degrees"].median()) for s in run.seeds],
     linear_adversarial_degrees=[float(found["linear", s]["L-BFGS"]["degrees"].median()) for s in run.seeds],
 )
@@ -931,16 +933,16 @@ run.claim(
 def neighbourhood(key, kind: str, radius: float, count: int) -> tuple:
     """Boundary samples around the first crossings of a kind, these crossings, and the noise, of the given root mean square length."""
     part = {name: value[: p.centers] for name, value in found[key][kind].items()}
-    noise = boundaries.flat_spectrum(count, pixels, generator=torch.Generator().manual_seed(seed), dtype=torch.float32).to(run.device)
+    noise = geometry.flat_spectrum(count, pixels, generator=torch.Generator().manual_seed(seed), dtype=torch.float32).to(run.device)
     offsets = (noise * radius / math.sqrt(pixels)).reshape(count, *shape)
     if kind != "natural":
         mirror = 2 * part["point"] - part["a"]
         with torch.no_grad():
             other = nets[key](mirror).argmax(1) != part["own"]
         part["b"] = torch.where(other.reshape(-1, *[1] * len(shape)), mirror, part["b"])
-    one = [boundaries.boundary_sample(nets[key], part["a"][i : i + 1], part["b"][i : i + 1], part["point"][i : i + 1], offsets) for i in range(len(part["a"]))]
+    one = [geometry.boundary_sample(nets[key], part["a"][i : i + 1], part["b"][i : i + 1], part["point"][i : i + 1], offsets) for i in range(len(part["a"]))]
     both = {name: torch.cat([getattr(sample, name) for sample in one]) for name in ("points", "moved", "inside", "classes")}
-    return boundaries.BoundarySample(**both), part, offsets
+    return geometry.BoundarySample(**both), part, offsets
 
 
 def summary(key, kind: str) -> dict[str, torch.Tensor]:
@@ -949,13 +951,13 @@ def summary(key, kind: str) -> dict[str, torch.Tensor]:
     def compute():
         sample, part, offsets = neighbourhood(key, kind, p.small_radius, p.samples)
         clouds = sample.points.flatten(2)
-        normal, spread = boundaries.fitted_normals(clouds)
+        normal, spread = geometry.fitted_normals(clouds)
         gradient = part["normal"].flatten(1)
         rows = {"values": [], "raw": [], "alignment raw": [], "alignment differences": [], "low": [], "high": []}
         image, line = (nn.functional.normalize(each.flatten(1).double(), dim=1) for each in (part["point"], part["b"] - part["a"]))
         for i, cloud in enumerate(clouds):
-            raw, centred = boundaries.boundary_spectrum(cloud, way="raw"), boundaries.boundary_spectrum(cloud)
-            difference = boundaries.boundary_spectrum(cloud, way="differences", generator=torch.Generator().manual_seed(seed))
+            raw, centred = geometry.boundary_spectrum(cloud, way="raw"), geometry.boundary_spectrum(cloud)
+            difference = geometry.boundary_spectrum(cloud, way="differences", generator=torch.Generator().manual_seed(seed))
             rows["values"].append(centred.values / centred.values.median())
             rows["raw"].append(raw.values[:2])
             rows["alignment raw"].append((raw.directions[0] @ image[i]).abs())
@@ -963,15 +965,15 @@ def summary(key, kind: str) -> dict[str, torch.Tensor]:
             rows["low"].append((centred.directions[-1] @ gradient[i].double()).abs())
             rows["high"].append((centred.directions[0] @ line[i]).abs())
         moved = sample.points - (part["point"][:, None] + offsets)
-        difference_degrees = torch.stack([boundaries.incidence(each, g.expand_as(each)).median() for each, g in zip(moved.flatten(2) + 1e-12, gradient, strict=True)])
+        difference_degrees = torch.stack([geometry.incidence(each, g.expand_as(each)).median() for each, g in zip(moved.flatten(2) + 1e-12, gradient, strict=True)])
         return {name: torch.stack(values) for name, values in rows.items()} | {
-            "spread": spread, "fitted": boundaries.incidence(normal, gradient), "difference": difference_degrees, "incidence": part["degrees"],
+            "spread": spread, "fitted": geometry.incidence(normal, gradient), "difference": difference_degrees, "incidence": part["degrees"],
             "other": (sample.classes != part["other"][:, None]).double().mean(1),
         }
 
     model = nets[key]
     settings = {"model": models.fingerprint(model), "data": test.sha256, "pairs": p.pairs, "centers": p.centers, "samples": p.samples, "radius": p.small_radius, "kind": kind, "eps": p.attack_eps, "steps": p.attack_steps, "seed": seed}
-    parts = [boundaries.boundary_sample, boundaries.boundary_spectrum, boundaries.fitted_normals, boundaries.flat_spectrum, neighbourhood, summary]
+    parts = [geometry.boundary_sample, geometry.boundary_spectrum, geometry.fitted_normals, geometry.flat_spectrum, neighbourhood, summary]
     return run.unit(f"neighbourhoods-{kind}-{key[0]}-{key[1]}".replace(",", "").replace(" ", "-"), settings, compute, code=parts)
 
 
@@ -1050,7 +1052,7 @@ def loss_to_normal(key) -> float:
     part = found[key]["natural"]
     at = part["point"].clone().requires_grad_()
     slope = torch.autograd.grad(nn.functional.cross_entropy(nets[key](at), part["own"], reduction="sum"), at)[0]
-    return float(boundaries.incidence(slope, part["normal"]).median())
+    return float(geometry.incidence(slope, part["normal"]).median())
 
 
 run.claim(
@@ -1078,23 +1080,23 @@ def bending(key, kind: str) -> dict[str, torch.Tensor]:
 
     def compute():
         at, own, other, normal = (found[key][kind][name][: p.curvature_centers] for name in ("point", "own", "other", "normal"))
-        frames = boundaries.tangent_frames(normal, p.curvature_directions, generator=torch.Generator().manual_seed(seed))
+        frames = geometry.tangent_frames(normal, p.curvature_directions, generator=torch.Generator().manual_seed(seed))
         height, turn, curvature = [], [], []
         for radius in p.curvature_radii:
-            h = boundaries.heights(model, at, own, normal, radius * frames, radius)
+            h = geometry.heights(model, at, own, normal, radius * frames, radius)
             height.append((h.abs() / radius).nan_to_num(nan=1.0).mean(1))
             seen = ~h.isnan()
             place = (at[:, None] + radius * frames + h.nan_to_num()[(..., *[None] * len(shape))] * normal[:, None])[seen]
             there, here = (each[:, None].expand(h.shape)[seen] for each in (own, other))
-            slope = boundaries.gradient_normals(model, place, there, here) if bool(seen.any()) else place
+            slope = geometry.gradient_normals(model, place, there, here) if bool(seen.any()) else place
             angle = torch.full(h.shape, torch.nan, device=h.device)
-            angle[seen] = boundaries.incidence(slope, normal[:, None].expand(*h.shape, *shape)[seen])
+            angle[seen] = geometry.incidence(slope, normal[:, None].expand(*h.shape, *shape)[seen])
             turn.append(angle.nanmedian(1).values)
-            curvature.append(boundaries.curvatures(model, at, own, normal, frames[:, :3], radius))
+            curvature.append(geometry.curvatures(model, at, own, normal, frames[:, :3], radius))
         return {"height": torch.stack(height), "turn": torch.stack(turn), "curvature": torch.stack(curvature)}
 
     settings = {"model": models.fingerprint(model), "data": test.sha256, "pairs": p.pairs, "centers": p.curvature_centers, "directions": p.curvature_directions, "radii": list(p.curvature_radii), "kind": kind, "eps": p.attack_eps, "steps": p.attack_steps, "seed": seed}
-    return run.unit(f"bending-{kind}-{key[0]}-{key[1]}", settings, compute, code=[boundaries.heights, boundaries.curvatures, boundaries.gradient_normals, boundaries.tangent_frames, bending])
+    return run.unit(f"bending-{kind}-{key[0]}-{key[1]}", settings, compute, code=[geometry.heights, geometry.curvatures, geometry.gradient_normals, geometry.tangent_frames, bending])
 
 
 bent = {(key, kind): bending(key, kind) for key in keys for kind in ("natural", "L-BFGS")}
@@ -1204,11 +1206,11 @@ def mirrored(key) -> dict[str, torch.Tensor]:
         distance = torch.minimum(before, behind)
         ends = [torch.lerp(part["point"], part[end], (distance / length).reshape(-1, *[1] * len(shape))) for end, length in (("a", before), ("b", behind))]
         settings = {"samples": p.persistence_samples, "max_sigma": FARTHEST}
-        sigma = [persistence.persistence(model, x.clamp(0, 1), GAMMA, generator=torch.Generator().manual_seed(seed), **settings).sigma for x in ends]
+        sigma = [smoothing.persistence(model, x.clamp(0, 1), GAMMA, generator=torch.Generator().manual_seed(seed), **settings).sigma for x in ends]
         return {"before": sigma[0], "behind": sigma[1], "distance": distance * torch.deg2rad(part["degrees"]).cos()}
 
     settings = {"model": models.fingerprint(model), "data": test.sha256, "pairs": p.persistence_pairs, "of": p.pairs, "samples": p.persistence_samples, "eps": p.attack_eps, "steps": p.attack_steps, "seed": seed}
-    return run.unit(f"mirrored-{key[0]}-{key[1]}", settings, compute, code=[persistence.persistence, mirrored])
+    return run.unit(f"mirrored-{key[0]}-{key[1]}", settings, compute, code=[smoothing.persistence, mirrored])
 
 
 mirror = {key: mirrored(key) for key in keys}
@@ -1226,10 +1228,10 @@ axes[0].set_xticks(face_counts, face_counts)
 axes[0].set(xlabel="faces $k$", ylabel="persistence behind / before", ylim=(0, None))
 axes[0].legend(fontsize=7)
 n, k = 64, 10
-faces_cloud = boundaries.project_wedge(torch.randn(40 * n, n, generator=stream, dtype=DOUBLE), [math.radians(30)] * (k - 1))
-plane_cloud = boundaries.project_wedge(torch.randn(40 * n, n, generator=stream, dtype=DOUBLE), [])
+faces_cloud = geometry.project_wedge(torch.randn(40 * n, n, generator=stream, dtype=DOUBLE), [math.radians(30)] * (k - 1))
+plane_cloud = geometry.project_wedge(torch.randn(40 * n, n, generator=stream, dtype=DOUBLE), [])
 plane_cloud[:, 0] = 0
-for name, values, marker in ((f"wedge, {k} faces", boundaries.boundary_spectrum(faces_cloud).values, "o"), ("plane", boundaries.boundary_spectrum(plane_cloud).values, "s")):
+for name, values, marker in ((f"wedge, {k} faces", geometry.boundary_spectrum(faces_cloud).values, "o"), ("plane", geometry.boundary_spectrum(plane_cloud).values, "s")):
     axes[1].plot(np.linspace(0, 1, n), values / values.median(), marker, markersize=3, label=name)
 last = p.networks[-1]
 some = around[(last, seed), "L-BFGS"]["values"].median(0).values
@@ -1241,7 +1243,7 @@ for name, color, style in ((last, 0, "-"), ("linear", 1, "--")):
         degrees = torch.cat([found[key][kind]["degrees"] for key in keys if key[0] == name]).sort().values.cpu()
         axes[2].plot(degrees, np.linspace(0, 1, len(degrees)), style, color=plots.PALETTE[color], alpha=shade, label=f"{name}, {kind}")
 for faces in (2, 3, 10):
-    through_apex = float(boundaries.incidence(equidistant(faces, 0.0), torch.eye(faces, dtype=DOUBLE)[:1]))
+    through_apex = float(geometry.incidence(equidistant(faces, 0.0), torch.eye(faces, dtype=DOUBLE)[:1]))
     axes[2].axvline(through_apex, color="black", linewidth=0.8, linestyle=":")
     axes[2].annotate(str(faces), (through_apex, 1.02), xycoords=("data", "axes fraction"), fontsize=7, ha="center")
 axes[2].set(xlabel="angle of incidence, degrees", ylabel="share of crossings", xlim=(0, 90), xticks=range(0, 91, 30))
@@ -1282,7 +1284,7 @@ run.show_verdicts()
 # ## Exercises
 #
 # The first seven are graded: each asks for one function of NumPy arrays, which the tests call at points that they draw themselves.
-# They need no result of this chapter's cells, only its ideas; write them without `support.boundaries`.
+# They need no result of this chapter's cells, only its ideas; write them without `support.geometry`.
 
 # %% tags=["assignment", "hide-input"]
 import itertools
@@ -1845,9 +1847,9 @@ print(np.round(torch.linalg.svdvals(torch.eye(3, dtype=DOUBLE) - torch.outer(u, 
 
 # %% tags=["nbval-check-output"]
 x, sixty = torch.tensor([[0.1, -5.0]], dtype=DOUBLE), [math.radians(60)]
-faces = boundaries.wedge_faces(x, sixty)
+faces = geometry.wedge_faces(x, sixty)
 print("violated", faces.violated.tolist()[0], "active", faces.active.tolist()[0])
-print("violated plane alone:", np.round(boundaries.project_violated(x, boundaries.wedge_normals(2, sixty)).numpy(), 3), "nearest:", np.round(boundaries.project_wedge(x, sixty).numpy() + 0.0, 3))
+print("violated plane alone:", np.round(geometry.project_violated(x, geometry.wedge_normals(2, sixty)).numpy(), 3), "nearest:", np.round(geometry.project_wedge(x, sixty).numpy() + 0.0, 3))
 
 # %% [markdown]
 # ```{solution-end}

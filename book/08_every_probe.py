@@ -30,25 +30,14 @@ from IPython.display import display
 from scipy.stats import rankdata
 from sklearn.metrics import roc_auc_score
 
-from support import (
-    attacks,
-    boundaries,
-    heads,
-    kmeans,
-    models,
-    nullspace,
-    path_kernel,
-    persistence,
-    plots,
-    protocol,
-    radius,
-    ranking,
-    runs,
-    training,
-    zoo,
-)
+from support import attacks, clustering, evaluation, geometry, models, networks, path_kernel, smoothing, training
+from support.book import chapter_run, plots
+from support.certificates import radius
+from support.evaluation import rank_tests
+from support.geometry import nullspace
+from support.models import heads
 
-run = runs.start("08_every_probe", profile, seed, device, overrides)
+run = chapter_run.start("08_every_probe", profile, seed, device, overrides)
 p = run.profile
 plots.use_style()
 
@@ -95,12 +84,12 @@ run.show_claims()
 #
 # softRmax and Magnet take all passes by themselves; the others share the first part of their training, with cross-entropy.
 # An adversary costs passes of its own, so an equal number of looks at the data is no equal number of seconds: the table of times further down shows both.
-# The networks are trained by `support.zoo`, with the rates that the chapters use.
+# The networks are trained by `support.networks`, with the rates that the chapters use.
 
 # %%
 train, test = run.load(p.data, "train").take(p.train), run.load(p.data, "test").take(p.test)
 classes, shape = len(train.classes), train.x.shape[1:]
-recipe = zoo.Recipe(
+recipe = networks.Recipe(
     warm=p.warm, tuned=p.tuned, lr=p.lr, tuned_lr=p.tuned_lr, magnet_lr=p.magnet_lr, eps=p.eps, pgd_steps=p.pgd_steps,
     quick_weight=p.quick_weight, joint_weight=p.joint_weight, augment=p.augment,
 )
@@ -109,11 +98,11 @@ nets, training_seconds = {}, {}
 for s in run.seeds:
     for name in NAMES:
         begun = clock()
-        net = zoo.train([name], p.backbone, train.x, train.y, classes, recipe, seed=s, device=run.device, cache=run.cache, name="zoo")[name]
+        net = networks.train([name], p.backbone, train.x, train.y, classes, recipe, seed=s, device=run.device, cache=run.cache, name="zoo")[name]
         spent = torch.tensor(clock() - begun, dtype=torch.float64)
         nets[name, s] = net
         # Kept with the network that it belongs to: a later run, which finds the network in the cache, shows the time of the first.
-        training_seconds[name, s] = float(run.unit(f"clock-{zoo.slug(name)}-{s}", {"model": models.fingerprint(net)}, lambda spent=spent: {"seconds": spent}, code=[])["seconds"])
+        training_seconds[name, s] = float(run.unit(f"clock-{networks.slug(name)}-{s}", {"model": models.fingerprint(net)}, lambda spent=spent: {"seconds": spent}, code=[])["seconds"])
 
 # %% [markdown]
 # ## The probes
@@ -137,7 +126,7 @@ def measure(title: str, probe: Callable, settings: dict, code: list) -> dict[tup
             return {key: torch.as_tensor(value) for key, value in probe(net).items()} | {"seconds": torch.tensor(clock() - begun, dtype=torch.float64)}
 
         key = {"model": models.fingerprint(net), "train": train.sha256, "test": test.sha256, "seed": seed, **settings}
-        found[name, s] = run.unit(f"probe-{title.replace(' ', '-')}-{zoo.slug(name)}-{s}", key, compute, code=[probe, *code])
+        found[name, s] = run.unit(f"probe-{title.replace(' ', '-')}-{networks.slug(name)}-{s}", key, compute, code=[probe, *code])
     seconds[title] = {key: float(unit["seconds"]) for key, unit in found.items()}
     return found
 
@@ -216,14 +205,14 @@ def unseen(net, vectors: torch.Tensor) -> float:
 def clusters(net) -> dict:
     """Distances to the own centre and between centres, relative; the features' share in the null space."""
     f, inside = (training.extract(net, part).double() for part in (train.x[:5000], test.x))
-    centers = kmeans.class_centroids(f, train.y[:5000].to(f.device), classes)
+    centers = clustering.class_centroids(f, train.y[:5000].to(f.device), classes)
     middle = f.mean(0)
     own = (inside - centers[test.y.to(f.device)]).square().sum(1).mean() / (inside - middle).square().sum(1).mean()
     apart = torch.pdist(centers)
     return {"own": own.sqrt().cpu(), "between": (apart.min() / apart.mean()).cpu(), "unseen": unseen(net, inside - middle)}
 
 
-gathered = measure("features", clusters, {"tests": len(test), "trained": len(train)}, [unseen, rows_of, nullspace, kmeans.class_centroids])
+gathered = measure("features", clusters, {"tests": len(test), "trained": len(train)}, [unseen, rows_of, nullspace, clustering.class_centroids])
 
 # %% [markdown]
 # ### The least perturbation, and where it points
@@ -249,7 +238,7 @@ def one_centre_a_class(net, f: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor
     """Features and centres such that the nearest centre names the head's class (Theorem 1 of hess2020 for a linear head)."""
     if isinstance(net.head, heads.GaussHead):
         return f, net.head.centers.double()
-    found = kmeans.equidistant_centroids(net.head.weight.detach(), net.head.bias.detach())
+    found = clustering.equidistant_centroids(net.head.weight.detach(), net.head.bias.detach())
     return torch.cat([f, f.new_ones(len(f), 1)], 1), found.centers
 
 
@@ -260,17 +249,17 @@ def least_perturbation(net) -> dict:
     a, b, label = x[keep][found.success], found.x_adv[found.success], y[keep][found.success]
     length = (b - a).double().flatten(1).norm(dim=1)
     f, moved = (training.extract(net, part).double() for part in (a, b))
-    crossing = boundaries.bisect(net, a, b)
-    normal = boundaries.gradient_normals(net, crossing.point, *crossing.classes.T)
+    crossing = geometry.bisect(net, a, b)
+    normal = geometry.gradient_normals(net, crossing.point, *crossing.classes.T)
     bound = math.nan
     if not isinstance(net.head, heads.ClusterHead) and not math.isnan(lipschitz := lipschitz_of(net)):
         (f_own, centers), (f_adv, _) = (one_centre_a_class(net, part) for part in (f, moved))
         rival = training.predict(net, b).argmax(1)
-        bound = float((kmeans.distortion_bound(f_own, f_adv, centers, label, rival, lipschitz, best=True) / length).median())
-    return {"a": a, "b": b, "length": length.median(), "won": found.success.double().mean(), "unseen": unseen(net, moved - f), "theorem2": bound, "degrees": boundaries.incidence(b - a, normal).double().median()}
+        bound = float((clustering.distortion_bound(f_own, f_adv, centers, label, rival, lipschitz, best=True) / length).median())
+    return {"a": a, "b": b, "length": length.median(), "won": found.success.double().mean(), "unseen": unseen(net, moved - f), "theorem2": bound, "degrees": geometry.incidence(b - a, normal).double().median()}
 
 
-attacked = measure("least perturbation", least_perturbation, {"images": p.images}, [right, unseen, rows_of, one_centre_a_class, lipschitz_of, attacks.lbfgs, boundaries.crossings, kmeans, nullspace, radius.lipschitz_upper_bound])
+attacked = measure("least perturbation", least_perturbation, {"images": p.images}, [right, unseen, rows_of, one_centre_a_class, lipschitz_of, attacks.lbfgs, geometry.crossings, clustering, nullspace, radius.lipschitz_upper_bound])
 
 # %% [markdown]
 # ### A certificate
@@ -288,7 +277,7 @@ def certificate(net) -> dict:
         return {"radius": math.nan}
     f, correct = training.extract(net, x).double(), training.predict(net, x).argmax(1) == y
     if isinstance(net.head, heads.LinearHead):
-        length = kmeans.bisector_bound(f, net.head.weight.detach(), net.head.bias.detach(), lipschitz)
+        length = clustering.bisector_bound(f, net.head.weight.detach(), net.head.bias.detach(), lipschitz)
     else:
         centers = net.head.centers.flatten(0, -2)
         kinds = torch.arange(classes, device=f.device).repeat_interleave(len(centers) // classes)
@@ -296,7 +285,7 @@ def certificate(net) -> dict:
     return {"radius": torch.where(correct, length, 0.0).median()}
 
 
-certified = measure("certificate", certificate, {"images": p.images}, [lipschitz_of, radius, kmeans.bisector_bound])
+certified = measure("certificate", certificate, {"images": p.images}, [lipschitz_of, radius, clustering.bisector_bound])
 
 # %% [markdown]
 # ### The slope of the margin
@@ -352,7 +341,7 @@ def under_noise(net, a: torch.Tensor, b: torch.Tensor) -> dict:
     """Median persistence of natural and of least adversarial images, and the median ratio of that behind the crossing to that before."""
     a, b = a[: p.noise_images], b[: p.noise_images]
     behind = torch.lerp(a, b, 2.0).clamp(0, 1)
-    found = persistence.persistence(net, torch.cat([a, b, behind]), 0.7, samples=p.noise_samples, precision=0.3, max_sigma=SIGMA_MAX, generator=stream(3)).sigma
+    found = smoothing.persistence(net, torch.cat([a, b, behind]), 0.7, samples=p.noise_samples, precision=0.3, max_sigma=SIGMA_MAX, generator=stream(3)).sigma
     natural, least, mirrored = found.clamp(max=SIGMA_MAX).double().split(len(a))
     left = training.predict(net, behind).argmax(1) != training.predict(net, a).argmax(1)
     return {"natural": natural.median(), "least": least.median(), "behind": (mirrored / natural)[left].median(), "left": left.double().mean()}
@@ -363,7 +352,7 @@ def noisy(net) -> dict:
     return under_noise(net, unit["a"].to(run.device), unit["b"].to(run.device))
 
 
-shaken = measure("noise", noisy, {"images": p.images, "of": p.noise_images, "samples": p.noise_samples, "cap": SIGMA_MAX}, [under_noise, attacks.lbfgs, persistence])
+shaken = measure("noise", noisy, {"images": p.images, "of": p.noise_images, "samples": p.noise_samples, "cap": SIGMA_MAX}, [under_noise, attacks.lbfgs, smoothing])
 
 # %% [markdown]
 # ### The boundary between two images
@@ -381,15 +370,15 @@ def lines(net) -> dict:
     first = first[: len(second)]
     differ = y[first] != y[second]
     a, b = x[first[differ][: p.pairs]], x[second[differ][: p.pairs]]
-    crossing = boundaries.bisect(net, a, b)
-    normal = boundaries.gradient_normals(net, crossing.point, *crossing.classes.T)
+    crossing = geometry.bisect(net, a, b)
+    normal = geometry.gradient_normals(net, crossing.point, *crossing.classes.T)
     at, own, up = crossing.point[: p.bend_places], crossing.classes[: p.bend_places, 0], normal[: p.bend_places]
-    frames = boundaries.tangent_frames(up, p.bend_directions, generator=stream(4))
-    height = boundaries.heights(net, at, own, up, p.bend_reach * frames, p.bend_reach).abs().nan_to_num(nan=p.bend_reach)
-    return {"degrees": boundaries.incidence(b - a, normal).double().median(), "radius": p.bend_reach**2 / (2 * height.double().median())}
+    frames = geometry.tangent_frames(up, p.bend_directions, generator=stream(4))
+    height = geometry.heights(net, at, own, up, p.bend_reach * frames, p.bend_reach).abs().nan_to_num(nan=p.bend_reach)
+    return {"degrees": geometry.incidence(b - a, normal).double().median(), "radius": p.bend_reach**2 / (2 * height.double().median())}
 
 
-drawn = measure("boundary", lines, {"images": p.images, "pairs": p.pairs, "places": p.bend_places, "directions": p.bend_directions, "reach": p.bend_reach}, [right, boundaries.crossings])
+drawn = measure("boundary", lines, {"images": p.images, "pairs": p.pairs, "places": p.bend_places, "directions": p.bend_directions, "reach": p.bend_reach}, [right, geometry.crossings])
 
 # %% [markdown]
 # ### The kernel of training
@@ -413,7 +402,7 @@ print(f"a path of every network: {steps:,} steps of {weights:,} weights, {8 * st
 def tangent(net) -> dict:
     """How well the normalised mass of the tangent kernel tells test images from outsiders."""
     count = p.kernel_images
-    means = kmeans.class_centroids(training.extract(net, train.x[:5000]), train.y[:5000].to(run.device), classes)
+    means = clustering.class_centroids(training.extract(net, train.x[:5000]), train.y[:5000].to(run.device), classes)
     read = models.with_head(net, heads.LinearHead(2 * means, -means.square().sum(1)))
     queries = torch.cat([train.x[:count].to(run.device), x[:count], outside[:count]])
     try:
@@ -424,7 +413,7 @@ def tangent(net) -> dict:
     return {"outside": roc_auc_score([1] * count + [0] * (len(mass) - count), mass)}
 
 
-kernelled = measure("tangent kernel", tangent, {"images": p.kernel_images, "outside": outside}, [path_kernel, kmeans.class_centroids])
+kernelled = measure("tangent kernel", tangent, {"images": p.kernel_images, "outside": outside}, [path_kernel, clustering.class_centroids])
 
 # %% [markdown]
 # ### Measured robustness
@@ -433,24 +422,24 @@ kernelled = measure("tangent kernel", tangent, {"images": p.kernel_images, "outs
 # The budget is cut to what the machine of each profile can pay for all networks, and what it leaves out is not run.
 
 # %%
-budget = protocol.Budget(
+budget = evaluation.Budget(
     images=p.protocol_images, noise_draws=5, bim=(10, 100), pgd_steps=p.protocol_steps, pgd_restarts=1, targeted_images=p.protocol_images, targeted_classes=3,
     autoattack_images=p.protocol_heavy, square_images=p.protocol_heavy, square_queries=500, hard_label_images=p.protocol_heavy, hard_label_queries=500,
     transfer_images=p.protocol_images, sweep=(0.1, 0.2, 0.35, 0.5), sweep_images=min(30, p.protocol_images),
 )
-ROWS_SHOWN = ("clean", "FGSM", "PGD cross-entropy", "PGD margin", "PGD targeted", "Square", protocol.WORST)
+ROWS_SHOWN = ("clean", "FGSM", "PGD cross-entropy", "PGD margin", "PGD targeted", "Square", evaluation.WORST)
 
 
 def attack_all(net) -> dict:
     """Accuracy under the rows of the protocol, NaN for those that the budget leaves out, and how many flags of masked gradients are raised."""
     judged, truth = test.x[: p.protocol_images].to(run.device), test.y[: p.protocol_images].to(run.device)
     peer = nets["nominal", seed] if "nominal" in NAMES and net is not nets["nominal", seed] else None
-    report = protocol.evaluate(net, judged, truth, p.eps, budget=budget, peer=peer, seed=seed)
+    report = evaluation.evaluate(net, judged, truth, p.eps, budget=budget, peer=peer, seed=seed)
     found = {row: report.accuracy(row) for row in ROWS_SHOWN}
     return {row: math.nan if value is None else value for row, value in found.items()} | {"flags": sum(bool(flag.raised) for flag in report.flags), "robust": report.robust()}
 
 
-judged = measure("protocol", attack_all, {"budget": repr(budget), "eps": p.eps, "peer": models.fingerprint(nets[NAMES[0], seed])}, [protocol])
+judged = measure("protocol", attack_all, {"budget": repr(budget), "eps": p.eps, "peer": models.fingerprint(nets[NAMES[0], seed])}, [evaluation])
 
 # %% tags=["hide-input"]
 rows = {name: {row: np.mean([float(judged[name, s][row]) for s in run.seeds]) for row in ROWS_SHOWN} | {"flags raised": np.mean([float(judged[name, s]["flags"]) for s in run.seeds])} for name in NAMES}
@@ -486,7 +475,7 @@ class Probe:
 ONE_CENTRE = "Theorem 2 has one centre a class, these heads have two, or the body has no known Lipschitz bound"
 NO_BOUND = "the body has no known Lipschitz bound"
 PROBES = {
-    "worst case of the protocol": Probe("", 1, judged, protocol.WORST),
+    "worst case of the protocol": Probe("", 1, judged, evaluation.WORST),
     "clean accuracy": Probe("", 1, answered, "accuracy", "{:.3f}"),
     "least perturbation, l2": Probe("bell2023", 1, attacked, "length"),
     "one pixel, any error": Probe("hess2020", -1, pricked, "any"),
@@ -567,7 +556,7 @@ display(times.style.format("{:.1f}").set_caption(f"Seconds a unit, mean over {p.
 one, worst = mean.loc["persistence, natural"], mean.loc["worst case of the protocol"]
 ranks = np.array([rankdata(one), rankdata(worst)])
 by_hand = float(np.corrcoef(ranks)[0, 1])
-print(f"by hand {by_hand:.6f}, the package {ranking.rank_correlation(one, worst):.6f}, over {len(NAMES)} networks")
+print(f"by hand {by_hand:.6f}, the package {rank_tests.rank_correlation(one, worst):.6f}, over {len(NAMES)} networks")
 
 # %% [markdown]
 # What makes it hard is the number of networks.
@@ -595,26 +584,26 @@ def question(title: str) -> dict[str, float]:
         return {"networks": int(known.sum())}
     several = known.sum() >= 5  # fewer leave nothing beside a control
     alike = matched[known]
-    dealt = ranking.permuted(found.mean(1), robust.mean(1))
-    redrawn = ranking.bootstrap(found, robust, draws=p.draws, seed=seed)
-    low, high = ranking.interval(redrawn)
+    dealt = rank_tests.permuted(found.mean(1), robust.mean(1))
+    redrawn = rank_tests.bootstrap(found, robust, draws=p.draws, seed=seed)
+    low, high = rank_tests.interval(redrawn)
     return {
         "networks": int(known.sum()),
-        "correlation": ranking.rank_correlation(found.mean(1), robust.mean(1)), "low": low, "high": high,
-        "p": ranking.p_value(dealt),
-        "partial": ranking.rank_correlation(found.mean(1), robust.mean(1), clean.mean(1)) if several else math.nan,
-        "partial p": ranking.p_value(ranking.permuted(found.mean(1), robust.mean(1), clean.mean(1))) if several else math.nan,
+        "correlation": rank_tests.rank_correlation(found.mean(1), robust.mean(1)), "low": low, "high": high,
+        "p": rank_tests.p_value(dealt),
+        "partial": rank_tests.rank_correlation(found.mean(1), robust.mean(1), clean.mean(1)) if several else math.nan,
+        "partial p": rank_tests.p_value(rank_tests.permuted(found.mean(1), robust.mean(1), clean.mean(1))) if several else math.nan,
         "matched networks": int(alike.sum()),
-        "matched": ranking.rank_correlation(found.mean(1)[alike], robust.mean(1)[alike]) if alike.sum() >= 3 else math.nan,
-        "pairs": ranking.ordered_pairs(found.mean(1), robust.mean(1)),
-        "of seeds": float(np.mean([ranking.rank_correlation(found[:, i], robust[:, i]) for i in range(p.seeds)])),
+        "matched": rank_tests.rank_correlation(found.mean(1)[alike], robust.mean(1)[alike]) if alike.sum() >= 3 else math.nan,
+        "pairs": rank_tests.ordered_pairs(found.mean(1), robust.mean(1)),
+        "of seeds": float(np.mean([rank_tests.rank_correlation(found[:, i], robust[:, i]) for i in range(p.seeds)])),
     }
 
 
 columns = ["networks", "correlation", "low", "high", "p", "partial", "partial p", "matched networks", "matched", "pairs", "of seeds"]
 asked = pd.DataFrame({title: question(title) for title in ASKED}, index=columns, dtype=float).T
-asked["Holm p"] = ranking.holm(asked["p"])
-asked["partial Holm p"] = ranking.holm(asked["partial p"])
+asked["Holm p"] = rank_tests.holm(asked["p"])
+asked["partial Holm p"] = rank_tests.holm(asked["partial p"])
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Left: rank correlation of each probe with the protocol's worst case, turned by the story, with bootstrap intervals over networks, and partial correlations given clean accuracy as open diamonds. Right: share of pairs of networks that each probe orders as the protocol does, with a dotted line at one half."}}
 in_order = asked.sort_values("correlation").index
@@ -648,7 +637,7 @@ display(asked.loc[in_order[::-1]].style.format("{:.2f}", na_rep="–").format("{
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Histogram of the largest absolute rank correlation over all probes when robustness is dealt out to the networks at random, with vertical lines at the 95 percent quantile and at the largest one found."}}
 complete = [title for title in ASKED if not np.isnan(values[title]).any()]
-largest = np.nanmax(np.abs([ranking.permuted(values[title].mean(1), values[TARGET].mean(1)) for title in complete]), axis=0)
+largest = np.nanmax(np.abs([rank_tests.permuted(values[title].mean(1), values[TARGET].mean(1)) for title in complete]), axis=0)
 needed = float(np.quantile(largest, 0.95))
 strongest = asked.loc[complete, "correlation"].abs()
 figure, ax = plt.subplots(figsize=(6.4, 2.9))

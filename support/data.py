@@ -1,8 +1,11 @@
-"""Data sets: images in [0, 1] with labels, checked before they are read, and two toy problems of the plane.
+"""Data sets: images in [0, 1] with labels, checked before they are read, and two toy problems of
+the plane.
 
-``digits`` lies inside scikit-learn and needs no download. The others are torchvision's, in torchvision's layout, under
-:func:`support.paths.data_sets` (``BOOK_DATA``); one that is missing is downloaded where there is a network. No file is read
-whose checksum is not the official one: torchvision sees to that for CIFAR and SVHN, the table here for MNIST and
+``digits`` lies inside scikit-learn and needs no download. The others are torchvision's, in
+torchvision's layout, under :func:`support.common.paths.data_sets` (``BOOK_DATA``); one that is
+missing is downloaded where there is a network. No file is read
+whose checksum is not the official one: torchvision sees to that for CIFAR and SVHN, the table here
+    for MNIST and
 Fashion-MNIST, whose unpacked files torchvision does not check.
 """
 
@@ -20,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from support import paths
+from support.common import paths
 
 NAMES = ("digits", "mnist", "fashion-mnist", "cifar10", "cifar100", "svhn")
 SPLITS = ("train", "test")
@@ -30,7 +33,8 @@ _RESPONSE_SECONDS = 30.0  # a server that is silent for so long counts as no net
 
 
 class DataError(RuntimeError):
-    """A data set cannot be had: absent, corrupt, truncated, in the wrong place, or out of reach. The message says what to do."""
+    """A data set cannot be had: absent, corrupt, truncated, in the wrong place, or out of reach.
+    The message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -57,15 +61,19 @@ class ImageData:
         return len(self.y)
 
     def take(self, n: int, seed: int | None = None) -> "ImageData":
-        """``n`` of the images: the first ones, or with a ``seed`` a random draw with as many of each class as of any other.
+        """``n`` of the images: the first ones, or with a ``seed`` a random draw with as many of
+        each class as of any other.
 
-        The draw gives each class floor(n/K) or ceil(n/K) images as long as the classes have them, and shuffles.
+        The draw gives each class floor(n/K) or ceil(n/K) images as long as the classes have them,
+        and shuffles.
 
         Raises:
             ValueError: ``n`` is not between 1 and the number of images.
         """
         if not 1 <= n <= len(self):
-            raise ValueError(f"{n} images of {self.name}/{self.split} were asked for; between 1 and {len(self)} can be taken")
+            raise ValueError(
+                f"{n} images of {self.name}/{self.split} were asked for; between 1 and {len(self)} can be taken"
+            )
         if seed is None and n == len(self):
             return self
         index = torch.arange(n) if seed is None else _balanced(self.y, n, seed)
@@ -76,16 +84,18 @@ class ImageData:
 def load(name: str, split: str = "train", root: Path | str | None = None) -> ImageData:
     """A split of a data set, downloaded first if it is missing.
 
-    ``digits`` is shuffled once by a fixed permutation (NumPy's ``RandomState(0)``): 1297 images train, the other 500 test.
-    The other sets keep their official order and splits. Used by every chapter.
+    ``digits`` is shuffled once by a fixed permutation (NumPy's ``RandomState(0)``): 1297 images
+    train, the other 500 test. The other sets keep their official order and splits. Used by every
+    chapter.
 
     Args:
         name: one of :data:`NAMES`.
         split: ``"train"`` or ``"test"``.
-        root: folder of the data sets, default :func:`support.paths.data_sets`.
+        root: folder of the data sets, default :func:`support.common.paths.data_sets`.
 
     Raises:
-        DataError: the set is not there and cannot be downloaded, or its files are not the official ones.
+        DataError: the set is not there and cannot be downloaded, or its files are not the official
+            ones.
         ValueError: unknown name or split.
     """
     if split not in SPLITS:
@@ -99,9 +109,13 @@ def load(name: str, split: str = "train", root: Path | str | None = None) -> Ima
         _verify(name, source, folder, split)
     try:
         x, y, classes = source.read(folder, split)
-    except RuntimeError as error:  # torchvision says "not found or corrupted" for every kind of damage
+    except (
+        RuntimeError
+    ) as error:  # torchvision says "not found or corrupted" for every kind of damage
         _verify(name, source, folder)
-        raise DataError(f"{name}: torchvision cannot read the files in {folder}: {error}") from error
+        raise DataError(
+            f"{name}: torchvision cannot read the files in {folder}: {error}"
+        ) from error
     x, y = x.float().div_(255), y.long()
     return ImageData(x, y, classes, name, split, _checksum(x, y))
 
@@ -114,7 +128,9 @@ def check(name: str, root: Path | str | None = None) -> str:
         ValueError: unknown name.
     """
     if name == "digits":
-        return f"digits: {len(_digits('train'))} + {len(_digits('test'))} images inside scikit-learn"
+        return (
+            f"digits: {len(_digits('train'))} + {len(_digits('test'))} images inside scikit-learn"
+        )
     source, folder = _source(name), _folder(root)
     _verify(name, source, folder)
     size = sum((folder / file).stat().st_size for file in source.files)
@@ -124,11 +140,12 @@ def check(name: str, root: Path | str | None = None) -> str:
 def get(name: str, root: Path | str | None = None) -> str:
     """Download what is missing of a data set, check it, and say so in one line.
 
-    The download goes to a temporary folder beside its place and is moved there when it is whole, so an interrupted one leaves
-    nothing behind. Files that are there already are never overwritten.
+    The download goes to a temporary folder beside its place and is moved there when it is whole, so
+    an interrupted one leaves nothing behind. Files that are there already are never overwritten.
 
     Raises:
-        DataError: no network, a folder that cannot be written, or files that are not the official ones.
+        DataError: no network, a folder that cannot be written, or files that are not the official
+            ones.
         ValueError: unknown name.
     """
     if name == "digits":
@@ -142,7 +159,8 @@ def get(name: str, root: Path | str | None = None) -> str:
 
 
 def two_gaussians(n: int, seed: int = 0, *, distance: float = 4.0) -> tuple[Tensor, Tensor]:
-    """Two classes of the plane, each a unit Gaussian, with means ``distance`` apart on the first axis.
+    """Two classes of the plane, each a unit Gaussian, with means ``distance`` apart on the first
+    axis.
 
     Returns:
         x float32 (n, 2) and y int64 (n,), labels alternating 0, 1.
@@ -155,7 +173,8 @@ def two_gaussians(n: int, seed: int = 0, *, distance: float = 4.0) -> tuple[Tens
 
 
 def moons(n: int, seed: int = 0, *, noise: float = 0.1) -> tuple[Tensor, Tensor]:
-    """Two interleaved half circles of radius 1, centred at (0, 0) and (1, 0.5), with Gaussian noise.
+    """Two interleaved half circles of radius 1, centred at (0, 0) and (1, 0.5), with Gaussian
+    noise.
 
     Returns:
         x float32 (n, 2) and y int64 (n,), labels alternating 0 (upper arc), 1 (lower arc).
@@ -176,7 +195,9 @@ def moons(n: int, seed: int = 0, *, noise: float = 0.1) -> tuple[Tensor, Tensor]
 class _File:
     algorithm: str
     digest: str
-    size: int | None = None  # in bytes, where it is known: tells a truncated file from a corrupt one
+    size: int | None = (
+        None  # in bytes, where it is known: tells a truncated file from a corrupt one
+    )
 
 
 @dataclass(frozen=True)
@@ -190,7 +211,10 @@ class _Source:
 def _idx(folder: str, digests: tuple[str, str, str, str]) -> dict[str, _File]:
     stems = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
     sizes = (47_040_016, 60_008, 7_840_016, 10_008)
-    return {f"{folder}/raw/{stem}-ubyte": _File("sha256", digest, size) for stem, digest, size in zip(stems, digests, sizes, strict=True)}
+    return {
+        f"{folder}/raw/{stem}-ubyte": _File("sha256", digest, size)
+        for stem, digest, size in zip(stems, digests, sizes, strict=True)
+    }
 
 
 _MNIST = _idx("MNIST", (
@@ -215,32 +239,55 @@ def _source(name: str) -> _Source:
     if name not in NAMES:
         raise ValueError(f"unknown data set {name!r}: choose one of {', '.join(NAMES)}")
     # torchvision takes seconds to import, and the quick profile does without it.
-    from support.vision import datasets
+    from support.common.vision import datasets
 
     if name in ("mnist", "fashion-mnist"):
         loader = datasets.MNIST if name == "mnist" else datasets.FashionMNIST
 
         def read(root: Path, split: str) -> tuple[Tensor, Tensor, tuple[str, ...]]:
             found = loader(root, train=split == "train")
-            return found.data[:, None], found.targets, tuple(str(c).split(" - ")[0] for c in found.classes)
+            return (
+                found.data[:, None],
+                found.targets,
+                tuple(str(c).split(" - ")[0] for c in found.classes),
+            )
 
-        return _Source(_MNIST if name == "mnist" else _FASHION, read, lambda root: loader(root, download=True), False)
+        return _Source(
+            _MNIST if name == "mnist" else _FASHION,
+            read,
+            lambda root: loader(root, download=True),
+            False,
+        )
     if name in ("cifar10", "cifar100"):
         loader = datasets.CIFAR10 if name == "cifar10" else datasets.CIFAR100
-        sums = [*loader.train_list, *loader.test_list, [loader.meta["filename"], loader.meta["md5"]]]
+        sums = [
+            *loader.train_list,
+            *loader.test_list,
+            [loader.meta["filename"], loader.meta["md5"]],
+        ]
         sizes = _CIFAR10_SIZES if name == "cifar10" else {}
 
         def read(root: Path, split: str) -> tuple[Tensor, Tensor, tuple[str, ...]]:
             found = loader(root, train=split == "train")
-            return torch.from_numpy(found.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(found.targets), tuple(found.classes)
+            return (
+                torch.from_numpy(found.data).permute(0, 3, 1, 2).contiguous(),
+                torch.tensor(found.targets),
+                tuple(found.classes),
+            )
 
-        files = {f"{loader.base_folder}/{file}": _File("md5", md5, sizes.get(file)) for file, md5 in sums}
+        files = {
+            f"{loader.base_folder}/{file}": _File("md5", md5, sizes.get(file)) for file, md5 in sums
+        }
         return _Source(files, read, lambda root: loader(root, download=True), True)
     lists = {split: datasets.SVHN.split_list[split] for split in SPLITS}
 
     def read(root: Path, split: str) -> tuple[Tensor, Tensor, tuple[str, ...]]:
         found = datasets.SVHN(root / "SVHN", split=split)
-        return torch.from_numpy(np.ascontiguousarray(found.data)), torch.from_numpy(found.labels), tuple(map(str, range(10)))
+        return (
+            torch.from_numpy(np.ascontiguousarray(found.data)),
+            torch.from_numpy(found.labels),
+            tuple(map(str, range(10))),
+        )
 
     return _Source(
         {f"SVHN/{file}": _File("md5", md5) for _, file, md5 in lists.values()},
@@ -261,16 +308,22 @@ def _digits(split: str) -> ImageData:
     return ImageData(x, y, tuple(map(str, bunch.target_names)), "digits", split, _checksum(x, y))
 
 
-# --- checks and downloads ---------------------------------------------------------------------------------------------
+# --- checks and downloads
+# ---------------------------------------------------------------------------------------------
 
 
 def _folder(root: Path | str | None) -> Path:
-    """The folder of the data sets; one that somebody named must exist, lest a slip of the pen starts a download."""
+    """The folder of the data sets; one that somebody named must exist, lest a slip of the pen
+    starts a download."""
     folder = paths.data_sets() if root is None else Path(root).expanduser().resolve()
     if folder.exists() and not folder.is_dir():
-        raise DataError(f"{folder} is a file: BOOK_DATA must name the folder that holds the data sets")
+        raise DataError(
+            f"{folder} is a file: BOOK_DATA must name the folder that holds the data sets"
+        )
     if not folder.exists() and (root is not None or os.environ.get("BOOK_DATA")):
-        raise DataError(f"there is no folder {folder} for the data sets: make it, correct BOOK_DATA, or unset BOOK_DATA to use data/sets")
+        raise DataError(
+            f"there is no folder {folder} for the data sets: make it, correct BOOK_DATA, or unset BOOK_DATA to use data/sets"
+        )
     return folder
 
 
@@ -279,14 +332,19 @@ def _refuse_wrong_folder(name: str, source: _Source, folder: Path) -> None:
         parts = Path(file).parts
         for depth in range(1, len(parts)):
             if folder.joinpath(*parts[depth:]).is_file():
-                above = folder.parents[depth - 1] if folder.parts[-depth:] == parts[:depth] else None
+                above = (
+                    folder.parents[depth - 1] if folder.parts[-depth:] == parts[:depth] else None
+                )
                 hint = f"; {above} would do" if above else ""
                 inside = Path(*parts[depth:])
-                raise DataError(f"{name}: {inside} lies directly in {folder}, but BOOK_DATA must name the folder that holds {file}{hint}")
+                raise DataError(
+                    f"{name}: {inside} lies directly in {folder}, but BOOK_DATA must name the folder that holds {file}{hint}"
+                )
 
 
 def _verify(name: str, source: _Source, folder: Path, split: str | None = None) -> None:
-    """Raise a DataError for the first file that is missing, truncated or corrupt; with a split, only that split's idx files."""
+    """Raise a DataError for the first file that is missing, truncated or corrupt; with a split,
+    only that split's idx files."""
     prefix = {"train": "train", "test": "t10k", None: ""}[split]
     again = f"Delete it and run `python -m support data get {name}`, {_ELSEWHERE}."
     for file, wanted in source.files.items():
@@ -295,11 +353,15 @@ def _verify(name: str, source: _Source, folder: Path, split: str | None = None) 
             continue
         if not path.is_file():
             _refuse_wrong_folder(name, source, folder)
-            raise DataError(f"{name}: {file} is not in {folder}. Run `python -m support data get {name}`, {_ELSEWHERE}.")
+            raise DataError(
+                f"{name}: {file} is not in {folder}. Run `python -m support data get {name}`, {_ELSEWHERE}."
+            )
         try:
             size = path.stat().st_size
             if wanted.size is not None and size < wanted.size:
-                raise DataError(f"{name}: {path} is truncated: {size} of {wanted.size} bytes. {again}")
+                raise DataError(
+                    f"{name}: {path} is truncated: {size} of {wanted.size} bytes. {again}"
+                )
             with path.open("rb") as stream:
                 found = hashlib.file_digest(stream, wanted.algorithm).hexdigest()
         except OSError as error:
@@ -327,10 +389,14 @@ def _download(name: str, source: _Source, folder: Path, missing: list[str]) -> N
         number = getattr(error, "errno", None)
         if number in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EPERM, errno.EDQUOT):
             reason = os.strerror(number)
-            raise DataError(f"{name} is not in {folder}, which cannot be written ({reason}): make room, {_ELSEWHERE}.") from error
+            raise DataError(
+                f"{name} is not in {folder}, which cannot be written ({reason}): make room, {_ELSEWHERE}."
+            ) from error
         reason = textwrap.shorten(str(error), 180, placeholder=" ...")
         connect = f"connect to a network and run `python -m support data get {name}`"
-        raise DataError(f"{name} is not in {folder} and could not be downloaded ({reason}): {connect}, {_ELSEWHERE}.") from error
+        raise DataError(
+            f"{name} is not in {folder} and could not be downloaded ({reason}): {connect}, {_ELSEWHERE}."
+        ) from error
     finally:
         socket.setdefaulttimeout(seconds)
         for parent in made:  # innermost first; a folder made for nothing is taken away again
@@ -349,7 +415,8 @@ def _checksum(x: Tensor, y: Tensor) -> str:
 
 
 def _balanced(y: Tensor, n: int, seed: int) -> Tensor:
-    """Indices of n images: all classes' first ones in a random order, then all their second ones, and so on; shuffled."""
+    """Indices of n images: all classes' first ones in a random order, then all their second ones,
+    and so on; shuffled."""
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(y), generator=generator)
     by_class = order[y[order].argsort(stable=True)]

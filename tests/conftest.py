@@ -32,7 +32,7 @@ QUIET = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "-
 @pytest.fixture(scope="session")
 def site(tmp_path_factory) -> Path:
     """The published book, built once from this checkout."""
-    from support import publish
+    from support.book import publish
 
     out = tmp_path_factory.mktemp("site") / "book"
     assert publish.build(out) == (out / "index.html").as_uri()
@@ -44,7 +44,7 @@ def soups(site):
     """Each page of the contents, parsed."""
     from bs4 import BeautifulSoup
 
-    from support import publish
+    from support.book import publish
 
     return {page: BeautifulSoup((site / f"{page}.html").read_text(encoding="utf-8"), "html.parser") for page in publish.pages()}
 

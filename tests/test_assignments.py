@@ -7,13 +7,13 @@ import re
 import nbformat
 import pytest
 
-from support import records
-from support.assign import course, notebook, source, teach, trial
-from support.assign.source import BEGIN, END
+from support.book import manifests
+from support.classroom import course, exercises, notebook, self_check, teacher_page
+from support.classroom.exercises import BEGIN, END
 
 pytest.importorskip("nbgrader")
 
-CHAPTERS = records.chapters()
+CHAPTERS = manifests.chapters()
 LEAST = 5
 
 
@@ -30,7 +30,7 @@ def released(folder):
 
     def of(chapter):
         if chapter not in made:
-            assignment = source.read(chapter)
+            assignment = exercises.read(chapter)
             course.build(assignment, folder)
             made[chapter] = assignment, course.released(folder, chapter)
         return made[chapter]
@@ -44,7 +44,7 @@ def test_there_are_chapters():
 
 @pytest.mark.parametrize("chapter", CHAPTERS)
 def test_a_chapter_has_enough_well_formed_exercises(chapter):
-    assignment, problems = source.examine(chapter, source.cells_of(records.source_file(chapter)))
+    assignment, problems = exercises.examine(chapter, exercises.cells_of(manifests.source_file(chapter)))
     assert problems == []
     assert len(assignment.exercises) >= LEAST
     assert all(sum(test.points for test in each.tests if test.hidden) * 2 >= each.points for each in assignment.exercises)
@@ -52,7 +52,7 @@ def test_a_chapter_has_enough_well_formed_exercises(chapter):
 
 @pytest.mark.parametrize("chapter", CHAPTERS)
 def test_every_exercise_has_a_wrong_answer_and_none_is_malformed(chapter):
-    answers, problems = source.wrong_answers(source.read(chapter))
+    answers, problems = exercises.wrong_answers(exercises.read(chapter))
     assert problems == []
     assert len(answers) >= LEAST
 
@@ -88,10 +88,10 @@ def _region(solution: str) -> list[str]:
 @pytest.mark.parametrize("chapter", CHAPTERS)
 def test_a_stub_has_the_names_arguments_and_docstrings_of_its_solution(chapter, released):
     assignment, release = released(chapter)
-    stubs = {name: cell for cell in release.cells if (name := notebook.grade_id(cell)).endswith(f"-{source.SOLUTION}")}
+    stubs = {name: cell for cell in release.cells if (name := notebook.grade_id(cell)).endswith(f"-{exercises.SOLUTION}")}
     assert [notebook.exercise_of(name) for name in stubs] == [each.name for each in assignment.exercises]
     for each, stub in zip(assignment.exercises, stubs.values(), strict=True):
-        wanted, found = source.functions(each.answer), source.functions(stub.source)
+        wanted, found = exercises.functions(each.answer), exercises.functions(stub.source)
         assert found.keys() == wanted.keys(), each.name
         tested = {node.id for test in each.tests for node in ast.walk(ast.parse(test.source)) if isinstance(node, ast.Name)}
         assert found.keys() & tested, each.name
@@ -125,11 +125,11 @@ def test_no_prompt_has_what_only_the_page_can_show(chapter, released):
 
 @pytest.mark.parametrize("chapter", CHAPTERS)
 def test_the_solutions_pass_with_every_seed(chapter):
-    assignment = source.read(chapter)
+    assignment = exercises.read(chapter)
     for seed in (0, 1, 2, 77, 123456, 999999):
         for each in assignment.exercises:
             names = {"__name__": "__main__"}
-            parameters = source.with_seed(assignment.parameters, seed)
+            parameters = exercises.with_seed(assignment.parameters, seed)
             for text in (*assignment.givens, parameters, each.answer, *(test.source for test in each.tests)):
                 try:
                     exec(compile(text, f"{chapter}, {each.name}, SEED {seed}", "exec"), names)
@@ -137,23 +137,23 @@ def test_the_solutions_pass_with_every_seed(chapter):
                     pytest.fail(f"{each.name} with SEED {seed}: {error}")
 
 
-@pytest.mark.timeout((2 + source.MOST_WRONG) * 60)  # a minute for each submission
+@pytest.mark.timeout((2 + exercises.MOST_WRONG) * 60)  # a minute for each submission
 @pytest.mark.parametrize("chapter", CHAPTERS)
 def test_solution_untouched_and_wrong_answers_get_exactly_their_points(chapter, folder):
-    assignment = source.read(chapter)
-    wrong, _ = source.wrong_answers(assignment)
-    results = trial.outcomes(assignment, wrong, folder)
+    assignment = exercises.read(chapter)
+    wrong, _ = exercises.wrong_answers(assignment)
+    results = self_check.outcomes(assignment, wrong, folder)
     assert [str(each) for each in results if each.got != each.wanted] == []
-    assert sum(each.wanted for each in results if each.answer == trial.SOLUTION) >= assignment.points
-    untouched = [each for each in results if each.answer == trial.UNTOUCHED]
-    judged = [each for each in results if each.answer not in (trial.SOLUTION, trial.UNTOUCHED)]
+    assert sum(each.wanted for each in results if each.answer == self_check.SOLUTION) >= assignment.points
+    untouched = [each for each in results if each.answer == self_check.UNTOUCHED]
+    judged = [each for each in results if each.answer not in (self_check.SOLUTION, self_check.UNTOUCHED)]
     assert len(untouched) == len(assignment.exercises)
     assert len(judged) == len(wrong)
 
 
 def test_the_teacher_s_page_has_the_exercises_points_and_mistakes_of_the_sources():
-    page = teach.page().read_text(encoding="utf-8")
-    assert teach.text(page) == page, "run: python -m support.assign.teach"
+    page = teacher_page.page().read_text(encoding="utf-8")
+    assert teacher_page.text(page) == page, "run: python -m support.classroom.teacher_page"
     for chapter in CHAPTERS:
         assert page.count(f"{{doc}}`{chapter}`") >= 3, "the overview, the mistakes and the syllabus name every chapter"
     for name in ("build", "kit", "grade", "check"):

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
-import support.vision  # noqa: F401  torchattacks imports torchvision, which may need this door
+import support.common.vision  # noqa: F401  torchattacks imports torchvision, which may need this door
 from support import attacks
 from support.attacks import bim, fgsm, interval, margin, mifgsm, pgd, pgd_targets, rfgsm
 

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from scipy import optimize
 from torch.nn import functional
 
-from support.attacks import fgsm, lbfgs, margin
-from support.attacks._contract import prepare
-from support.attacks.lbfgs import _Aim, _minimise
+from support.attacks import fgsm, margin, minimal_l2
+from support.attacks.base import prepare
+from support.attacks.minimal_l2 import _Aim, _minimise
 
 
 def length(found, x):
@@ -53,7 +53,7 @@ def test_two_linear_classes_are_left_at_the_exact_least_distance(inside):
     if inside:
         normal = (model[1].weight[0] - model[1].weight[1]).detach()
         assert torch.allclose(exact, margin(model(x), y).detach() / normal.norm())
-    found = lbfgs(model, x, y)
+    found = minimal_l2(model, x, y)
     assert bool(found.success.all())
     ratio = length(found, x) / exact
     assert float(ratio.min()) >= 1 - 1e-9 and float(ratio.max()) < 1.03
@@ -65,7 +65,7 @@ def test_many_linear_classes_are_left_near_the_optimum():
     y = classes_of(model, x)
     exact, medians = nearest_wrong(model, x, y), {}
     for loss in ("ce", "margin"):
-        found = lbfgs(model, x, y, loss=loss)
+        found = minimal_l2(model, x, y, loss=loss)
         ratio = length(found, x) / exact
         assert bool(found.success.all()) and float(ratio.min()) >= 1 - 1e-9
         medians[loss] = float(ratio.median())
@@ -101,7 +101,7 @@ def test_a_minimisation_reaches_what_scipy_reaches():
 
 def test_the_distortion_beats_a_single_signed_step_by_far():
     x, y = held_out(100)
-    found = lbfgs(trained(), x, y)
+    found = minimal_l2(trained(), x, y)
     assert bool(found.success.all())
     crude = torch.full((100,), torch.inf)
     for eps in np.linspace(0.02, 0.6, 12):
@@ -115,7 +115,7 @@ def test_the_distortion_beats_a_single_signed_step_by_far():
 def test_targets_are_reached_and_a_coarse_search_goes_farther():
     x, y = held_out(40)
     wanted = targets(y)
-    fine, coarse = (lbfgs(trained(), x, wanted, targeted=True, search=search, growth=10.0) for search in (8, 0))
+    fine, coarse = (minimal_l2(trained(), x, wanted, targeted=True, search=search, growth=10.0) for search in (8, 0))
     for found in (fine, coarse):
         assert bool(found.success.all()) and torch.equal(classes_of(trained(), found.x_adv), wanted)
         assert float(found.x_adv.min()) >= 0 and float(found.x_adv.max()) <= 1
@@ -128,11 +128,11 @@ def test_targets_are_reached_and_a_coarse_search_goes_farther():
 def test_an_image_does_not_see_its_neighbours(seed, targeted):
     x, y = held_out(40)
     y = targets(y) if targeted else y
-    whole = lbfgs(trained(), x, y, targeted=targeted, search=2)
+    whole = minimal_l2(trained(), x, y, targeted=targeted, search=2)
     order = torch.randperm(40, generator=torch.Generator().manual_seed(seed))
-    assert same(lbfgs(trained(), x[order], y[order], targeted=targeted, search=2), whole, order)
+    assert same(minimal_l2(trained(), x[order], y[order], targeted=targeted, search=2), whole, order)
     few = order[:17]
-    part = lbfgs(trained(), x[few], y[few], targeted=targeted, search=2)
+    part = minimal_l2(trained(), x[few], y[few], targeted=targeted, search=2)
     assert torch.equal(part.success, whole.success[few]) and torch.allclose(part.x_adv, whole.x_adv[few], atol=1e-3)
 
 
@@ -140,7 +140,7 @@ def test_queries_count_the_passes():
     x, y = held_out(16)
     for few in (x[:1], x):
         model = Counted(trained())
-        found = lbfgs(model, few, y[: len(few)], search=3)
+        found = minimal_l2(model, few, y[: len(few)], search=3)
         assert int(found.queries.sum()) <= model.images
         assert len(few) > 1 or model.images <= 16 * (int(found.queries) + 40)  # padding to sixteen, and passes until the next look
 
@@ -149,13 +149,13 @@ def test_clean_errors_are_kept_and_dead_ends_are_failures():
     x = pictures(6, (1, 4, 4))
     model = linear((1, 4, 4), 3)
     y = (classes_of(model, x) + 1) % 3
-    found = lbfgs(model, x, y)
+    found = minimal_l2(model, x, y)
     assert torch.equal(found.x_adv, x) and bool(found.success.all()) and found.queries.unique().tolist() == [2]
 
     def constant(x):  # class 0 wins by 5 whatever the image, with a gradient of zero
         return torch.stack([x.flatten(1).sum(1) * 0 + 5, x.flatten(1).sum(1) * 0], 1)
 
-    lost = lbfgs(constant, x, torch.zeros(6, dtype=torch.int64))
+    lost = minimal_l2(constant, x, torch.zeros(6, dtype=torch.int64))
     assert not bool(lost.success.any()) and torch.allclose(lost.margin, torch.tensor(5.0)) and torch.equal(lost.x_adv, x)
 
 
@@ -163,7 +163,7 @@ def test_clean_errors_are_kept_and_dead_ends_are_failures():
 def test_the_box_the_dtype_and_the_inputs_are_kept(dtype):
     model, x = convolutional(1, 6, 4, sharp=4.0).to(dtype), pictures(20, (1, 6, 6), dtype=dtype)
     y, kept, state = classes_of(model, x), x.clone(), torch.random.get_rng_state()
-    found = lbfgs(model, x, y, search=2)
+    found = minimal_l2(model, x, y, search=2)
     assert found.x_adv.dtype == dtype and float(found.x_adv.min()) >= 0 and float(found.x_adv.max()) <= 1
     assert torch.equal(x, kept) and torch.equal(state, torch.random.get_rng_state())
     assert all(part.grad is None for part in model.parameters()) and not found.x_adv.requires_grad
@@ -186,7 +186,7 @@ def test_the_box_the_dtype_and_the_inputs_are_kept(dtype):
 def test_bad_options(options):
     x, y = held_out(2)
     with pytest.raises(ValueError, match=next(iter(options))):
-        lbfgs(trained(), x, y, **options)
+        minimal_l2(trained(), x, y, **options)
 
 
 def test_bad_images_labels_and_models():
@@ -199,8 +199,8 @@ def test_bad_images_labels_and_models():
         (x[:0], y[:0], "one image"),
     ):
         with pytest.raises(ValueError, match=message):
-            lbfgs(trained(), image, label)
+            minimal_l2(trained(), image, label)
     with pytest.raises(ValueError, match="differentiably"):
-        lbfgs(lambda x: trained()(x.detach()), x, y)
+        minimal_l2(lambda x: trained()(x.detach()), x, y)
     with pytest.raises(ValueError, match="probabilities"):
-        lbfgs(lambda x: trained()(x).softmax(1), x, y)
+        minimal_l2(lambda x: trained()(x).softmax(1), x, y)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-import support.vision  # noqa: F401  torchattacks imports torchvision, which may need this door
+import support.common.vision  # noqa: F401  torchattacks imports torchvision, which may need this door
 from support import attacks
 from support.attacks import one_pixel, one_pixel_corners
 from support.attacks.one_pixel import _others, _plans, _trial

@@ -12,7 +12,8 @@ import pytest
 import tiny_book
 from bs4 import BeautifulSoup
 
-from support import board, claims, code, paths, publish, records
+from support.book import claims, computed_pages, manifests, publish
+from support.common import fingerprint, paths
 
 ASKS = (("script", "src"), ("link", "href"), ("img", "src"), ("iframe", "src"), ("source", "src"), ("object", "data"))
 LIGHTNESS = "getComputedStyle(document.body).backgroundColor.match(/\\d+/g).slice(0, 3).reduce((a, b) => a + +b, 0)"
@@ -28,8 +29,8 @@ def test_every_page_of_the_contents_is_built_and_no_other(site):
 
 
 def test_every_chapter_is_in_the_contents():
-    assert records.chapters()
-    assert [page for page in publish.pages() if re.match(r"book/\d\d_", page)] == [f"book/{chapter}" for chapter in records.chapters()]
+    assert manifests.chapters()
+    assert [page for page in publish.pages() if re.match(r"book/\d\d_", page)] == [f"book/{chapter}" for chapter in manifests.chapters()]
 
 
 def test_a_page_asks_nothing_of_the_network(site, soups):
@@ -70,8 +71,8 @@ def test_every_figure_says_what_it_shows(soups):
 
 
 def test_a_chapter_says_at_its_top_what_it_was_run_with(soups):
-    for chapter in records.chapters():
-        manifest = records.manifest_of(publish.chosen_run(chapter))
+    for chapter in manifests.chapters():
+        manifest = manifests.manifest_of(publish.chosen_run(chapter))
         title = soups[f"book/{chapter}"].select_one("article h1")
         box = title.find_next_sibling("div")
         assert "run-box" in box["class"]
@@ -90,7 +91,7 @@ def test_the_whole_project_builds_in_place(tmp_path, site):
     for page in ("scoreboard", "errata"):
         tables = [BeautifulSoup((root / "book" / f"{page}.html").read_text(encoding="utf-8"), "html.parser") for root in (built, site)]
         assert tables[0].select("tbody tr") == tables[1].select("tbody tr") != []
-    for name in board.downloads(board.board(publish.pages())):
+    for name in computed_pages.downloads(computed_pages.board(publish.pages())):
         assert (built / "_static" / name).read_bytes() == (site / "_static" / name).read_bytes()
 
 
@@ -154,13 +155,13 @@ MANIFEST = {
 
 def leave(notebook: Path, profile: str, day: int, **changes) -> Path:
     """Leave an executed notebook with its manifest, as a run does."""
-    source = records.source_file(tiny_book.CHAPTER)
-    told = {"profile": profile, "code": code.digest([source]), "finished": datetime.datetime(2026, 1, day, tzinfo=datetime.UTC).isoformat()}
+    source = manifests.source_file(tiny_book.CHAPTER)
+    told = {"profile": profile, "code": fingerprint.digest([source]), "finished": datetime.datetime(2026, 1, day, tzinfo=datetime.UTC).isoformat()}
     notebook.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# Tiny\n\nThe first words.")]), notebook)
-    manifest = records.manifest_path(notebook)
+    manifest = manifests.manifest_path(notebook)
     manifest.parent.mkdir(parents=True, exist_ok=True)
-    manifest.write_text(records.Manifest(**MANIFEST | told | changes).model_dump_json(), encoding="utf-8")
+    manifest.write_text(manifests.Manifest(**MANIFEST | told | changes).model_dump_json(), encoding="utf-8")
     return notebook
 
 
@@ -168,7 +169,7 @@ def leave(notebook: Path, profile: str, day: int, **changes) -> Path:
 def runs(tmp_path, monkeypatch):
     """``runs(place, profile, day, ...)`` leaves a run of the tiny chapter; place is "recorded" or "local"."""
     monkeypatch.setenv("BOOK_ROOT", str(tiny_book.make(tmp_path)))
-    places = {"recorded": records.recorded_run, "local": records.local_run}
+    places = {"recorded": manifests.recorded_run, "local": manifests.local_run}
     return lambda place, profile, day, **changes: leave(places[place](tiny_book.CHAPTER, profile), profile, day, **changes)
 
 
@@ -200,7 +201,7 @@ def test_a_chapter_that_was_never_run_is_refused_with_the_command_to_run(runs):
 
 
 def test_the_box_says_profile_seeds_date_commit_device_and_verdicts(runs):
-    text = publish.box(records.manifest_of(runs("recorded", "standard", 7, overrides={"steps": 9}, dirty=True)))
+    text = publish.box(manifests.manifest_of(runs("recorded", "standard", 7, overrides={"steps": 9}, dirty=True)))
     assert "**standard** with `steps = 9`, seeds 0 to 1; A processor, 1 thread." in text
     assert "Finished on 7 January 2026 in 5 minutes; commit `0123456789`, with changes not committed." in text
     assert "2 claims: 1 reproduced, 1 not run. Under today's protocol: 1 not run." in text
@@ -208,7 +209,7 @@ def test_the_box_says_profile_seeds_date_commit_device_and_verdicts(runs):
 
 
 def test_a_page_older_than_its_code_warns(runs):
-    text = publish.box(records.manifest_of(runs("recorded", "standard", 7, code="0" * 16)))
+    text = publish.box(manifests.manifest_of(runs("recorded", "standard", 7, code="0" * 16)))
     assert "```{warning}" in text
     assert "python -m support run 01_tiny --profile standard" in text
 
@@ -236,7 +237,7 @@ def test_every_page_opens_without_a_complaint_and_without_the_network(look, soup
 
 
 def test_a_chapter_shows_theorems_exercises_figures_and_verdicts(look):
-    for chapter in records.chapters():
+    for chapter in manifests.chapters():
         tab, _, _ = look(f"book/{chapter}")
         proves = any(claim.kind == "identity" for claim in claims.of_chapter(chapter))
         parts = {".proof.theorem": int(proves), ".exercise": 5, ".cell_output img": 3, "table.claims": 5, ".run-box": 1}
@@ -249,7 +250,7 @@ def test_a_chapter_shows_theorems_exercises_figures_and_verdicts(look):
 
 
 def test_a_wide_table_does_not_widen_a_telephone_page(look):
-    for chapter in records.chapters():
+    for chapter in manifests.chapters():
         tab, _, _ = look(f"book/{chapter}")
         tab.set_viewport_size({"width": 390, "height": 844})
         assert tab.evaluate("document.documentElement.scrollWidth") <= 392

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize, nnls
 from scipy.stats import multivariate_normal
 
-from support import boundaries
+from support import geometry
 
 DOUBLE = torch.float64
 
@@ -41,8 +41,8 @@ def dual(point, normals):
 @pytest.mark.parametrize(("n", "k", "largest"), [(1, 1, 1.0), (2, 2, 1.5), (3, 2, 0.5), (7, 4, 1.2), (20, 10, 1.55), (50, 50, 1.4)])
 def test_the_projection_is_the_quadratic_program_s(n, k, largest):
     x, angles = draw(k, 60, n, k, largest)
-    normals = boundaries.wedge_normals(n, angles)
-    found, faces = boundaries.project_wedge(x, angles), boundaries.wedge_faces(x, angles)
+    normals = geometry.wedge_normals(n, angles)
+    found, faces = geometry.project_wedge(x, angles), geometry.wedge_faces(x, angles)
     for point, nearest, active in zip(x, found, faces.active, strict=True):
         expected, multipliers = dual(point, normals)
         assert torch.allclose(nearest, expected, atol=1e-10)
@@ -54,15 +54,15 @@ def test_the_projection_is_the_quadratic_program_s(n, k, largest):
 def test_the_lower_projection_is_the_quadratic_program_s(n, k):
     x, angles = draw(k, 40, n, k, 1.5)
     angles = angles.abs()
-    found = boundaries.project_lower_wedge(x, angles)
+    found = geometry.project_lower_wedge(x, angles)
     for point, nearest in zip(x, found, strict=True):
         assert torch.allclose(nearest, dual(point, lower_normals(n, angles))[0], atol=1e-10)
 
 
 def test_the_projection_is_a_general_solver_s():
     x, angles = draw(3, 8, 5, 4, 1.0)
-    normals = boundaries.wedge_normals(5, angles).numpy()
-    for point, nearest in zip(x.numpy(), boundaries.project_wedge(x, angles).numpy(), strict=True):
+    normals = geometry.wedge_normals(5, angles).numpy()
+    for point, nearest in zip(x.numpy(), geometry.project_wedge(x, angles).numpy(), strict=True):
         constraint = {"type": "ineq", "fun": lambda z: normals @ z, "jac": lambda z: normals}
         peer = minimize(
             lambda z, point=point: ((z - point) ** 2).sum(), np.ones(5), jac=lambda z, point=point: 2 * (z - point),
@@ -76,7 +76,7 @@ def test_the_projection_is_a_general_solver_s():
 def test_the_conditions_of_optimality_hold(seed, a, b, largest):
     n, k = max(a, b), min(a, b)
     x, angles = draw(seed, 20, n, k, largest)
-    nearest, normals = boundaries.project_wedge(x, angles), boundaries.wedge_normals(n, angles)
+    nearest, normals = geometry.project_wedge(x, angles), geometry.wedge_normals(n, angles)
     slack, pull = nearest @ normals.T, nearest - x
     # pull is a non-negative combination of the normals of tight faces: recovered by least squares on those faces.
     for s, p in zip(slack, pull, strict=True):
@@ -84,29 +84,29 @@ def test_the_conditions_of_optimality_hold(seed, a, b, largest):
         multipliers = torch.linalg.lstsq(normals[tight].T, p[:, None]).solution[:, 0] if bool(tight.any()) else p[:0]
         assert bool((s > -1e-9).all()) and bool((multipliers > -1e-7).all())
         assert torch.allclose(normals[tight].T @ multipliers, p, atol=1e-7)
-    assert bool(boundaries.inside_wedge(nearest, angles).all())
-    assert torch.equal(boundaries.project_wedge(nearest, angles), nearest), "a second projection changes nothing"
+    assert bool(geometry.inside_wedge(nearest, angles).all())
+    assert torch.equal(geometry.project_wedge(nearest, angles), nearest), "a second projection changes nothing"
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10**6), st.floats(1e-6, 1e6))
 def test_projections_onto_a_cone_scale_and_contract(seed, factor):
     x, angles = draw(seed, 20, 8, 5, 1.3)
-    y = boundaries.project_wedge(x, angles)
-    assert torch.allclose(boundaries.project_wedge(factor * x, angles), factor * y, rtol=1e-9, atol=1e-9 * factor)
+    y = geometry.project_wedge(x, angles)
+    assert torch.allclose(geometry.project_wedge(factor * x, angles), factor * y, rtol=1e-9, atol=1e-9 * factor)
     assert bool(((y[:10] - y[10:]).norm(dim=1) <= (x[:10] - x[10:]).norm(dim=1) * (1 + 1e-12)).all())
-    low = boundaries.project_lower_wedge(x, angles.abs())
-    assert bool(boundaries.inside_lower_wedge(low, angles.abs()).all())
-    assert torch.equal(boundaries.project_lower_wedge(low, angles.abs()), low)
+    low = geometry.project_lower_wedge(x, angles.abs())
+    assert bool(geometry.inside_lower_wedge(low, angles.abs()).all())
+    assert torch.equal(geometry.project_lower_wedge(low, angles.abs()), low)
 
 
 def test_zero_angles_make_the_orthant():
     x = torch.randn(50, 6, generator=torch.Generator().manual_seed(0))
     expected = x.clone()
     expected[:, :3] = expected[:, :3].clamp_min(0)
-    assert torch.equal(boundaries.project_wedge(x, [0.0, 0.0]), expected)
-    assert torch.equal(boundaries.project_wedge(x, [])[:, 0], x[:, 0].clamp_min(0))
-    flat = boundaries.project_lower_wedge(x, [0.0])
+    assert torch.equal(geometry.project_wedge(x, [0.0, 0.0]), expected)
+    assert torch.equal(geometry.project_wedge(x, [])[:, 0], x[:, 0].clamp_min(0))
+    flat = geometry.project_lower_wedge(x, [0.0])
     assert torch.equal(flat[:, 1], torch.zeros(50)) and torch.equal(flat[:, 2:], x[:, 2:])
 
 
@@ -116,8 +116,8 @@ def test_angles_just_inside_the_limits():
     x = torch.tensor([[1.0, 1.0, 1.0], [-1.0, 2.0, -3.0], [5.0, -1.0, 0.0]], dtype=DOUBLE)
     first = torch.cat([torch.linspace(0, 10, 4001, dtype=DOUBLE), torch.logspace(-18, 1, 4000, dtype=DOUBLE)])
     for angles in ([steep, -steep], [steep, steep], [-steep, 0.3]):
-        found = boundaries.project_wedge(x, angles)
-        assert bool(found.isfinite().all()) and bool(boundaries.inside_wedge(found, angles).all())
+        found = geometry.project_wedge(x, angles)
+        assert bool(found.isfinite().all()) and bool(geometry.inside_wedge(found, angles).all())
         tangents = torch.tensor(angles, dtype=DOUBLE).tan()
         for point, nearest in zip(x, found, strict=True):
             others = (first[:, None] * tangents - point[1:]).clamp_min(0)
@@ -127,17 +127,17 @@ def test_angles_just_inside_the_limits():
 
 def test_a_row_does_not_depend_on_the_others():
     x, angles = draw(5, 5000, 6, 4, 1.2)
-    whole = boundaries.project_wedge(x, angles)
+    whole = geometry.project_wedge(x, angles)
     order = torch.randperm(5000, generator=torch.Generator().manual_seed(1))
-    assert torch.equal(boundaries.project_wedge(x[order], angles), whole[order])
-    assert torch.equal(boundaries.project_wedge(x[4321:4322], angles), whole[4321:4322])
-    single = boundaries.project_wedge(x.float(), angles)
+    assert torch.equal(geometry.project_wedge(x[order], angles), whole[order])
+    assert torch.equal(geometry.project_wedge(x[4321:4322], angles), whole[4321:4322])
+    single = geometry.project_wedge(x.float(), angles)
     assert single.dtype == torch.float32 and torch.allclose(single.double(), whole, atol=1e-5)
 
 
 def test_normals_have_the_products_of_the_paper():
     angles = torch.tensor([0.3, -0.7, 1.1], dtype=DOUBLE)
-    normals = boundaries.wedge_normals(6, angles)
+    normals = geometry.wedge_normals(6, angles)
     assert torch.allclose(normals.norm(dim=1), torch.ones(4, dtype=DOUBLE))
     assert torch.allclose(normals[1:] @ normals[0], -angles.sin())
     assert float(normals[1] @ normals[2]) == pytest.approx(math.sin(0.3) * math.sin(-0.7))
@@ -146,10 +146,10 @@ def test_normals_have_the_products_of_the_paper():
 def test_dykstra_reaches_the_nearest_point_and_alternating_projections_only_a_feasible_one():
     x, angles = draw(7, 50, 6, 5, 1.0)
     angles = angles.abs()
-    normals = boundaries.wedge_normals(6, angles)
-    nearest = boundaries.project_wedge(x, angles)
-    assert torch.allclose(boundaries.dykstra(x, 2.5 * normals, sweeps=3000), nearest, atol=1e-6)
-    feasible = boundaries.alternating_projections(x, normals, sweeps=3000)
+    normals = geometry.wedge_normals(6, angles)
+    nearest = geometry.project_wedge(x, angles)
+    assert torch.allclose(geometry.dykstra(x, 2.5 * normals, sweeps=3000), nearest, atol=1e-6)
+    feasible = geometry.alternating_projections(x, normals, sweeps=3000)
     assert bool((feasible @ normals.T > -1e-6).all())
     farther = (feasible - x).norm(dim=1) - (nearest - x).norm(dim=1)
     assert float(farther.min()) > -1e-6 and float((farther > 1e-3).double().mean()) > 0.2
@@ -157,31 +157,31 @@ def test_dykstra_reaches_the_nearest_point_and_alternating_projections_only_a_fe
 
 def test_orthogonal_faces_need_one_sweep():
     x = draw(1, 40, 5, 1, 1.0)[0]
-    normals = boundaries.wedge_normals(5, torch.zeros(3))
-    for method in (boundaries.alternating_projections, boundaries.dykstra):
-        assert torch.allclose(method(x, normals, sweeps=1), boundaries.project_wedge(x, torch.zeros(3)), atol=1e-12)
+    normals = geometry.wedge_normals(5, torch.zeros(3))
+    for method in (geometry.alternating_projections, geometry.dykstra):
+        assert torch.allclose(method(x, normals, sweeps=1), geometry.project_wedge(x, torch.zeros(3)), atol=1e-12)
 
 
 def test_violated_planes_as_equalities():
     x, angles = draw(9, 60, 6, 4, 1.2)
-    normals = boundaries.wedge_normals(6, angles)
-    found = boundaries.project_violated(x, normals)
+    normals = geometry.wedge_normals(6, angles)
+    found = geometry.project_violated(x, normals)
     for point, at in zip(x, found, strict=True):
         rows = normals[point @ normals.T < 0]
         expected = point - torch.linalg.pinv(rows) @ rows @ point if len(rows) else point
         assert torch.allclose(at, expected, atol=1e-9)
-    faces = boundaries.wedge_faces(x, angles)
+    faces = geometry.wedge_faces(x, angles)
     same = (faces.violated == faces.active).all(1)
     assert 0 < int(same.sum()) < 60
-    assert torch.allclose(found[same], boundaries.project_wedge(x, angles)[same], atol=1e-9)
+    assert torch.allclose(found[same], geometry.project_wedge(x, angles)[same], atol=1e-9)
 
 
 def test_the_probability_of_the_orthant_is_the_product_of_proposition_4_3():
     x = torch.tensor([[1.0, 2.0, 0.5, 7.0], [-0.3, 0.0, 4.0, 0.0]], dtype=DOUBLE)
     expected = torch.special.ndtr(x[:, :3] / 1.5).prod(1)
-    assert torch.allclose(boundaries.wedge_probability(x, [0.0, 0.0], 1.5), expected, atol=1e-12)
+    assert torch.allclose(geometry.wedge_probability(x, [0.0, 0.0], 1.5), expected, atol=1e-12)
     assert torch.allclose(
-        boundaries.wedge_probability(x, [], torch.tensor([1.5, 0.1])), torch.special.ndtr(x[:, 0] / torch.tensor([1.5, 0.1])), atol=1e-12
+        geometry.wedge_probability(x, [], torch.tensor([1.5, 0.1])), torch.special.ndtr(x[:, 0] / torch.tensor([1.5, 0.1])), atol=1e-12
     )
 
 
@@ -189,23 +189,23 @@ def test_the_probability_of_the_orthant_is_the_product_of_proposition_4_3():
 def test_the_probability_of_two_angled_faces_is_the_bivariate_normal_s(theta):
     for point in ([0.5, 2.0], [-1.0, 0.3], [0.2, -0.4], [3.0, 0.1]):
         x = torch.tensor([point], dtype=DOUBLE)
-        levels = (x @ boundaries.wedge_normals(2, [theta]).T)[0] / 0.8
+        levels = (x @ geometry.wedge_normals(2, [theta]).T)[0] / 0.8
         peer = multivariate_normal([0, 0], [[1, -math.sin(theta)], [-math.sin(theta), 1]]).cdf(levels.numpy())
-        assert float(boundaries.wedge_probability(x, [theta], 0.8)) == pytest.approx(peer, abs=1e-8)
+        assert float(geometry.wedge_probability(x, [theta], 0.8)) == pytest.approx(peer, abs=1e-8)
 
 
 def test_the_probability_counts_samples():
     x, angles = torch.tensor([[0.5, 0.8, 0.2, 1.0]], dtype=DOUBLE), [0.5, -0.3, 0.9]
     noise = torch.randn(400_000, 4, generator=torch.Generator().manual_seed(0), dtype=DOUBLE)
-    share = float(boundaries.inside_wedge(x + 0.7 * noise, angles).double().mean())
-    assert float(boundaries.wedge_probability(x, angles, 0.7)) == pytest.approx(share, abs=4 * math.sqrt(0.25 / 400_000))
+    share = float(geometry.inside_wedge(x + 0.7 * noise, angles).double().mean())
+    assert float(geometry.wedge_probability(x, angles, 0.7)) == pytest.approx(share, abs=4 * math.sqrt(0.25 / 400_000))
 
 
 def test_the_classifier_says_what_is_inside():
     x, angles = draw(2, 500, 5, 4, 0.9)
-    scores = boundaries.wedge_classifier(angles)(x)
-    assert torch.equal(scores.argmax(1) == 0, boundaries.inside_wedge(x, angles))
-    slack = (x @ boundaries.wedge_normals(5, angles).T).amin(1)
+    scores = geometry.wedge_classifier(angles)(x)
+    assert torch.equal(scores.argmax(1) == 0, geometry.inside_wedge(x, angles))
+    slack = (x @ geometry.wedge_normals(5, angles).T).amin(1)
     assert torch.allclose(scores[:, 0] - scores[:, 1], 2 * slack)
 
 
@@ -213,7 +213,7 @@ GOOD = torch.zeros(2, 3)
 
 
 @pytest.mark.parametrize(
-    "call", [boundaries.project_wedge, boundaries.project_lower_wedge, boundaries.inside_wedge, boundaries.wedge_faces]
+    "call", [geometry.project_wedge, geometry.project_lower_wedge, geometry.inside_wedge, geometry.wedge_faces]
 )
 @pytest.mark.parametrize(
     ("x", "angles", "message"),
@@ -239,14 +239,14 @@ def test_bad_points_and_angles_are_refused(call, x, angles, message):
 
 
 def test_other_bad_input_is_refused():
-    for call in (boundaries.project_lower_wedge, boundaries.inside_lower_wedge):
+    for call in (geometry.project_lower_wedge, geometry.inside_lower_wedge):
         with pytest.raises(ValueError, match="from 0 to below pi/2"):
             call(GOOD, [-0.1])
     for sigma in (0.0, -1.0, math.nan, math.inf):
         with pytest.raises(ValueError, match="sigma"):
-            boundaries.wedge_probability(GOOD, [0.1], sigma)
+            geometry.wedge_probability(GOOD, [0.1], sigma)
     normals = torch.eye(3)
-    for method in (boundaries.alternating_projections, boundaries.dykstra):
+    for method in (geometry.alternating_projections, geometry.dykstra):
         with pytest.raises(ValueError, match="sweeps"):
             method(GOOD, normals, sweeps=0)
         with pytest.raises(ValueError, match="zero"):
@@ -254,4 +254,4 @@ def test_other_bad_input_is_refused():
         with pytest.raises(ValueError, match="normals must be"):
             method(GOOD, torch.eye(2), sweeps=1)
     with pytest.raises(ValueError, match="dimensions"):
-        boundaries.wedge_normals(0, [])
+        geometry.wedge_normals(0, [])

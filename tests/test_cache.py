@@ -19,8 +19,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from support import heads, kmeans, models, training
-from support.cache import NO_CACHE, Cache, CacheError, code_digest, describe
+from support import clustering, models, training
+from support.common.cache import NO_CACHE, Cache, CacheError, code_digest, describe
+from support.models import heads
 
 RESULT = {
     "weights": torch.arange(6, dtype=torch.float32).reshape(2, 3),
@@ -202,9 +203,9 @@ def test_code_is_part_of_the_key(tmp_path):
     module.write_text("def f(x):\n    return x + 2\n")
     assert code_digest(module) != before
     cache = Cache(tmp_path)
-    parts = ((), [module], [heads], [kmeans], [heads, kmeans], [make_loss], [kmeans.assign], [kmeans.bisector_bound])
+    parts = ((), [module], [heads], [clustering], [heads, clustering], [make_loss], [clustering.assign], [clustering.bisector_bound])
     assert len({cache.locate("u", {}, code)[0] for code in parts}) == len(parts)
-    assert cache.locate("u", {}, [heads, kmeans]) == cache.locate("u", {}, [kmeans, heads])
+    assert cache.locate("u", {}, [heads, clustering]) == cache.locate("u", {}, [clustering, heads])
     with pytest.raises(CacheError, match="code must be files, modules or functions; a str"):
         code_digest("one.py")
 
@@ -250,7 +251,7 @@ def test_a_failing_write_leaves_nothing(tmp_path, monkeypatch, error):
     def fail(*_args):
         raise error
 
-    monkeypatch.setattr("support.cache.os.replace", fail)
+    monkeypatch.setattr("support.common.cache.os.replace", fail)
     with pytest.raises((CacheError, KeyboardInterrupt)) as caught:
         cache.unit("u", {}, lambda: RESULT)
     assert files(tmp_path) == []

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from support import models, radius
+from support import models
+from support.certificates import radius
 
 
 def normal(*shape, seed=0):

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 from scipy import stats
 
-from support import claims
-from support.claims import Claim, ClaimError, judge
+from support.book import claims
+from support.book.claims import Claim, ClaimError, judge
 
 RULES = TypeAdapter(claims.Rule)
 

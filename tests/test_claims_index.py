@@ -6,9 +6,10 @@ import shutil
 import pytest
 import yaml
 
-from support import claims, coverage, paths
+from support.book import claims, registry_index
+from support.common import paths
 
-PAPERS = coverage.papers()
+PAPERS = registry_index.papers()
 # How far the papers count, read off their last pages.
 COUNTED = {
     "hess2020": {"Theorem": 2, "Definition": 1, "Algorithm": 1, "Equation": 4, "Table": 1, "Figure": 3},
@@ -24,19 +25,19 @@ BY_SECTION = {  # bell2023 numbers these within its sections
 
 
 def places(key: str) -> list[str]:
-    return [name for passage in coverage.index(key) for name in coverage.expanded(passage.at)]
+    return [name for passage in registry_index.index(key) for name in registry_index.expanded(passage.at)]
 
 
 @pytest.mark.parametrize("key", PAPERS)
 def test_claims_index_and_exclusions_agree(key):
-    assert coverage.gaps(key) == []
+    assert registry_index.gaps(key) == []
 
 
 def test_every_paper_of_the_registry_has_an_index_and_no_other():
     """A registry file without an entry in the bibliography holds claims of our own, which have no paper to be complete for."""
     bibliography = (paths.root() / "book" / "references.bib").read_text(encoding="utf-8")
     assert PAPERS == sorted(key for key in claims.registry() if f"{{{key}," in bibliography) == sorted(COUNTED)
-    assert {paper for paper, _ in coverage.exclusions()} <= set(PAPERS)
+    assert {paper for paper, _ in registry_index.exclusions()} <= set(PAPERS)
 
 
 @pytest.mark.parametrize("key", sorted(COUNTED))
@@ -55,11 +56,11 @@ def test_what_is_numbered_by_section_is_in_the_index():
 
 
 def test_places_are_read_off_a_sentence():
-    assert coverage.named("Equations 12, 18 and 30; Lemma 17.1") == ["Equation 12", "Equation 18", "Equation 30", "Lemma 17.1"]
-    assert coverage.named("Definitions 30.7 to 30.9, figure 1a") == ["Definition 30.7", "Definition 30.8", "Definition 30.9", "Figure 1a"]
-    assert coverage.named("Section 3.2, after Theorem 2; Section 4, on Table 1") == []
-    assert coverage.expanded("Equations 2 to 4") == ["Equation 2", "Equation 3", "Equation 4"]
-    assert coverage.expanded("Sections 1.4.2 and 1.4.3") == ["Sections 1.4.2 and 1.4.3"]
+    assert registry_index.named("Equations 12, 18 and 30; Lemma 17.1") == ["Equation 12", "Equation 18", "Equation 30", "Lemma 17.1"]
+    assert registry_index.named("Definitions 30.7 to 30.9, figure 1a") == ["Definition 30.7", "Definition 30.8", "Definition 30.9", "Figure 1a"]
+    assert registry_index.named("Section 3.2, after Theorem 2; Section 4, on Table 1") == []
+    assert registry_index.expanded("Equations 2 to 4") == ["Equation 2", "Equation 3", "Equation 4"]
+    assert registry_index.expanded("Sections 1.4.2 and 1.4.3") == ["Sections 1.4.2 and 1.4.3"]
 
 
 @pytest.fixture
@@ -101,9 +102,9 @@ def passage(content: dict, at: str) -> dict:
     ],
 )  # fmt: skip
 def test_each_way_to_disagree_is_found(copy, file, change, problem):
-    assert coverage.gaps("zou2018") == []
+    assert registry_index.gaps("zou2018") == []
     copy(file, change)
-    assert any(problem in found for found in coverage.gaps("zou2018"))
+    assert any(problem in found for found in registry_index.gaps("zou2018"))
 
 
 @pytest.mark.parametrize(
@@ -118,10 +119,10 @@ def test_each_way_to_disagree_is_found(copy, file, change, problem):
 def test_a_list_that_breaks_its_schema_is_refused(copy, file, change):
     copy(file, change)
     with pytest.raises(claims.ClaimError, match=r"index/(zou2018|exclusions)\.yml"):
-        coverage.gaps("zou2018")
+        registry_index.gaps("zou2018")
 
 
 def test_a_paper_without_an_index_is_refused(copy):
-    (coverage.folder() / "zou2018.yml").unlink()
+    (registry_index.folder() / "zou2018.yml").unlink()
     with pytest.raises(claims.ClaimError, match=r"no file zou2018\.yml in data/claims/index"):
-        coverage.gaps("zou2018")
+        registry_index.gaps("zou2018")

@@ -19,9 +19,11 @@ from small_assignment import CHAPTER, EXERCISES, OTHER, WRONG
 
 pytest.importorskip("nbgrader")
 
-from support import cli, paths, records
-from support.assign import course, grade, kit, notebook, source
-from support.assign.source import AssignmentError
+from support import cli
+from support.book import manifests
+from support.classroom import course, exercises, grade, kit, notebook
+from support.classroom.exercises import AssignmentError
+from support.common import paths
 
 SECONDS = 4
 WHOLE = Path(kit.__file__).parents[2]
@@ -62,14 +64,14 @@ def classroom(tmp_path_factory, empty_gradebook):
         (root / "course").mkdir()
         shutil.copy(empty_gradebook, root / "course")
         for chapter in (CHAPTER, OTHER):
-            course.build(source.read(chapter), root / "course")
+            course.build(exercises.read(chapter), root / "course")
         yield root / "course"
 
 
 def examined(text: str) -> list[str]:
     import jupytext
 
-    return source.examine(CHAPTER, jupytext.reads(text, fmt="py:percent").cells)[1]
+    return exercises.examine(CHAPTER, jupytext.reads(text, fmt="py:percent").cells)[1]
 
 
 # --- the format of the exercises --------------------------------------------------------------------------------------------------
@@ -78,7 +80,7 @@ def examined(text: str) -> list[str]:
 def test_the_exercises_are_read():
     import jupytext
 
-    assignment, problems = source.examine(CHAPTER, jupytext.reads(small_assignment.source(), fmt="py:percent").cells)
+    assignment, problems = exercises.examine(CHAPTER, jupytext.reads(small_assignment.source(), fmt="py:percent").cells)
     assert problems == []
     assert (assignment.title, assignment.points, assignment.givens) == ("Tiny", 12, ("import math",))
     double, root_sum = assignment.exercises
@@ -146,11 +148,11 @@ def test_a_chapter_without_exercises_says_so():
     ],
 )
 def test_what_is_wrong_with_a_wrong_answer_is_said(book, old, new, said):
-    assert source.wrong_answers(source.read(CHAPTER))[1] == []
-    source.wrong_answers_file(CHAPTER).write_text(WRONG.replace(old, new, 1), encoding="utf-8")
-    assert said in "\n".join(source.wrong_answers(source.read(CHAPTER))[1])
-    source.wrong_answers_file(CHAPTER).unlink()
-    assert "is missing" in source.wrong_answers(source.read(CHAPTER))[1][0]
+    assert exercises.wrong_answers(exercises.read(CHAPTER))[1] == []
+    exercises.wrong_answers_file(CHAPTER).write_text(WRONG.replace(old, new, 1), encoding="utf-8")
+    assert said in "\n".join(exercises.wrong_answers(exercises.read(CHAPTER))[1])
+    exercises.wrong_answers_file(CHAPTER).unlink()
+    assert "is missing" in exercises.wrong_answers(exercises.read(CHAPTER))[1][0]
 
 
 def test_metadata_of_exercises_survive_jupytext_both_ways():
@@ -193,7 +195,7 @@ def test_a_prompt_is_plain_markdown():
 
 def test_the_picture_of_a_solution_is_shown_as_a_hint(book):
     picture = b"\x89PNG pretended"
-    made = notebook.instructor(source.read(CHAPTER), {"root-sum": picture})
+    made = notebook.instructor(exercises.read(CHAPTER), {"root-sum": picture})
     prompts = [cell for cell in made.cells if notebook.grade_id(cell).endswith("-prompt")]
     assert [bool(cell.get("attachments")) for cell in prompts] == [False, True]
     assert "(attachment:expected.png)" in prompts[1].source
@@ -205,7 +207,7 @@ def test_pictures_come_from_the_committed_notebook(book):
     drawn = new_code_cell("plot()", metadata={"tags": ["solution"], "exercise": "double"}, outputs=[output])
     other = new_code_cell("plot()", metadata={"tags": []}, outputs=[output])
     assert notebook.pictures(CHAPTER) == {}
-    nbformat.write(new_notebook(cells=[other, drawn]), records.recorded_run(CHAPTER, "quick"))
+    nbformat.write(new_notebook(cells=[other, drawn]), manifests.recorded_run(CHAPTER, "quick"))
     assert notebook.pictures(CHAPTER) == {"double": b"\x00\x00\x00"}
 
 
@@ -391,14 +393,14 @@ def test_a_request_to_grade_that_cannot_be_carried_out_is_refused(classroom, tmp
 
 def test_an_assignment_with_graded_work_does_not_change_its_cells(book):
     folder = book / "course"
-    course.build(source.read(CHAPTER), folder)
+    course.build(exercises.read(CHAPTER), folder)
     notebook.write(course.released(folder, CHAPTER), book / "handed-in" / "ann.ipynb")
     grade.grade(book / "handed-in", folder, feedback=False)
-    course.build(source.read(CHAPTER), folder)
+    course.build(exercises.read(CHAPTER), folder)
     renamed = EXERCISES.replace('"root-sum"', '"sum-of-roots"').replace("-root-sum", "-sum-of-roots")
-    records.source_file(CHAPTER).write_text(small_assignment.source(renamed), encoding="utf-8")
+    manifests.source_file(CHAPTER).write_text(small_assignment.source(renamed), encoding="utf-8")
     with pytest.raises(AssignmentError, match="has graded work on another version"):
-        course.build(source.read(CHAPTER), folder)
+        course.build(exercises.read(CHAPTER), folder)
 
 
 # --- private tests and a number for each student ----------------------------------------------------------------------------------
@@ -419,12 +421,12 @@ def private(tmp_path) -> Path:
 
 
 def test_private_tests_constants_and_points_are_laid_over_the_book(book, private):
-    assignment = source.read(CHAPTER, private)
+    assignment = exercises.read(CHAPTER, private)
     double, root_sum = assignment.exercises
     assert assignment.parameters == "SEED = 41"
     assert [(test.points, test.hidden) for test in double.tests] == [(1, False), (5, True)]
     assert [(test.points, test.hidden) for test in root_sum.tests] == [(1, False), (7, True)]
-    assert source.read(CHAPTER).points == 12, "the book is as it was"
+    assert exercises.read(CHAPTER).points == 12, "the book is as it was"
     folder = book / "course"
     course.build(assignment, folder)
     assert "a private test" not in nbformat.writes(course.released(folder, CHAPTER))
@@ -439,10 +441,10 @@ def test_a_private_exercise_that_the_book_lacks_must_be_whole(book, private):
     (private / "points.yml").unlink()
     file = private / f"{CHAPTER}.py"
     file.write_text(whole, encoding="utf-8")
-    assert [each.name for each in source.read(CHAPTER, private).exercises] == ["double", "root-sum", "roots"]
+    assert [each.name for each in exercises.read(CHAPTER, private).exercises] == ["double", "root-sum", "roots"]
     file.write_text(whole.replace('tags=["hidden-tests"]', 'tags=["tests"]'), encoding="utf-8")
     with pytest.raises(AssignmentError, match="'roots': it has 0 cells of the kind 'hidden-tests'"):
-        source.read(CHAPTER, private)
+        exercises.read(CHAPTER, private)
 
 
 @pytest.mark.parametrize(
@@ -461,12 +463,12 @@ def test_private_points_that_fit_nothing_are_refused(book, private, text, said):
     (private / f"{CHAPTER}.py").unlink()
     (private / "points.yml").write_text(text, encoding="utf-8")
     with pytest.raises(AssignmentError, match=said):
-        source.read(CHAPTER, private)
+        exercises.read(CHAPTER, private)
 
 
 def test_without_a_private_folder_there_is_an_error(book):
     with pytest.raises(AssignmentError, match="there is no folder"):
-        source.read(CHAPTER, book / "none")
+        exercises.read(CHAPTER, book / "none")
 
 
 def test_each_student_has_a_number_that_only_the_secret_gives():
@@ -478,7 +480,7 @@ def test_each_student_has_a_number_that_only_the_secret_gives():
 
 def test_work_is_graded_with_the_student_s_own_number(book):
     folder = book / "course"
-    course.build(source.read(CHAPTER), folder)
+    course.build(exercises.read(CHAPTER), folder)
     made = {file.parts[-3]: nbformat.read(file, as_version=4) for file in course.release_to(["ann", " bob ", "", "Zoë"], folder, CHAPTER)}
     secret = course.read_secret(folder)
     assert list(made) == ["ann", "bob", "Zoë"] and len(secret) == 32
@@ -505,11 +507,11 @@ def test_a_list_of_students_that_cannot_be_used_is_refused(classroom, students, 
 def test_nbgrader_itself_grades_with_the_same_settings(book):
     """The command line and the Formgrader read nbgrader_config.py, which asks for the same timeouts and the same execution."""
     folder = book / "course"
-    course.build(source.read(CHAPTER), folder)
+    course.build(exercises.read(CHAPTER), folder)
     answers = {"double": "import os\ndef double(number):\n    os._exit(0)", "root-sum": ROOT_SUM}
     dies = notebook.answered(course.released(folder, CHAPTER), answers)
     notebook.write(dies, folder / "submitted" / "ann" / CHAPTER / f"{CHAPTER}.ipynb")
-    environment = os.environ | {"PYTHONPATH": str(Path(source.__file__).parents[2])}
+    environment = os.environ | {"PYTHONPATH": str(Path(exercises.__file__).parents[2])}
     command = [sys.executable, "-m", "nbgrader", "autograde", CHAPTER]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -540,7 +542,7 @@ def test_the_commands_build_and_grade(book, capsys):
 def test_the_check_finds_a_grader_that_gives_the_wrong_points(book, capsys):
     assert cli.main(["assign", "check", "01", "--lint"]) == 0
     text = WRONG.replace('mistake="squares" points=1', 'mistake="squares" points=3')
-    source.wrong_answers_file(CHAPTER).write_text(text, encoding="utf-8")
+    exercises.wrong_answers_file(CHAPTER).write_text(text, encoding="utf-8")
     assert cli.main(["assign", "check", "01"]) == 1
     captured = capsys.readouterr()
     assert "7 of 8 answers get their points" in captured.out
@@ -595,8 +597,8 @@ def unpacked(tmp_path_factory) -> Path:
     """The kit of the first chapter of the whole book, unpacked."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BOOK_ROOT", str(WHOLE))
-        chapter, folder = records.chapters()[0], tmp_path_factory.mktemp("kit")
-        course.build(source.read(chapter), folder / "course")
+        chapter, folder = manifests.chapters()[0], tmp_path_factory.mktemp("kit")
+        course.build(exercises.read(chapter), folder / "course")
         (archive,) = kit.pack(chapter, folder / "course")
     assert archive.stat().st_size < 20e6
     with zipfile.ZipFile(archive) as packed:
@@ -611,7 +613,7 @@ def whole(monkeypatch):
 
 
 def test_the_kit_has_everything_and_no_solution(unpacked, whole):
-    chapter = records.chapters()[0]
+    chapter = manifests.chapters()[0]
     for name in ("README.md", "environment.yml", "requirements.txt", f"{chapter}.ipynb", "support/data.py", "chapter/index.html"):
         assert (unpacked / name).is_file(), name
     assert not (unpacked / "support" / "assign").exists()
@@ -619,7 +621,7 @@ def test_the_kit_has_everything_and_no_solution(unpacked, whole):
     assert {"torch", "scikit-learn", "jupyterlab", "nbgrader"} <= pins.keys() and len(pins) >= 20
     assert len((unpacked / "README.md").read_text(encoding="utf-8").splitlines()) < 60
     shown = "".join(file.read_text(encoding="utf-8") for file in [unpacked / f"{chapter}.ipynb", *(unpacked / "chapter").rglob("*.html")])
-    for exercise in source.read(chapter).exercises:
+    for exercise in exercises.read(chapter).exercises:
         assert exercise.title in shown
         assert not any(line.strip() in shown for line in exercise.answer.splitlines() if len(line) > 60), exercise.name
     assert "BEGIN SOLUTION" not in shown
@@ -643,14 +645,14 @@ def test_a_page_without_solutions_keeps_the_exercises():
 @pytest.mark.skipif(os.name == "nt", reason="the interpreter of the environment lies elsewhere")
 def test_the_kit_works_in_a_fresh_environment_without_a_network(unpacked, whole, tmp_path):
     """A new environment that sees the installed packages, not this checkout; a network that refuses; the kit's own package."""
-    chapter = records.chapters()[0]
+    chapter = manifests.chapters()[0]
     fresh = tmp_path / "fresh"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(fresh)], check=True)
     packages = next(fresh.glob("lib/python*/site-packages"))
     # A folder that a .pth file names is searched, but its own .pth files are not read: an editable install of this book is not seen.
     (packages / "installed.pth").write_text("\n".join(path for path in sys.path if path.endswith("site-packages")), encoding="utf-8")
     (packages / "sitecustomize.py").write_text(NO_NETWORK, encoding="utf-8")
-    assignment = source.read(chapter)
+    assignment = exercises.read(chapter)
     made = nbformat.read(unpacked / f"{chapter}.ipynb", as_version=4)
     made = notebook.answered(made, {each.name: each.answer for each in assignment.exercises})
     loads = "import support\nfrom support import data\nprint(support.__file__, len(data.load('digits', 'test').y))"

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import tiny_book
 
-from support import cli, records, runner, runs
+from support import cli
+from support.book import chapter_run, execute, manifests
 from support.cli import main
 
 CHAPTER = tiny_book.CHAPTER
@@ -24,7 +25,7 @@ def book(tmp_path, monkeypatch):
 @pytest.fixture
 def idle(book, monkeypatch):
     """A book in which nothing may run."""
-    monkeypatch.setattr(runner, "_execute", lambda *_: pytest.fail("ran"))
+    monkeypatch.setattr(execute, "_execute", lambda *_: pytest.fail("ran"))
     return book
 
 
@@ -33,11 +34,11 @@ def instant(book, monkeypatch):
     """A book whose chapter runs in no time: what was asked for is noted."""
     asked = []
 
-    def execute(*arguments, **options):
+    def finished(*arguments, **options):
         asked.append((arguments, options))
-        return records.local_run(arguments[0], arguments[1])
+        return manifests.local_run(arguments[0], arguments[1])
 
-    monkeypatch.setattr(runner, "execute", execute)
+    monkeypatch.setattr(execute, "execute", finished)
     return asked
 
 
@@ -110,7 +111,7 @@ def test_what_cannot_be_done_is_refused_in_one_line_before_any_work(idle, capsys
 
 
 def test_a_missing_gpu_is_refused(idle, capsys, monkeypatch):
-    monkeypatch.setattr(runs.torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(chapter_run.torch.cuda, "is_available", lambda: False)
     assert "no device cuda" in refusal(capsys, "run", "01", "--device", "cuda")
 
 
@@ -166,12 +167,12 @@ def test_a_chapter_that_fails_does_not_stop_the_others(book, capsys, monkeypatch
         (book / "book" / f"{name}.py").write_text(tiny_book.SOURCE)
         (book / "data" / "profiles" / f"{name}.yml").write_text(tiny_book.PROFILE)
 
-    def execute(chapter, *_, **__):
+    def finished(chapter, *_, **__):
         if chapter == CHAPTER:
-            raise runner.ChapterFailed("01_tiny failed in cell 3 (In [2]): ValueError: no")
-        return records.local_run(chapter, "quick")
+            raise execute.ChapterFailed("01_tiny failed in cell 3 (In [2]): ValueError: no")
+        return manifests.local_run(chapter, "quick")
 
-    monkeypatch.setattr(runner, "execute", execute)
+    monkeypatch.setattr(execute, "execute", finished)
     assert main(["run"]) == 1
     captured = capsys.readouterr()
     assert "01_tiny failed in cell 3" in captured.err
@@ -182,7 +183,7 @@ def test_an_interruption_is_one_line_and_130(book, capsys, monkeypatch):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(runner, "execute", interrupt)
+    monkeypatch.setattr(execute, "execute", interrupt)
     assert main(["run"]) == 130
     assert capsys.readouterr().err.splitlines()[-1].startswith("interrupted: 01_tiny at quick")
 
@@ -211,7 +212,7 @@ def test_a_book_from_its_first_run_to_its_score(book, capsys, monkeypatch):
     assert captured.err == "01_tiny at quick: running ...\n"
     assert "recorded in " in captured.out
 
-    monkeypatch.setattr(runner, "_execute", lambda *_: pytest.fail("ran"))
+    monkeypatch.setattr(execute, "_execute", lambda *_: pytest.fail("ran"))
     assert main(["run"]) == 0
     assert "up to date" in capsys.readouterr().out
     assert main(["run", "--record"]) == 0  # from the run that is current
@@ -234,7 +235,7 @@ def test_a_book_from_its_first_run_to_its_score(book, capsys, monkeypatch):
     assert main(["list"]) == 0
     assert "  quick     recorded 20" in capsys.readouterr().out
 
-    recorded, local = book / "data" / "runs" / "quick" / "01_tiny.json", records.local_run(CHAPTER, "quick")
+    recorded, local = book / "data" / "runs" / "quick" / "01_tiny.json", manifests.local_run(CHAPTER, "quick")
     assert main(["diff", str(recorded), str(local)]) == 0
     assert capsys.readouterr().out == "no differences\n"
     recorded.write_text(recorded.read_text().replace('"seed": 0', '"seed": 5'))
@@ -254,6 +255,6 @@ def test_digits_are_always_there(book, capsys):
 
 
 def test_an_error_of_ours_is_not_hidden(book, monkeypatch):
-    monkeypatch.setattr(records, "chapters", lambda: 1 / 0)
+    monkeypatch.setattr(manifests, "chapters", lambda: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         main(["list"])

@@ -11,7 +11,7 @@ from sklearn.cluster import KMeans
 from sklearn.datasets import load_digits
 from sklearn.metrics import adjusted_rand_score
 
-from support import kmeans
+from support import clustering
 
 
 def normal(*shape, seed=0, dtype=torch.float64):
@@ -40,7 +40,7 @@ def check_invariants(found, x, y, k, rtol=1e-9):
 @pytest.mark.parametrize("k", [1, 2, 3, 8])
 def test_the_inertia_is_at_most_scikit_learns_plus_one_percent(k):
     x, y = digits()
-    found = kmeans.class_clusters(x, y, 10, k, restarts=10)
+    found = clustering.class_clusters(x, y, 10, k, restarts=10)
     check_invariants(found, x, y, k)
     peer = sum(KMeans(k, n_init=10, random_state=1).fit(x[y == c].numpy()).inertia_ for c in range(10))
     assert float(found.inertia.sum()) <= 1.01 * peer
@@ -48,7 +48,7 @@ def test_the_inertia_is_at_most_scikit_learns_plus_one_percent(k):
 
 def test_one_run_is_as_good_as_one_run_of_scikit_learn_on_average():
     x, y = digits()
-    ours = [float(kmeans.class_clusters(x, y, 10, 4, generator=torch.Generator().manual_seed(s)).inertia.sum()) for s in range(8)]
+    ours = [float(clustering.class_clusters(x, y, 10, 4, generator=torch.Generator().manual_seed(s)).inertia.sum()) for s in range(8)]
     peer = [sum(KMeans(4, n_init=1, random_state=s).fit(x[y == c].numpy()).inertia_ for c in range(10)) for s in range(8)]
     assert np.mean(ours) <= 1.01 * np.mean(peer)
 
@@ -59,7 +59,7 @@ def test_invariants_and_local_optimality(sizes, k, d, seed):
     y = torch.cat([torch.full((n,), c) for c, n in enumerate(sizes)])
     y = y[torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))]
     x = normal(len(y), d, seed=seed) + 5.0 * y[:, None]
-    found = kmeans.class_clusters(x, y, len(sizes), k, tol=0.0, generator=torch.Generator().manual_seed(seed))
+    found = clustering.class_clusters(x, y, len(sizes), k, tol=0.0, generator=torch.Generator().manual_seed(seed))
     check_invariants(found, x, y, k)
     own = (x[:, None] - found.centers[y]).square().sum(2)
     assert torch.equal(own.argmin(1), found.index % k), "at the end no image is nearer to another cluster of its class"
@@ -70,17 +70,17 @@ def test_far_groups_are_found_and_the_rows_order_is_no_matter():
     y = torch.arange(600) % 3
     group = torch.arange(600) // 3 % 4
     x = centers[y, group] + normal(600, 7, seed=1)
-    found = kmeans.class_clusters(x, y, 3, 4)
+    found = clustering.class_clusters(x, y, 3, 4)
     assert adjusted_rand_score((4 * y + group).numpy(), found.index.numpy()) == 1
     order = torch.randperm(600, generator=torch.Generator().manual_seed(0))
-    again = kmeans.class_clusters(x[order], y[order], 3, 4)
+    again = clustering.class_clusters(x[order], y[order], 3, 4)
     assert adjusted_rand_score(found.index[order].numpy(), again.index.numpy()) == 1
 
 
 def test_the_same_generator_gives_the_same_clusters_and_another_class_changes_none():
     x, y = digits()
     x, y = x[y < 3], y[y < 3]
-    first, second = (kmeans.class_clusters(x, y, 3, 2, generator=torch.Generator().manual_seed(3)) for _ in range(2))
+    first, second = (clustering.class_clusters(x, y, 3, 2, generator=torch.Generator().manual_seed(3)) for _ in range(2))
     assert all(torch.equal(getattr(first, name), getattr(second, name)) for name in ("centers", "index", "inertia"))
 
 
@@ -88,7 +88,7 @@ def test_float32_features_far_from_the_origin_keep_their_clusters():
     y = torch.arange(400) % 2
     group = torch.arange(400) // 2 % 2
     x = (1e4 + 10.0 * group[:, None] + normal(400, 16) + 1e3 * y[:, None]).float()
-    found = kmeans.class_clusters(x, y, 2, 2)
+    found = clustering.class_clusters(x, y, 2, 2)
     assert found.centers.dtype == torch.float32 and found.inertia.dtype == torch.float64
     assert adjusted_rand_score((2 * y + group).numpy(), found.index.numpy()) == 1
     check_invariants(found, x, y, 2, rtol=1e-6)
@@ -97,7 +97,7 @@ def test_float32_features_far_from_the_origin_keep_their_clusters():
 def test_duplicates_leave_no_cluster_empty():
     x, y = torch.zeros(8, 3, dtype=torch.float64), torch.tensor([0] * 4 + [1] * 4)
     x[0] += 1
-    found = kmeans.class_clusters(x, y, 2, 3)
+    found = clustering.class_clusters(x, y, 2, 3)
     check_invariants(found, x, y, 3)
     assert float(found.inertia.sum()) == 0
 
@@ -107,23 +107,23 @@ def test_an_emptied_cluster_takes_the_farthest_image():
     size = torch.tensor([[3.0, 2.0, 0.0]])
     real = torch.tensor([[True] * 5 + [False]])
     member[0, 5] = 0
-    kmeans._fill(member, size, torch.tensor([[1.0, 9.0, 2.0, 4.0, 3.0, 99.0]]), real)
+    clustering._fill(member, size, torch.tensor([[1.0, 9.0, 2.0, 4.0, 3.0, 99.0]]), real)
     assert member.tolist() == [[0, 2, 0, 1, 1, 0]] and size.tolist() == [[2, 2, 1]]
 
 
 def test_as_many_clusters_as_images():
     x, y = normal(6, 2), torch.tensor([0, 0, 0, 1, 1, 1])
-    found = kmeans.class_clusters(x, y, 2, 3)
+    found = clustering.class_clusters(x, y, 2, 3)
     assert float(found.inertia.max()) == 0
     check_invariants(found, x, y, 3)
 
 
 def test_without_classes():
     x, _ = digits()
-    found = kmeans.kmeans_plus_plus(x, 10, restarts=10)
+    found = clustering.kmeans_plus_plus(x, 10, restarts=10)
     assert found.centers.shape == (10, 64) and found.inertia.shape == ()
     assert float(found.inertia) <= 1.01 * KMeans(10, n_init=10, random_state=1).fit(x.numpy()).inertia_
-    mean = kmeans.kmeans_plus_plus(x, 1)
+    mean = clustering.kmeans_plus_plus(x, 1)
     assert torch.allclose(mean.centers[0], x.mean(0))
 
 
@@ -134,7 +134,7 @@ def test_seeds_are_drawn_by_squared_distance():
     counts = {}
     generator = torch.Generator().manual_seed(0)
     for _ in range(3000):
-        a, b = kmeans._greedy_seeds(x, real, 2, generator)[0, :, 0].tolist()
+        a, b = clustering._greedy_seeds(x, real, 2, generator)[0, :, 0].tolist()
         counts[a, b] = counts.get((a, b), 0) + 1
     from_left = counts.get((0, 1), 0) + counts.get((0, 3), 0)
     # Of two draws the better one is kept: the point at 3 leaves less inertia, so 1 wins only when drawn twice.
@@ -145,18 +145,18 @@ def test_seeds_are_drawn_by_squared_distance():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: kmeans.class_clusters(normal(6, 2), torch.tensor([0, 0, 0, 0, 1, 1]), 2, 3), r"too few have .* \{1: 2\}"),
-        (lambda: kmeans.class_clusters(normal(4, 2), torch.tensor([0, 0, 2, 2]), 3, 1), r"\{1: 0\}"),
-        (lambda: kmeans.class_clusters(normal(2, 2), torch.tensor([0, 5]), 2, 1), "labels must be in 0 .. 1"),
-        (lambda: kmeans.class_clusters(normal(2, 2), torch.tensor([0.0, 1.0]), 2, 1), "labels must be int64"),
-        (lambda: kmeans.class_clusters(torch.full((2, 2), math.nan), torch.tensor([0, 1]), 2, 1), "must be finite; 4 of 4"),
-        (lambda: kmeans.class_clusters(normal(2, 2), torch.tensor([0, 1]), 2, 0), "k must be a whole number of at least 1; 0"),
-        (lambda: kmeans.class_clusters(normal(2, 2), torch.tensor([0, 1]), 2, 1, restarts=0), "restarts must be"),
-        (lambda: kmeans.class_clusters(normal(2, 2), torch.tensor([0, 1]), 2, 1, tol=-1), "tol must be"),
-        (lambda: kmeans.class_clusters(normal(0, 2), torch.zeros(0, dtype=torch.int64), 1, 1), r"\{0: 0\}|not empty"),
-        (lambda: kmeans.kmeans_plus_plus(normal(3, 2), 4), r"\{0: 3\}"),
-        (lambda: kmeans.kmeans_plus_plus(torch.zeros(0, 2), 1), "not empty"),
-        (lambda: kmeans.kmeans_plus_plus([[0.0]], 1), "list was given"),
+        (lambda: clustering.class_clusters(normal(6, 2), torch.tensor([0, 0, 0, 0, 1, 1]), 2, 3), r"too few have .* \{1: 2\}"),
+        (lambda: clustering.class_clusters(normal(4, 2), torch.tensor([0, 0, 2, 2]), 3, 1), r"\{1: 0\}"),
+        (lambda: clustering.class_clusters(normal(2, 2), torch.tensor([0, 5]), 2, 1), "labels must be in 0 .. 1"),
+        (lambda: clustering.class_clusters(normal(2, 2), torch.tensor([0.0, 1.0]), 2, 1), "labels must be int64"),
+        (lambda: clustering.class_clusters(torch.full((2, 2), math.nan), torch.tensor([0, 1]), 2, 1), "must be finite; 4 of 4"),
+        (lambda: clustering.class_clusters(normal(2, 2), torch.tensor([0, 1]), 2, 0), "k must be a whole number of at least 1; 0"),
+        (lambda: clustering.class_clusters(normal(2, 2), torch.tensor([0, 1]), 2, 1, restarts=0), "restarts must be"),
+        (lambda: clustering.class_clusters(normal(2, 2), torch.tensor([0, 1]), 2, 1, tol=-1), "tol must be"),
+        (lambda: clustering.class_clusters(normal(0, 2), torch.zeros(0, dtype=torch.int64), 1, 1), r"\{0: 0\}|not empty"),
+        (lambda: clustering.kmeans_plus_plus(normal(3, 2), 4), r"\{0: 3\}"),
+        (lambda: clustering.kmeans_plus_plus(torch.zeros(0, 2), 1), "not empty"),
+        (lambda: clustering.kmeans_plus_plus([[0.0]], 1), "list was given"),
     ],
 )
 def test_what_cannot_be_clustered_is_refused(call, message):

@@ -8,8 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from support import attacks, clustr, data, heads, magnet, models, training
-from support.attacks import historical
+from support import attacks, data, models, training
+from support.attacks import clustr_loop
+from support.models import heads
+from support.training import clustr, magnet
 
 
 def generator(seed=0):
@@ -176,7 +178,7 @@ def published(losses, success, merge):
 )
 def test_the_merge_is_the_one_written_out(restarts, merge):
     losses, success = (torch.tensor(column)[:, None] for column in zip(*restarts, strict=True))
-    assert historical.kept_restart(losses, success, merge).tolist() == [published(losses[:, 0], success[:, 0], merge)]
+    assert clustr_loop.kept_restart(losses, success, merge).tolist() == [published(losses[:, 0], success[:, 0], merge)]
 
 
 def test_merging_by_loss_can_drop_a_success():
@@ -187,8 +189,8 @@ def test_merging_by_loss_can_drop_a_success():
     losses = torch.nn.functional.cross_entropy(scores, y, reduction="none")
     success = scores.argmax(1) != y
     assert success.tolist() == [True, False] and losses[1] > losses[0]
-    assert historical.kept_restart(losses[:, None], success[:, None], "loss").tolist() == [1]
-    assert historical.kept_restart(losses[:, None], success[:, None], "success").tolist() == [0]
+    assert clustr_loop.kept_restart(losses[:, None], success[:, None], "loss").tolist() == [1]
+    assert clustr_loop.kept_restart(losses[:, None], success[:, None], "success").tolist() == [0]
 
 
 class Plane(nn.Module):
@@ -225,7 +227,7 @@ def test_the_loop_is_the_published_one_step_by_step(nominal, digits, scores, nea
     model = clustr.cluster_classifier(nominal, train.x, train.y, 10).double()
     x, y, eps, step, stream = test.x[:20].double(), test.y[:20], 0.15, 0.04, generator(7)
     kept, largest = x.clone(), torch.full((20,), -math.inf, dtype=torch.float64)
-    kernels = {"kernel": historical.kernel_scores, "log": historical._log_scores}[scores]
+    kernels = {"kernel": clustr_loop.kernel_scores, "log": clustr_loop._log_scores}[scores]
     for _ in range(3):
         at = (x + eps * (2 * torch.rand(x.shape[1:], generator=stream, dtype=x.dtype) - 1)).clamp(0, 1)
         for _ in range(6):
@@ -249,10 +251,10 @@ def test_the_loop_is_the_published_one_step_by_step(nominal, digits, scores, nea
 def test_the_kernel_scores_are_the_numerator_of_equation_4(nominal, digits):
     model = clustr.cluster_classifier(nominal, digits[0].x, digits[0].y, 10)
     x = digits[1].x[:30]
-    kernel = historical.kernel_scores(model, x)
+    kernel = clustr_loop.kernel_scores(model, x)
     assert torch.allclose((kernel / kernel.sum(1, keepdim=True)).double(), model(x).exp().double(), atol=1e-5)
     assert torch.equal(
-        historical.kernel_scores(model, x, 1).argmax(1),
+        clustr_loop.kernel_scores(model, x, 1).argmax(1),
         heads.squared_distances(model.features(x), model.head.centers.flatten(0, 1)).argmin(1) // 2,
     )
 

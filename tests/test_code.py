@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from support import code
+from support.common import fingerprint
 
 
 @pytest.fixture
@@ -32,13 +32,13 @@ def package(tmp_path, monkeypatch):
     }
     for name, text in files.items():
         (tmp_path / name).write_text(text)
-    monkeypatch.setattr(code, "PACKAGE", root)
+    monkeypatch.setattr(fingerprint, "PACKAGE", root)
 
     def digest_with(name: str = "chapter.py", old: str = "", new: str = "") -> str:
         assert old in files[name]
         (tmp_path / name).write_text(files[name].replace(old, new) if old else files[name])
         try:
-            return code.digest([tmp_path / "chapter.py"])
+            return fingerprint.digest([tmp_path / "chapter.py"])
         finally:
             (tmp_path / name).write_text(files[name])
 
@@ -122,7 +122,7 @@ def test_what_is_used_counts_however_it_is_imported(package, tmp_path, line, cou
 
 def test_one_definition_is_known_by_what_it_uses(package, tmp_path):
     def of(name: str) -> str:
-        return code.digest([(tmp_path / "support/kernel.py", name)])
+        return fingerprint.digest([(tmp_path / "support/kernel.py", name)])
 
     package()
     first = of("f")
@@ -142,29 +142,29 @@ def test_the_place_of_a_file_does_not_count(package, tmp_path):
     moved = tmp_path / "elsewhere" / "chapter.py"
     moved.parent.mkdir()
     moved.write_text((tmp_path / "chapter.py").read_text())
-    assert code.digest([moved]) == here
+    assert fingerprint.digest([moved]) == here
 
 
 def test_entries_count_as_a_set(package, tmp_path):
     entries = [tmp_path / "chapter.py", tmp_path / "support" / "unused.py", tmp_path / "support" / "base.py"]
-    assert len({code.digest(order) for order in itertools.permutations(entries)}) == 1
-    assert code.digest(entries) == code.digest([*entries, entries[0]]) != code.digest(entries[:1])
+    assert len({fingerprint.digest(order) for order in itertools.permutations(entries)}) == 1
+    assert fingerprint.digest(entries) == fingerprint.digest([*entries, entries[0]]) != fingerprint.digest(entries[:1])
 
 
 def test_reached_lists_the_kernels_of_the_real_package():
-    package = Path(code.__file__).parent
-    names = {file.name for file in code.reached(package / "runs.py")}
+    package = Path(fingerprint.__file__).parent
+    names = {file.name for file in fingerprint.reached(package / "runs.py")}
     assert {"runs.py", "data.py", "cache.py", "profiles.py"} <= names
-    assert not {f"{name}.py" for name in code.PRESENTATION} & names
-    assert len(code.digest([package / "data.py"])) == 16
+    assert not {f"{name}.py" for name in fingerprint.PRESENTATION} & names
+    assert len(fingerprint.digest([package / "data.py"])) == 16
 
 
 def test_what_is_left_out_as_a_refusal_changes_nothing():
     """A function that the hash leaves out neither returns a value nor writes into what it is given."""
-    package, count = Path(code.__file__).parent, 0
+    package, count = Path(fingerprint.__file__).parent, 0
     for file in package.rglob("*.py"):
         for function in ast.parse(file.read_text(encoding="utf-8")).body:
-            if code._refuses(function):
+            if fingerprint._refuses(function):
                 count += 1
                 inside = list(ast.walk(function))
                 assert not any(isinstance(node, ast.Return) and node.value for node in inside), f"{file.name}: {function.name}"

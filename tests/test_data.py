@@ -19,8 +19,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
-from support import data, paths
-from support.vision import datasets
+from support import data
+from support.common import paths
+from support.common.vision import datasets
 
 
 def have(name: str) -> bool:

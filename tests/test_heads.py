@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from support import heads
+from support.models import heads
 
 finite = st.floats(-1e3, 1e3, allow_nan=False)
 

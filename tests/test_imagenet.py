@@ -9,9 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from support import imagenet, paths
+from support.common import paths
+from support.common.vision import tv_models
 from support.data import DataError
-from support.vision import tv_models
+from support.models import pretrained
 
 
 @pytest.fixture
@@ -29,16 +30,16 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_pictures_are_cut_and_in_order(folder):
-    both = imagenet.pictures()
+    both = pretrained.pictures()
     assert both.shape == (2, 3, 224, 224) and both.dtype == torch.float32 and both.min() >= 0 and both.max() <= 1
-    assert torch.equal(imagenet.pictures(["goldfinch", "two_words"]), both.flip(0))  # files sort by synset
+    assert torch.equal(pretrained.pictures(["goldfinch", "two_words"]), both.flip(0))  # files sort by synset
     with Image.open(folder / "imagenet-samples" / "n0_two_words.JPEG") as picture:  # 256 wide: cut without resizing
         middle = np.asarray(picture)[138:362, 16:240]
     assert torch.equal(both[0], torch.from_numpy(middle.copy()).permute(2, 0, 1) / 255)
 
 
 def test_class_names_stand_in_the_order_of_their_index(folder):
-    names = imagenet.class_names()
+    names = pretrained.class_names()
     assert len(names) == 1000 and names[11] == "class 11"
 
 
@@ -46,7 +47,7 @@ def test_a_network_from_a_file_scores_normalised_pictures(folder):
     plain = tv_models.squeezenet1_0(weights=None).eval()
     (folder / "weights").mkdir()
     torch.save(plain.state_dict(), folder / "weights" / "squeezenet1_0.pth")
-    model, x = imagenet.network("squeezenet1_0"), imagenet.pictures()[:1]
+    model, x = pretrained.network("squeezenet1_0"), pretrained.pictures()[:1]
     mean, std = (torch.tensor(values)[:, None, None] for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
     with torch.inference_mode():
         torch.testing.assert_close(model(x), plain((x - mean) / std))
@@ -55,28 +56,28 @@ def test_a_network_from_a_file_scores_normalised_pictures(folder):
 
 def test_what_is_missing_is_named(folder, monkeypatch):
     with pytest.raises(DataError, match=r"no picture of ostrich in .*<synset>_<name>\.JPEG"):
-        imagenet.pictures(["goldfinch", "ostrich"])
+        pretrained.pictures(["goldfinch", "ostrich"])
     with pytest.raises(ValueError, match="unknown network 'lenet'"):
-        imagenet.network("lenet")
+        pretrained.network("lenet")
 
     def no_network(*_, **__):
         raise URLError("no route")
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", no_network)
     with pytest.raises(DataError, match=r"alexnet has no weights: neither alexnet\.pth nor .* is in .*be downloaded: .*no route"):
-        imagenet.network("alexnet")
+        pretrained.network("alexnet")
     monkeypatch.setenv("BOOK_DATA", str(folder / "nowhere"))
     with pytest.raises(DataError, match=r"nowhere.*is not there: point BOOK_DATA"):
-        imagenet.pictures()
+        pretrained.pictures()
 
 
 def test_the_real_pictures_and_network_agree():
     folder = paths.data_sets()
     if not (folder / "weights" / "squeezenet1_0.pth").is_file() or not (folder / "imagenet-samples").is_dir():
         pytest.skip("SKIPPED: no pretrained SqueezeNet and ImageNet pictures under BOOK_DATA")
-    names = imagenet.class_names()
+    names = pretrained.class_names()
     with torch.inference_mode():
-        answers = imagenet.network("squeezenet1_0")(imagenet.pictures(["goldfinch", "indigo_bunting"])).argmax(1)
+        answers = pretrained.network("squeezenet1_0")(pretrained.pictures(["goldfinch", "indigo_bunting"])).argmax(1)
     assert [names[i] for i in answers] == [names[11], names[14]] and "goldfinch" in names[11]
 
 
@@ -97,16 +98,16 @@ def published(folder, monkeypatch):
 
 def test_resnet50_starts_from_the_published_weights_and_a_seeded_last_layer(published):
     net, _ = published
-    model, x = imagenet.resnet50(7, seed=3), torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    model, x = pretrained.resnet50(7, seed=3), torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     net.fc = torch.nn.Identity()
     with torch.no_grad():
         features = model.features(x)
         assert features.shape == (3, 2048) and torch.equal(features, net(model.body[0](x)))
         assert torch.equal(model(x), features @ model.head.weight.T + model.head.bias) and model(x).shape == (3, 7)
-    assert torch.equal(model.head.weight, imagenet.resnet50(7, seed=3).head.weight)
-    assert not torch.equal(model.head.weight, imagenet.resnet50(7, seed=4).head.weight)
+    assert torch.equal(model.head.weight, pretrained.resnet50(7, seed=3).head.weight)
+    assert not torch.equal(model.head.weight, pretrained.resnet50(7, seed=4).head.weight)
     assert all(parameter.requires_grad for parameter in model.parameters())
-    fresh = [imagenet.resnet50(7, seed=3, pretrained=False).body[1].conv1.weight for _ in range(2)]
+    fresh = [pretrained.resnet50(7, seed=3, pretrained=False).body[1].conv1.weight for _ in range(2)]
     assert torch.equal(*fresh) and not torch.equal(fresh[0], model.body[1].conv1.weight)
 
 
@@ -114,7 +115,7 @@ def test_weights_that_are_damaged_or_missing_are_refused(published, monkeypatch)
     net, file = published
     torch.save({name: value + 1 for name, value in net.state_dict().items()}, file)
     with pytest.raises(DataError, match="is not the official file"):
-        imagenet.resnet50(7)
+        pretrained.resnet50(7)
     file.unlink()
 
     def cut(*_, **__):
@@ -122,4 +123,4 @@ def test_weights_that_are_damaged_or_missing_are_refused(published, monkeypatch)
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", cut)
     with pytest.raises(DataError, match=f"{file.name} is in .*cannot be downloaded: invalid hash value"):
-        imagenet.resnet50(7)
+        pretrained.resnet50(7)

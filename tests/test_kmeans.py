@@ -11,7 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
-from support import kmeans
+from support import clustering
 
 
 def normal(*shape, seed=0):
@@ -44,7 +44,7 @@ def across(weight: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("offset", [0.0, 3.0])
 def test_centroids_are_the_weights_about_the_circumcentre_of_their_simplex(classes, d, offset):
     weight = normal(classes, d, seed=classes * d) + offset
-    found = kmeans.equidistant_centroids(weight)
+    found = clustering.equidistant_centroids(weight)
     centre = circumcentre(weight)
     free = across(weight)
     # the centre is unique within the weights' flat; outside it, the least shift leaves the weights' component alone
@@ -58,7 +58,7 @@ def test_centroids_are_the_weights_about_the_circumcentre_of_their_simplex(class
 
 def test_the_shift_is_the_least_one():
     weight = normal(4, 9)
-    shift = kmeans.equidistant_centroids(weight).shift
+    shift = clustering.equidistant_centroids(weight).shift
     offsets = weight[1:].square().sum(1) - weight[0].square().sum()
     expected = np.linalg.pinv((2 * (weight[0] - weight[1:])).numpy()) @ offsets.numpy()
     assert np.allclose(shift.numpy(), expected, rtol=0, atol=1e-12)
@@ -71,7 +71,7 @@ def test_nearest_centroid_is_the_prediction(classes, extra, with_bias, seed):
     weight, bias = normal(classes, d, seed=seed), normal(classes, seed=seed + 1) if with_bias else None
     features = 3 * normal(500, d, seed=seed + 2)
     scores = features @ weight.T + (0 if bias is None else bias)
-    found = kmeans.equidistant_centroids(weight, bias)
+    found = clustering.equidistant_centroids(weight, bias)
     assert found.centers.shape == (classes, d + with_bias)
     top = scores.topk(2, dim=1).values
     clear = top[:, 0] - top[:, 1] > 1e-9 * (found.radius + 1) * features.norm(dim=1)
@@ -85,7 +85,7 @@ def test_nearest_centroid_is_the_prediction(classes, extra, with_bias, seed):
 def test_a_square_has_centroids_in_any_dimension(d):
     plane = torch.linalg.qr(normal(d, 2))[0].T
     corners = torch.tensor([[1.0, 1.0], [-1.0, 1.0], [-1.0, -1.0], [1.0, -1.0]], dtype=torch.float64) @ plane + normal(d, seed=3)
-    norms = kmeans.equidistant_centroids(corners).centers.norm(dim=1)
+    norms = clustering.equidistant_centroids(corners).centers.norm(dim=1)
     assert torch.allclose(norms, norms[0].expand(4), rtol=1e-12)
 
 
@@ -94,51 +94,51 @@ def test_a_square_has_centroids_in_any_dimension(d):
 def test_collinear_weights_have_none_in_any_dimension(d, position):
     ends = normal(2, d, seed=d) + 5
     weight = torch.stack([ends[0], ends[1], ends[0] + position * (ends[1] - ends[0])])
-    with pytest.raises(kmeans.NoEquidistantCentroids, match="on no common sphere"):
-        kmeans.equidistant_centroids(weight)
+    with pytest.raises(clustering.NoEquidistantCentroids, match="on no common sphere"):
+        clustering.equidistant_centroids(weight)
 
 
 def test_more_classes_than_dimensions_have_none_in_general():
-    with pytest.raises(kmeans.NoEquidistantCentroids, match="5 class weights"):
-        kmeans.equidistant_centroids(normal(5, 3))
+    with pytest.raises(clustering.NoEquidistantCentroids, match="5 class weights"):
+        clustering.equidistant_centroids(normal(5, 3))
 
 
 def test_points_of_a_sphere_have_them_however_few_the_dimensions():
     points = torch.nn.functional.normalize(normal(40, 3), dim=1) * 2.5
-    found = kmeans.equidistant_centroids(points + torch.tensor([3.0, -1.0, 0.5], dtype=torch.float64))
+    found = clustering.equidistant_centroids(points + torch.tensor([3.0, -1.0, 0.5], dtype=torch.float64))
     assert torch.allclose(found.centers, points, atol=1e-12)
     assert found.radius == pytest.approx(2.5, rel=1e-12)
 
 
 def test_a_bias_can_save_or_spoil_the_sphere():
     line = torch.tensor([[0.0], [1.0], [2.0]], dtype=torch.float64)
-    found = kmeans.equidistant_centroids(line, torch.tensor([0.0, 1.0, 0.0], dtype=torch.float64))  # a triangle in (w, b)
+    found = clustering.equidistant_centroids(line, torch.tensor([0.0, 1.0, 0.0], dtype=torch.float64))  # a triangle in (w, b)
     assert torch.allclose(found.shift, torch.tensor([-1.0, 0.0], dtype=torch.float64), atol=1e-12)
-    with pytest.raises(kmeans.NoEquidistantCentroids):
-        kmeans.equidistant_centroids(line, torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64))
+    with pytest.raises(clustering.NoEquidistantCentroids):
+        clustering.equidistant_centroids(line, torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64))
 
 
 def test_equal_norms_need_no_shift():
     weight = torch.nn.functional.normalize(normal(10, 64), dim=1) * 1.7
-    assert float(kmeans.equidistant_centroids(weight).shift.norm()) < 1e-13
+    assert float(clustering.equidistant_centroids(weight).shift.norm()) < 1e-13
 
 
 def test_duplicates_one_class_and_two_classes():
     weight = normal(3, 5)
-    twice = kmeans.equidistant_centroids(weight[[0, 1, 1, 2, 0]])
-    once = kmeans.equidistant_centroids(weight)
+    twice = clustering.equidistant_centroids(weight[[0, 1, 1, 2, 0]])
+    once = clustering.equidistant_centroids(weight)
     assert torch.allclose(twice.centers, once.centers[[0, 1, 1, 2, 0]], atol=1e-12)
-    alone = kmeans.equidistant_centroids(weight[:1])
+    alone = clustering.equidistant_centroids(weight[:1])
     assert torch.equal(alone.centers, weight[:1])
-    assert torch.equal(kmeans.equidistant_centroids(weight[[0, 0]]).centers, weight[[0, 0]])
-    pair = kmeans.equidistant_centroids(weight[:2])
+    assert torch.equal(clustering.equidistant_centroids(weight[[0, 0]]).centers, weight[[0, 0]])
+    pair = clustering.equidistant_centroids(weight[:2])
     along = weight[1] - weight[0]
     assert float(pair.centers.sum(0) @ along) == pytest.approx(0, abs=1e-12)
 
 
 def test_float32_weights_are_solved_in_float64():
     weight = normal(10, 30).float()
-    found = kmeans.equidistant_centroids(weight)
+    found = clustering.equidistant_centroids(weight)
     assert found.centers.dtype == torch.float64
     norms = found.centers.norm(dim=1)
     assert float(norms.max() - norms.min()) < 1e-12 * found.radius
@@ -148,7 +148,7 @@ def test_centroids_of_a_layer_that_another_library_trained():
     x, y = np.random.default_rng(0).normal(size=(300, 8)), np.arange(300) % 4
     x[np.arange(300), y] += 2
     layer = LogisticRegression().fit(x, y)
-    found = kmeans.equidistant_centroids(torch.from_numpy(layer.coef_), torch.from_numpy(layer.intercept_))
+    found = clustering.equidistant_centroids(torch.from_numpy(layer.coef_), torch.from_numpy(layer.intercept_))
     assert np.array_equal(found.assign(torch.from_numpy(x)).numpy(), layer.predict(x))
 
 
@@ -166,7 +166,7 @@ def test_centroids_of_a_layer_that_another_library_trained():
 )
 def test_unusable_weights_are_refused(weight, bias, message):
     with pytest.raises(ValueError, match=message):
-        kmeans.equidistant_centroids(weight, bias)
+        clustering.equidistant_centroids(weight, bias)
 
 
 # --- class means and assignments --------------------------------------------------------------------------------------
@@ -175,13 +175,13 @@ def test_unusable_weights_are_refused(weight, bias, message):
 def test_class_centroids_are_the_least_squares_solution():
     features, labels = normal(200, 7), torch.arange(200) % 5
     one_hot = torch.nn.functional.one_hot(labels, 5).double()
-    assert torch.allclose(kmeans.class_centroids(features, labels, 5), torch.linalg.lstsq(one_hot, features).solution, atol=1e-12)
-    assert kmeans.class_centroids(features.float(), labels, 5).dtype == torch.float32
+    assert torch.allclose(clustering.class_centroids(features, labels, 5), torch.linalg.lstsq(one_hot, features).solution, atol=1e-12)
+    assert clustering.class_centroids(features.float(), labels, 5).dtype == torch.float32
 
 
 def test_class_centroids_of_float32_features_are_summed_in_float64():
     features = torch.full((10_000, 1), 0.1) + 1000
-    assert float(kmeans.class_centroids(features, torch.zeros(10_000, dtype=torch.int64), 1)) == float(features[0, 0])
+    assert float(clustering.class_centroids(features, torch.zeros(10_000, dtype=torch.int64), 1)) == float(features[0, 0])
 
 
 @pytest.mark.parametrize(
@@ -196,12 +196,12 @@ def test_class_centroids_of_float32_features_are_summed_in_float64():
 )
 def test_unusable_labels_are_refused(labels, message):
     with pytest.raises(ValueError, match=message):
-        kmeans.class_centroids(normal(6, 2), labels, 3)
+        clustering.class_centroids(normal(6, 2), labels, 3)
 
 
 def test_assign_takes_the_nearest():
     centers = torch.tensor([[0.0, 0.0], [10.0, 0.0]])
-    assert kmeans.assign(torch.tensor([[4.9, 3.0], [5.1, -3.0]]), centers).tolist() == [0, 1]
+    assert clustering.assign(torch.tensor([[4.9, 3.0], [5.1, -3.0]]), centers).tolist() == [0, 1]
 
 
 # --- Theorem 2 --------------------------------------------------------------------------------------------------------
@@ -210,7 +210,7 @@ def test_assign_takes_the_nearest():
 def pairs(classes, d, n, seed, with_bias=False):
     """Centroids of random weights and n pairs of features with different predictions."""
     weight, bias = normal(classes, d, seed=seed), normal(classes, seed=seed + 9) if with_bias else None
-    z = kmeans.equidistant_centroids(weight, bias)
+    z = clustering.equidistant_centroids(weight, bias)
     features, other = 2 * normal(4 * n, d, seed=seed + 1), 2 * normal(4 * n, d, seed=seed + 2)
     k, l = z.assign(features), z.assign(other)  # noqa: E741 (the paper's letter)
     keep = torch.nonzero(k != l)[:n, 0]
@@ -222,7 +222,7 @@ def pairs(classes, d, n, seed, with_bias=False):
 
 def test_the_printed_bound_is_the_formula():
     z, f, g, k, l = pairs(4, 6, 20, 0)  # noqa: E741
-    bound = kmeans.distortion_bound(f, g, z, k, l, 2.5)
+    bound = clustering.distortion_bound(f, g, z, k, l, 2.5)
     for i in range(len(f)):
         a, b = z[l[i]], z[k[i]]
         assert float(bound[i]) == pytest.approx(float((a - b).norm() - (g[i] - a).norm() - (f[i] - b).norm()) / 2.5, rel=1e-12)
@@ -233,7 +233,7 @@ def test_the_printed_bound_is_the_formula():
 )
 def test_the_best_bound_is_what_a_general_optimiser_finds(classes, d, with_bias):
     z, f, g, k, l = pairs(classes, d, 6, 3 * d + classes, with_bias)  # noqa: E741
-    best = kmeans.distortion_bound(f, g, z, k, l, 1.0, best=True)
+    best = clustering.distortion_bound(f, g, z, k, l, 1.0, best=True)
     free = across(z)
     for i in range(len(f)):
 
@@ -259,7 +259,7 @@ def test_two_classes_reach_their_limit():
     assert float((z[0] + z[1]).norm()) > 0.1  # the least shift leaves a common component, which the best one takes away
     direction = torch.nn.functional.normalize(z[k] - z[l], dim=1)
     limit = ((f - g) * direction).sum(1)
-    best = kmeans.distortion_bound(f, g, z, k, l, 1.0, best=True)
+    best = clustering.distortion_bound(f, g, z, k, l, 1.0, best=True)
     assert torch.allclose(best, limit, rtol=1e-7, atol=1e-7)
 
 
@@ -268,8 +268,8 @@ def test_two_classes_reach_their_limit():
 def test_bounds_are_ordered_and_true(classes, extra, with_bias, seed):
     z, f, g, k, l = pairs(classes, classes - 1 + extra, 40, seed, with_bias)  # noqa: E741
     assume(len(f))
-    printed = kmeans.distortion_bound(f, g, z, k, l, 1.0)
-    best = kmeans.distortion_bound(f, g, z, k, l, 1.0, best=True)
+    printed = clustering.distortion_bound(f, g, z, k, l, 1.0)
+    best = clustering.distortion_bound(f, g, z, k, l, 1.0, best=True)
     moved = (g - f).norm(dim=1)
     scale = 1 + moved
     assert (printed <= best + 1e-9 * scale).all()
@@ -277,42 +277,42 @@ def test_bounds_are_ordered_and_true(classes, extra, with_bias, seed):
     # the freedoms do not move the best bound, while they move the printed one
     free = across(z)
     u = free @ normal(free.shape[1], seed=seed)
-    again = kmeans.distortion_bound(f / 3, g / 3, 3 * z + u, k, l, 1 / 3, best=True)
+    again = clustering.distortion_bound(f / 3, g / 3, 3 * z + u, k, l, 1 / 3, best=True)
     assert torch.allclose(again, best, rtol=1e-6, atol=1e-6 * float(scale.max()))
 
 
 def test_features_at_their_centroids_give_the_distance_between_them():
-    z = kmeans.equidistant_centroids(normal(4, 6)).centers
+    z = clustering.equidistant_centroids(normal(4, 6)).centers
     k, l = torch.tensor([0, 1]), torch.tensor([2, 3])  # noqa: E741
     for best in (False, True):
-        bound = kmeans.distortion_bound(z[k], z[l], z, k, l, 0.5, best=best)
+        bound = clustering.distortion_bound(z[k], z[l], z, k, l, 0.5, best=best)
         assert torch.allclose(bound, 2 * (z[k] - z[l]).norm(dim=1), rtol=1e-9)
 
 
 def test_features_at_the_origin_or_equal_features_are_no_trap():
-    z = kmeans.equidistant_centroids(normal(3, 4)).centers
+    z = clustering.equidistant_centroids(normal(3, 4)).centers
     zero = torch.zeros(1, 4, dtype=torch.float64)
     k, l = torch.tensor([0]), torch.tensor([1])  # noqa: E741
-    assert float(kmeans.distortion_bound(zero, zero, z, k, l, 1.0, best=True)) == pytest.approx(0, abs=1e-9)
+    assert float(clustering.distortion_bound(zero, zero, z, k, l, 1.0, best=True)) == pytest.approx(0, abs=1e-9)
     same = normal(1, 4, seed=4)
-    assert float(kmeans.distortion_bound(same, same, z, k, l, 1.0, best=True)) <= 1e-9  # no move, no distortion
+    assert float(clustering.distortion_bound(same, same, z, k, l, 1.0, best=True)) <= 1e-9  # no move, no distortion
 
 
 def test_no_pair_gives_no_bound():
-    z = kmeans.equidistant_centroids(normal(3, 4)).centers
+    z = clustering.equidistant_centroids(normal(3, 4)).centers
     none, index = torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64)
     for best in (False, True):
-        assert kmeans.distortion_bound(none, none, z, index, index, 1.0, best=best).shape == (0,)
+        assert clustering.distortion_bound(none, none, z, index, index, 1.0, best=best).shape == (0,)
 
 
 def test_unusable_pairs_are_refused():
     z, f, g, k, l = pairs(3, 4, 5, 0)  # noqa: E741
     with pytest.raises(ValueError, match=r"lipschitz must be a positive number; 0\.0"):
-        kmeans.distortion_bound(f, g, z, k, l, 0)
+        clustering.distortion_bound(f, g, z, k, l, 0)
     with pytest.raises(ValueError, match=r"\(5, 4\), \(5, 4\), \(3, 3\) were given"):
-        kmeans.distortion_bound(f, g, z[:, :3], k, l, 1.0)
+        clustering.distortion_bound(f, g, z[:, :3], k, l, 1.0)
     with pytest.raises(ValueError, match=r"label_adv must be in 0 .. 2"):
-        kmeans.distortion_bound(f, g, z, k, l + 3, 1.0)
+        clustering.distortion_bound(f, g, z, k, l + 3, 1.0)
 
 
 # --- the bisector bound -----------------------------------------------------------------------------------------------
@@ -323,7 +323,7 @@ def test_unusable_pairs_are_refused():
 def test_the_bisector_bound_is_exact_for_a_linear_model(classes, d, with_bias, seed):
     weight, bias = normal(classes, d, seed=seed), normal(classes, seed=seed + 1) if with_bias else None
     x = normal(30, d, seed=seed + 2)
-    radius = kmeans.bisector_bound(x, weight, bias, 1.0)
+    radius = clustering.bisector_bound(x, weight, bias, 1.0)
 
     def scores(points):
         return points @ weight.T + (0 if bias is None else bias)
@@ -341,7 +341,7 @@ def test_the_bisector_bound_is_exact_for_a_linear_model(classes, d, with_bias, s
     assert torch.allclose(radius, reached, rtol=1e-9, atol=1e-12)
     direction = torch.nn.functional.normalize(normal(30, d, seed=seed + 3), dim=1)
     inside = x + direction * (radius * (1 - 1e-9)).clamp(max=1e6)[:, None]
-    assert (kmeans.bisector_bound(inside, weight, bias, 1.0) >= 0).all()
+    assert (clustering.bisector_bound(inside, weight, bias, 1.0) >= 0).all()
     top = scores(inside).gather(1, k[:, None])[:, 0]
     assert (top >= scores(inside).amax(1) - 1e-9).all()
 
@@ -349,23 +349,23 @@ def test_the_bisector_bound_is_exact_for_a_linear_model(classes, d, with_bias, s
 def test_the_bisector_bound_agrees_with_the_centroids():
     """hess2020 meets Proposition 1 of alfarra2021: (|f - z_l|^2 - |f - z_k|^2) / (2 |z_k - z_l|) at the nearest rival."""
     weight, f = normal(5, 9), normal(40, 9, seed=1)
-    z = kmeans.equidistant_centroids(weight).centers
+    z = clustering.equidistant_centroids(weight).centers
     d2 = (f[:, None] - z).square().sum(2)
     k = d2.argmin(1)
     ratio = (d2 - d2.gather(1, k[:, None])) / (2 * (z[None] - z[k][:, None]).norm(dim=2))
     ratio[torch.arange(40), k] = torch.inf
-    assert torch.allclose(kmeans.bisector_bound(f, weight, None, 4.0), ratio.amin(1) / 4, rtol=1e-10)
+    assert torch.allclose(clustering.bisector_bound(f, weight, None, 4.0), ratio.amin(1) / 4, rtol=1e-10)
 
 
 def test_equal_weights_are_a_tie_or_never_cross():
     weight = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
     x = torch.tensor([[1.0, 2.0]])
-    assert float(kmeans.bisector_bound(x, weight, None, 1.0)) == 0
-    assert float(kmeans.bisector_bound(x, weight, torch.tensor([1.0, 0.0]), 1.0)) == math.inf
+    assert float(clustering.bisector_bound(x, weight, None, 1.0)) == 0
+    assert float(clustering.bisector_bound(x, weight, torch.tensor([1.0, 0.0]), 1.0)) == math.inf
     with pytest.raises(ValueError, match="at least two classes; 1"):
-        kmeans.bisector_bound(x, weight[:1], None, 1.0)
+        clustering.bisector_bound(x, weight[:1], None, 1.0)
     with pytest.raises(ValueError, match="features have 2 columns and weight 3"):
-        kmeans.bisector_bound(x, torch.ones(2, 3), None, 1.0)
+        clustering.bisector_bound(x, torch.ones(2, 3), None, 1.0)
 
 
 # --- equal norms ------------------------------------------------------------------------------------------------------
@@ -374,7 +374,7 @@ def test_equal_weights_are_a_tie_or_never_cross():
 @pytest.mark.parametrize("seed", range(4))
 def test_the_projection_is_the_nearest_matrix_of_equal_norms(seed):
     weight = normal(4, 3, seed=seed)
-    projected = kmeans.equal_norm_projection(weight)
+    projected = clustering.equal_norm_projection(weight)
     assert torch.allclose(projected.norm(dim=1), weight.norm(dim=1).mean().expand(4), rtol=1e-12)
     distance = float((projected - weight).square().sum())
 
@@ -391,8 +391,8 @@ def test_the_projection_is_the_nearest_matrix_of_equal_norms(seed):
 
 def test_the_projection_keeps_what_is_equal_already_and_refuses_zero_rows():
     weight = torch.nn.functional.normalize(normal(5, 8), dim=1)
-    assert torch.allclose(kmeans.equal_norm_projection(weight), weight, rtol=1e-15)
-    assert kmeans.equal_norm_projection(weight.float()).dtype == torch.float32
+    assert torch.allclose(clustering.equal_norm_projection(weight), weight, rtol=1e-15)
+    assert clustering.equal_norm_projection(weight.float()).dtype == torch.float32
     weight[2] = 0
     with pytest.raises(ValueError, match=r"rows \[2\] are zero"):
-        kmeans.equal_norm_projection(weight)
+        clustering.equal_norm_projection(weight)

@@ -8,7 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from support import kmeans, magnet
+from support import clustering
+from support.training import magnet
 
 
 def normal(*shape, seed=0, dtype=torch.float64):
@@ -151,7 +152,7 @@ def test_segment_means():
 
 def clustered(classes=4, k=2, n=200, seed=0):
     labels = torch.arange(n) % classes
-    return kmeans.class_clusters(normal(n, 6, seed=seed) + labels[:, None], labels, classes, k), labels
+    return clustering.class_clusters(normal(n, 6, seed=seed) + labels[:, None], labels, classes, k), labels
 
 
 def generator(seed=0):

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from support import heads, models
+from support import models
+from support.models import heads
 
 BUILDERS = {
     "mlp": (lambda **k: models.build("mlp", (1, 8, 8), 10, **k), (1, 8, 8), 64),
@@ -193,13 +194,13 @@ def test_missing_operators_are_declared_and_only_those_named():
     ],
 )
 def test_any_other_failure_is_passed_on(error, shown):
-    done = run(f"raise {error}", "import support.vision")
+    done = run(f"raise {error}", "import support.common.vision")
     assert done.returncode == 1
     assert done.stderr.strip().splitlines()[-1].endswith(shown)
 
 
 def test_torchvision_works_here():
-    from support import vision
+    from support.common import vision
 
     assert set(vision.DECLARED) <= {"nms", "qnms"}
     assert vision.transforms.ToTensor and vision.datasets.MNIST and vision.tv_models.resnet18

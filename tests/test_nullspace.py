@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from scipy.optimize import linprog
 from scipy.spatial import ConvexHull, Delaunay
 
-from support import heads, nullspace
+from support.geometry import nullspace
+from support.models import heads
 
 F64 = torch.float64
 

@@ -18,12 +18,13 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from support import claims, environment, paths, records
+from support.book import claims, environment, manifests
+from support.common import paths
 
 ROOT = paths.root()
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 PINS = dict(re.findall(r"^([A-Za-z0-9._-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.MULTILINE))
-CHAPTERS = records.chapters()
+CHAPTERS = manifests.chapters()
 
 
 def _name(name: str) -> str:
@@ -82,7 +83,7 @@ def test_every_third_party_import_is_a_declared_dependency():
 
 
 def test_the_conda_environment_is_the_one_that_pyproject_gives():
-    assert (ROOT / "environment.yml").read_text(encoding="utf-8") == environment.text(), "run: python -m support.environment"
+    assert (ROOT / "environment.yml").read_text(encoding="utf-8") == environment.text(), "run: python -m support.book.environment"
     pip = yaml.safe_load(environment.text())["dependencies"][-1]["pip"]
     assert pip == ["-c constraints.txt", "-e .[book,tests,classroom]"]
     assert pip[1] in (ROOT / "Makefile").read_text(encoding="utf-8").replace('"', "")

@@ -5,7 +5,8 @@ import shutil
 
 import pytest
 
-from support import claims, paths, records, runner
+from support.book import claims, execute, manifests
+from support.common import paths
 
 DIGITS = {"digits_data": "digits", "digits_model": "mlp", "digits_train": 400, "digits_test": 200, "digits_epochs": 8}
 PICTURES = {"pictures_data": "digits", "pictures_models": ["mlp", "small_cnn"], "pictures_train": 400, "pictures_test": 200}
@@ -77,11 +78,11 @@ def test_the_paper_profile_runs_at_tiny_sizes(chapter, tmp_path, monkeypatch):
         shutil.copy(file, tmp_path / file.relative_to(root))
     monkeypatch.setenv("BOOK_ROOT", str(tmp_path))
     monkeypatch.setenv("BOOK_CACHE", str(tmp_path / "cache"))
-    notebook = runner.execute(chapter, "paper", 0, "cpu", TINY[chapter])
+    notebook = execute.execute(chapter, "paper", 0, "cpu", TINY[chapter])
     manifest = json.loads(notebook.with_suffix(".json").read_text())
     assert manifest["profile"] == "paper" and manifest["overrides"] == TINY[chapter]
     assert len(manifest["claims"]) == len(claims.of_chapter(chapter)) >= 10, "every claim of the chapter is stated at this profile too"
 
 
 def test_every_chapter_is_tried():
-    assert set(TINY) == set(records.chapters())
+    assert set(TINY) == set(manifests.chapters())

@@ -11,8 +11,9 @@ from torch import nn
 from torch.func import functional_call, jacrev, vmap
 from torch.nn import functional
 
-from support import heads, models
-from support.path_kernel import _chain, _integrals, ntk, train_path
+from support import models
+from support.models import heads
+from support.path_kernel import layers, ntk, quadrature, train_path
 
 SHAPE, CLASSES = (1, 8, 8), 5
 F64 = torch.float64
@@ -186,7 +187,7 @@ def brute_contributions(path, queries, rule, nodes):
         slope = (here(x).softmax(1) - functional.one_hot(y, CLASSES)) / len(x)
         right = torch.einsum("mc,mcp->mp", slope, jacobians(here, x))
         mean = 0
-        for t, share in zip(*_integrals.fixed_rule(rule, nodes), strict=True):
+        for t, share in zip(*quadrature.fixed_rule(rule, nodes), strict=True):
             model = copy.deepcopy(here)
             nn.utils.vector_to_parameters(w + float(t) * (after - w), model.parameters())
             mean = mean + float(share) * jacobians(model.requires_grad_(True), queries)
@@ -223,7 +224,7 @@ def test_contributions_with_momentum_and_adam_are_derivatives_along_the_realised
         if recipe.optimizer == "adam":
             moves = moves / (1 - b1 ** (step + 1)) / recipe.scale(path.states[step + 1][2], step)
         assert torch.allclose(moves.sum(0), dw, rtol=0, atol=1e-13)
-        for t, share in zip(*_integrals.fixed_rule("gauss", 6), strict=True):
+        for t, share in zip(*quadrature.fixed_rule("gauss", 6), strict=True):
             model = copy.deepcopy(here)
             nn.utils.vector_to_parameters(w + float(t) * dw, model.parameters())
             wanted += float(share) * torch.einsum("nkp,mp->nmk", jacobians(model.requires_grad_(True), queries), moves)
@@ -308,17 +309,17 @@ def test_a_kink_free_relu_step_needs_one_node_for_each_two_layers():
     path = train_path(build("deep ReLU"), x, y, lr=1e-4, steps=1)
     queries = points(6, 1)[0]
     stages, w, dw = path.recipe.stages, path.weights(0), path.weights(1) - path.weights(0)
-    first = _chain.begin(stages, w, dw, queries)
-    signs = [_chain.derivative(stages, w, dw, first, torch.full((6,), float(t), dtype=F64))[2] > 0 for t in torch.linspace(0, 1, 50)]
+    first = layers.begin(stages, w, dw, queries)
+    signs = [layers.derivative(stages, w, dw, first, torch.full((6,), float(t), dtype=F64))[2] > 0 for t in torch.linspace(0, 1, 50)]
     smooth = torch.stack([(s == signs[0]).all(1) for s in signs]).all(0)
     assert smooth.sum() >= 3
     scaled = dw * 0.2 / dw.norm()  # long enough for the cubic term to show, where no unit changes its sign
-    signs = [_chain.derivative(stages, w, scaled, _chain.begin(stages, w, scaled, queries), torch.full((6,), float(t), dtype=F64))[2] > 0
+    signs = [layers.derivative(stages, w, scaled, layers.begin(stages, w, scaled, queries), torch.full((6,), float(t), dtype=F64))[2] > 0
              for t in torch.linspace(0, 1, 50)]  # fmt: skip
     smooth = torch.stack([(s == signs[0]).all(1) for s in signs]).all(0)
     assert smooth.any()
-    ends = [_chain.output(stages, v, queries) for v in (w, w + scaled)]
-    two, one = (_integrals.fixed(stages, w, scaled, queries, *_integrals.fixed_rule("gauss", count)).change for count in (2, 1))
+    ends = [layers.output(stages, v, queries) for v in (w, w + scaled)]
+    two, one = (quadrature.fixed(stages, w, scaled, queries, *quadrature.fixed_rule("gauss", count)).change for count in (2, 1))
     assert float((two - (ends[1] - ends[0]))[smooth].abs().max()) < 1e-14
     assert float((one - (ends[1] - ends[0]))[smooth].abs().max()) > 1e-9
 
@@ -329,25 +330,25 @@ def test_the_closed_form_is_the_integral_cut_at_every_crossing(seed):
     """Crossings either way, several units at once, units that start or end at zero."""
     generator = torch.Generator().manual_seed(seed)
     model = models.Classifier(nn.Sequential(nn.Flatten(), nn.Linear(3, 5), nn.ReLU()), nn.Linear(5, 2)).to(F64)
-    stages = _chain.chain(model)
+    stages = layers.chain(model)
     w, dw = torch.randn(2, stages[-1].where[1], generator=generator, dtype=F64)
     x = torch.randn(4, 3, generator=generator, dtype=F64)
     if seed % 3 == 0:  # a pre-activation that starts at zero, and one that does not move
         w[:3], w[15] = 0, 0
         dw[3:6], dw[16] = 0, 0
-    z, dz = _chain.begin(stages, w, dw, x)
+    z, dz = layers.begin(stages, w, dw, x)
     crossings = (-z / dz).nan_to_num(0, 0, 0).clamp(0, 1)
     cuts = torch.cat([crossings, torch.zeros(4, 1), torch.ones(4, 1)], 1).sort(1).values
-    points, weights = _integrals.fixed_rule("gauss", 2)
+    points, weights = quadrature.fixed_rule("gauss", 2)
     wanted = [0, 0]
     for low, high in zip(cuts.T, cuts.T[1:], strict=False):
         for place, share in zip(points, weights, strict=True):
-            _, parts = _chain.factors(stages, w, x, dw=dw, t=low + float(place) * (high - low))
+            _, parts = layers.factors(stages, w, x, dw=dw, t=low + float(place) * (high - low))
             wanted = [a + float(share) * _grown(high - low, f) for a, f in zip(wanted, parts, strict=True)]
-    found, change = _integrals.closed(stages, w, dw, x)
+    found, change = quadrature.closed(stages, w, dw, x)
     for f, total in zip(found, wanted, strict=True):
         assert torch.allclose(_grown(torch.ones(4), f), total, rtol=0, atol=1e-12)
-    ends = [_chain.output(stages, v, x) for v in (w, w + dw)]
+    ends = [layers.output(stages, v, x) for v in (w, w + dw)]
     assert torch.allclose(change, ends[1] - ends[0], rtol=0, atol=1e-12)
 
 

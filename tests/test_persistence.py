@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import nn
 
-from support import models, persistence
-from support.persistence import (
+from support import models, smoothing
+from support.smoothing import (
     along_path,
     bracketing,
     class_frequencies,
@@ -79,7 +79,7 @@ def test_stability_in_a_wedge_lies_in_the_clopper_pearson_band(planes, dimension
 @pytest.mark.parametrize("dimension", [10, 300])
 def test_persistence_in_a_wedge_is_the_closed_form(planes, dimension):
     exact = wedge_persistence(0.8, planes, 0.7)
-    found = persistence.persistence(wedge(planes), inside(dimension, planes, 0.8), 0.7, samples=8000, precision=0.05)
+    found = smoothing.persistence(wedge(planes), inside(dimension, planes, 0.8), 0.7, samples=8000, precision=0.05)
     assert float(found.lower) <= exact <= float(found.upper)
     at = wedge_stability(0.8, planes, found.sigma.numpy())
     assert at == pytest.approx(0.7, abs=4 * math.sqrt(0.21 / 8000))
@@ -108,7 +108,7 @@ def test_a_half_space_in_float64():
         normal.weight.copy_(torch.tensor([[0.6, 0.8, 0, 0, 0], [0, 0, 0, 0, 0]]))
         normal.bias.zero_()
     x = torch.tensor([[0.6, 0.8, 5, 5, 5], [-1.2, -1.6, 0, 0, 3]], dtype=torch.float64)  # at distance 1 and 2, on the two sides
-    found = persistence.persistence(normal, x, 0.9, samples=20_000, precision=0.02)
+    found = smoothing.persistence(normal, x, 0.9, samples=20_000, precision=0.02)
     exact = torch.tensor([1.0, 2.0], dtype=torch.float64) / stats.norm.ppf(0.9)
     assert found.sigma.dtype == torch.float64
     assert torch.allclose(found.sigma, exact, rtol=0.02)
@@ -126,9 +126,9 @@ def test_definition_bisection_and_the_published_search_differ_where_stability_co
     audit = crossings(grid, curve, 0.7, slack=0.02)
     first = 0.05 / stats.norm.ppf(0.7)  # the second plane is out of reach
     assert bool(audit.regained) and float(audit.first) == pytest.approx(first, rel=0.15) and float(audit.last) == pytest.approx(60)
-    found = persistence.persistence(model, x, 0.7, samples=8000, start=0.05, max_sigma=60)
+    found = smoothing.persistence(model, x, 0.7, samples=8000, start=0.05, max_sigma=60)
     assert float(found.sigma) == pytest.approx(first, rel=0.05)  # started below the hole
-    beyond = persistence.persistence(model, x, 0.7, samples=8000, start=40.0, max_sigma=60)
+    beyond = smoothing.persistence(model, x, 0.7, samples=8000, start=40.0, max_sigma=60)
     assert float(beyond.sigma) == math.inf  # started beyond it
     published = bracketing(model, x, 0.7, samples=20_000)
     assert not published.ended and published.sigma == math.inf  # RANGEFINDER looks for an unstable sigma above 1.5 without end
@@ -152,7 +152,7 @@ def test_the_interval_is_wrong_no_more_often_than_stated():
     model, x, exact = wedge(1), inside(1, 1, 1.0), 1 / stats.norm.ppf(0.7)
     misses = 0
     for seed in range(200):
-        found = persistence.persistence(model, x, 0.7, error=0.2, samples=600, generator=torch.Generator().manual_seed(seed))
+        found = smoothing.persistence(model, x, 0.7, error=0.2, samples=600, generator=torch.Generator().manual_seed(seed))
         misses += not float(found.lower) <= exact <= float(found.upper)
     assert misses <= stats.binom.ppf(0.999, 200, 0.2)
 
@@ -160,7 +160,7 @@ def test_the_interval_is_wrong_no_more_often_than_stated():
 def test_a_look_decides_wrongly_with_at_most_its_error_rate_and_agrees_with_all_samples():
     """The exact chance, by dynamic programming over all sample paths, that the looks ever decide against a share just beyond gamma."""
     gamma, alpha = 0.7, 0.05
-    looks = persistence._looks(gamma, 2000, alpha)
+    looks = smoothing._looks(gamma, 2000, alpha)
     assert looks[-1][0] == 2000 and len(looks) <= 14
     for which in (1, 2):
         reach, wrong, last = np.array([1.0]), 0.0, 0
@@ -174,7 +174,7 @@ def test_a_look_decides_wrongly_with_at_most_its_error_rate_and_agrees_with_all_
     # What is far from gamma costs little; what is decided early is what all samples say.
     model, x = wedge(1), torch.linspace(0.2, 3.0, 60)[:, None]
     seed = torch.Generator().manual_seed
-    found = persistence.persistence(model, x, gamma, samples=2000, start=1.0, max_sigma=1.0, generator=seed(3))
+    found = smoothing.persistence(model, x, gamma, samples=2000, start=1.0, max_sigma=1.0, generator=seed(3))
     whole = stability(model, x, 1.0, samples=2000, generator=seed(3))
     assert torch.equal(found.sigma.isinf(), whole >= gamma)
     assert int(found.queries.min()) <= 33
@@ -182,7 +182,7 @@ def test_a_look_decides_wrongly_with_at_most_its_error_rate_and_agrees_with_all_
 
 def test_sampling_stops_early_away_from_the_crossing():
     model = Counted(wedge(1))
-    found = persistence.persistence(model, inside(3, 1, 1.0), samples=100_000, start=0.25, max_sigma=0.25)
+    found = smoothing.persistence(model, inside(3, 1, 1.0), samples=100_000, start=0.25, max_sigma=0.25)
     assert model.images == int(found.queries) <= 65 and float(found.lower) == 0.25
 
 
@@ -194,22 +194,22 @@ def test_sampling_stops_early_away_from_the_crossing():
 def test_an_image_does_not_see_its_neighbours(kind, clip):
     model = dense() if kind == "dense" else convolutional(1, 8, 10, sharp=3.0)
     x = pictures(24, (1, 8, 8))
-    whole = persistence.persistence(model, x, samples=200, clip=clip)
+    whole = smoothing.persistence(model, x, samples=200, clip=clip)
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(1))
-    assert equal(persistence.persistence(model, x[order], samples=200, clip=clip), whole, order)
+    assert equal(smoothing.persistence(model, x[order], samples=200, clip=clip), whole, order)
     for i in (0, 7):
-        assert equal(persistence.persistence(model, x[i : i + 1], samples=200, clip=clip), whole, slice(i, i + 1))
+        assert equal(smoothing.persistence(model, x[i : i + 1], samples=200, clip=clip), whole, slice(i, i + 1))
 
 
 def test_the_linear_beginning_changes_nothing_but_rounding():
     model, x, seed = dense(), pictures(40, (1, 8, 8)), torch.Generator().manual_seed
-    assert persistence._linear_beginning(model, x) is not None and persistence._linear_beginning(opaque(model), x) is None
-    assert persistence._linear_beginning(convolutional(1, 8, 10), x) is None
+    assert smoothing._linear_beginning(model, x) is not None and smoothing._linear_beginning(opaque(model), x) is None
+    assert smoothing._linear_beginning(convolutional(1, 8, 10), x) is None
     for sigma in (0.01, 0.3, 2.0):
         fast, plain = (class_frequencies(judge, x, [sigma], samples=500, generator=seed(5)) for judge in (model, opaque(model)))
         assert float((fast - plain).abs().max()) <= 1 / 500
     double = dense().double()
-    fast, plain = (persistence.persistence(judge, x.double(), samples=500, generator=seed(5)) for judge in (double, opaque(double)))
+    fast, plain = (smoothing.persistence(judge, x.double(), samples=500, generator=seed(5)) for judge in (double, opaque(double)))
     assert equal(fast, plain)
 
 
@@ -224,9 +224,9 @@ def test_a_model_that_is_linear_from_end_to_end_and_hooks():
 
 def test_noise_that_does_not_fit_is_drawn_again_and_is_the_same(monkeypatch):
     model, x = convolutional(1, 8, 10, sharp=3.0), pictures(6, (1, 8, 8))
-    kept = persistence.persistence(model, x, samples=300)
-    monkeypatch.setattr(persistence, "_BANK", 0)
-    assert equal(persistence.persistence(model, x, samples=300), kept)
+    kept = smoothing.persistence(model, x, samples=300)
+    monkeypatch.setattr(smoothing, "_BANK", 0)
+    assert equal(smoothing.persistence(model, x, samples=300), kept)
 
 
 def test_frequencies_sum_to_one_and_hold_the_stability():
@@ -250,16 +250,16 @@ def test_clipped_noise_stays_in_the_box():
 def test_inputs_and_modes_are_left_alone():
     model, x = dense(), pictures(4, (1, 8, 8))
     kept, state = x.clone(), torch.random.get_rng_state()
-    result = persistence.persistence(model, x, samples=64)
+    result = smoothing.persistence(model, x, samples=64)
     assert torch.equal(x, kept) and torch.equal(state, torch.random.get_rng_state())
     assert not result.sigma.is_inference() and not result.sigma.requires_grad
-    assert equal(persistence.persistence(model, x, samples=64), result)  # a fresh generator of fixed seed
+    assert equal(smoothing.persistence(model, x, samples=64), result)  # a fresh generator of fixed seed
 
 
 @settings(max_examples=15, deadline=None)
 @given(st.floats(0.55, 0.95), st.integers(1, 4), st.floats(0.05, 3.0))
 def test_results_are_ordered_and_reach_the_cap_only_where_stable(gamma, planes, distance):
-    found = persistence.persistence(wedge(planes), inside(6, planes, distance), gamma, samples=400)
+    found = smoothing.persistence(wedge(planes), inside(6, planes, distance), gamma, samples=400)
     assert float(found.lower) <= float(found.upper) and int(found.queries) >= 17
     exact = float(wedge_persistence(distance, planes, gamma))
     if exact < 20:
@@ -270,7 +270,7 @@ def test_the_path_starts_and_ends_at_its_ends():
     model, x = wedge(1), torch.tensor([[1.0, 0.0], [2.0, 0.0]])
     path = along_path(model, x, -x, points=5, samples=2000)
     assert path.label.tolist() == [[1, 1, 0, 0, 0]] * 2 or path.label.tolist() == [[1, 1, 1, 0, 0]] * 2
-    ends = persistence.persistence(model, torch.cat([x, -x]), samples=2000)
+    ends = smoothing.persistence(model, torch.cat([x, -x]), samples=2000)
     assert torch.equal(torch.cat([path.sigma[:, 0], path.sigma[:, -1]]), ends.sigma)
     assert path.sigma[:, 2].tolist() == [0.0, 0.0]  # on a flat boundary, too
 
@@ -280,21 +280,21 @@ def test_the_path_starts_and_ends_at_its_ends():
 
 @pytest.mark.filterwarnings("ignore:all scores lie")
 def test_a_point_on_the_boundary_and_a_constant_classifier():
-    on = persistence.persistence(wedge(1), inside(3, 1, 0.0), samples=500)
-    assert (float(on.sigma), float(on.lower)) == (0.0, 0.0) and float(on.upper) <= persistence.MIN_SIGMA
-    always = persistence.persistence(lambda x: torch.tensor([[5.0, 1.0]]).expand(len(x), 2), inside(3, 1, 0.5), samples=500)
+    on = smoothing.persistence(wedge(1), inside(3, 1, 0.0), samples=500)
+    assert (float(on.sigma), float(on.lower)) == (0.0, 0.0) and float(on.upper) <= smoothing.MIN_SIGMA
+    always = smoothing.persistence(lambda x: torch.tensor([[5.0, 1.0]]).expand(len(x), 2), inside(3, 1, 0.5), samples=500)
     assert (float(always.sigma), float(always.lower), float(always.upper)) == (math.inf, 64.0, math.inf)
 
 
 def test_a_cap_below_the_answer_gives_infinity():
-    found = persistence.persistence(wedge(1), inside(3, 1, 10.0), max_sigma=5.0, samples=500)
+    found = smoothing.persistence(wedge(1), inside(3, 1, 10.0), max_sigma=5.0, samples=500)
     assert (float(found.sigma), float(found.lower), float(found.upper)) == (math.inf, 5.0, math.inf)
-    assert float(persistence.persistence(wedge(1), inside(3, 1, 1.0), max_sigma=0.01, samples=500).sigma) == math.inf
+    assert float(smoothing.persistence(wedge(1), inside(3, 1, 1.0), max_sigma=0.01, samples=500).sigma) == math.inf
 
 
 @pytest.mark.parametrize("gamma", [0, 1, 1.5, -0.1, math.nan, True, "0.7", None])
 def test_gamma_outside_the_open_unit_interval(gamma):
-    for call in (persistence.persistence, bracketing):
+    for call in (smoothing.persistence, bracketing):
         with pytest.raises(ValueError, match="gamma must be a number strictly between 0 and 1"):
             call(wedge(1), inside(3, 1, 1.0), gamma)
 
@@ -316,21 +316,21 @@ def test_gamma_outside_the_open_unit_interval(gamma):
 )
 def test_options_out_of_range(options, message):
     with pytest.raises(ValueError, match=message):
-        persistence.persistence(wedge(1), inside(3, 1, 1.0), **options)
+        smoothing.persistence(wedge(1), inside(3, 1, 1.0), **options)
 
 
 @pytest.mark.parametrize(
     "x", [torch.tensor([[math.nan, 1.0]]), torch.tensor([[math.inf, 1.0]]), torch.zeros(0, 3), torch.ones(2, 3).int(), [1.0], 3]
 )
 def test_points_that_are_none(x):
-    for call in (persistence.persistence, lambda model, x: stability(model, x, 0.1), bracketing):
+    for call in (smoothing.persistence, lambda model, x: stability(model, x, 0.1), bracketing):
         with pytest.raises(ValueError, match="x must be a float32 or float64 tensor"):
             call(wedge(1), x)
 
 
 def test_clipping_wants_pixels():
     with pytest.raises(ValueError, match=r"values in \[0,1\]"):
-        persistence.persistence(wedge(1), inside(3, 1, 1.0), clip=True)
+        smoothing.persistence(wedge(1), inside(3, 1, 1.0), clip=True)
 
 
 def test_nan_scores_and_probabilities():
@@ -339,7 +339,7 @@ def test_nan_scores_and_probabilities():
         return torch.where(x.flatten(1)[:, :1] > 2, torch.nan, scores)
 
     with pytest.raises(ValueError, match=r"NaN scores for .* noisy images"):
-        persistence.persistence(sometimes, inside(3, 1, 1.0), start=1.0)
+        smoothing.persistence(sometimes, inside(3, 1, 1.0), start=1.0)
     with pytest.raises(ValueError, match="NaN scores for 1 of 1 clean images"):
         stability(sometimes, inside(3, 1, 3.0), 0.1)
     with pytest.raises(ValueError, match="probabilities"):
@@ -349,7 +349,7 @@ def test_nan_scores_and_probabilities():
 def test_dropout_in_training_mode_is_refused():
     model = nn.Sequential(nn.Flatten(), nn.Dropout(), nn.Linear(3, 2))
     with pytest.raises(ValueError, match="training mode"):
-        persistence.persistence(model.train(), torch.rand(2, 3))
+        smoothing.persistence(model.train(), torch.rand(2, 3))
 
 
 @pytest.mark.parametrize("sigmas", [[], [-1.0], [math.nan], [0.1, math.inf]])

@@ -5,8 +5,8 @@ import tiny_book
 from hypothesis import given
 from hypothesis import strategies as st
 
-from support import profiles
-from support.profiles import ProfileError
+from support.book import profiles
+from support.book.profiles import ProfileError
 
 
 @pytest.fixture(autouse=True)

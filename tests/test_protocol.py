@@ -15,11 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from support import models, plots, protocol, training
+from support import evaluation, models, training
 from support.attacks import interval, margin
-from support.cache import NO_CACHE, Cache
-from support.heads import ClusterHead
-from support.protocol import BUDGETS, ROWS, WORST, Budget, compare, compare_flags, evaluate, flags, rows
+from support.book import plots
+from support.common.cache import NO_CACHE, Cache
+from support.evaluation import BUDGETS, ROWS, WORST, Budget, compare, compare_flags, evaluate, gradient_masking, rows
+from support.models.heads import ClusterHead
 
 EVERYTHING = Budget(
     images=24, noise_draws=3, bim=(10, 20), pgd_steps=20, targeted_images=24, autoattack_images=12, square_images=16, square_queries=60,
@@ -85,7 +86,7 @@ def bounded(model, x, y):
 
 
 @cache
-def report(kind: str) -> protocol.Report:
+def report(kind: str) -> evaluation.Report:
     """The quick budget with a black box that sees scores, at one radius, on digits."""
     budget = dataclasses.replace(BUDGETS["quick"], square_images=50, square_queries=300)
     models_ = {"plain": trained(), "own loss": trained(), "linear": peer(), "saturated": Saturated(), "shattered": Shattered()}
@@ -95,7 +96,7 @@ def report(kind: str) -> protocol.Report:
 
 
 @cache
-def everything() -> protocol.Report:
+def everything() -> evaluation.Report:
     """All rows of the trained network at two radii."""
     return evaluate(trained(), *held_out(40), (NEAR, FAR), budget=EVERYTHING, peer=peer(), loss_own=bounded)
 
@@ -297,7 +298,7 @@ def test_models_side_by_side():
     several = compare({"net": everything()})
     assert several["net", FAR][WORST] == everything().accuracy(eps=FAR)
     signs = compare_flags({"plain": first, "both": [first, second]})
-    assert list(signs.index) == list(flags.NAMES)
+    assert list(signs.index) == list(gradient_masking.NAMES)
     assert signs.loc["zero gradient"].tolist() == ["no", "raised by 1 of 2"]
     with pytest.raises(ValueError, match="same radii"):
         compare({"one": first, "two": everything()})
@@ -438,9 +439,9 @@ def test_a_cached_report_is_the_computed_one():
     [
         ("plain", ()),
         ("linear", ()),
-        ("saturated", flags.NAMES[:5]),
-        ("quantised", flags.NAMES[:5]),
-        ("shattered", flags.NAMES[1:5]),
+        ("saturated", gradient_masking.NAMES[:5]),
+        ("quantised", gradient_masking.NAMES[:5]),
+        ("shattered", gradient_masking.NAMES[1:5]),
         ("own loss", ("zero gradient", "loss gap")),
     ],
 )
@@ -471,14 +472,14 @@ def bools(*counts):
 def signs(robust, *, margins=None, slopes=None, sweep=None, y=None):
     every = bools(1000)[0]
     labels = torch.arange(1000) % 10 if y is None else y
-    found = flags.of_radius(0.1, {"clean": every, WORST: every} | robust, margins or {}, slopes or {}, sweep or {}, labels)
+    found = gradient_masking.of_radius(0.1, {"clean": every, WORST: every} | robust, margins or {}, slopes or {}, sweep or {}, labels)
     return {flag.name: flag for flag in found}
 
 
 @pytest.mark.parametrize(("zeros", "raised"), [(0, False), (10, False), (11, True)])
 def test_the_threshold_of_zero_gradients(zeros, raised):
     flag = signs({}, slopes={"cross-entropy": (torch.arange(1000) >= zeros).float()})["zero gradient"]
-    assert (flag.raised, flag.value, flag.threshold) == (raised, zeros / 1000, flags.ZERO_GRADIENT)
+    assert (flag.raised, flag.value, flag.threshold) == (raised, zeros / 1000, gradient_masking.ZERO_GRADIENT)
 
 
 def test_the_threshold_of_a_stronger_black_box():
@@ -568,11 +569,11 @@ def test_the_figure_shows_every_row_and_flag():
     import matplotlib.pyplot as plt
 
     axes = plots.protocol({"plain": report("plain"), "masked": [report("saturated"), report("own loss")]})
-    assert set(axes) == {"rows", *flags.NAMES}
+    assert set(axes) == {"rows", *gradient_masking.NAMES}
     labels = [label.get_text() for label in axes["rows"].get_yticklabels()]
     assert labels == [row for row in report("own loss").rows if report("own loss").accuracy(row) is not None]
     assert "raised: masked" in axes["zero gradient"].get_title().replace("\n", " ")
-    assert all(axes[name].lines or axes[name].collections for name in flags.NAMES)
+    assert all(axes[name].lines or axes[name].collections for name in gradient_masking.NAMES)
     plt.close(axes["rows"].figure)
     alone = plots.protocol(evaluate(trained(), *held_out(5), 0.1, budget=Budget(images=5, bim=(), noise_draws=0, pgd_restarts=0)))
     assert [text.get_text() for text in alone["more iterations"].texts] == ["not run"]

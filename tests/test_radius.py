@@ -13,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from support import attacks, heads, models, radius
+from support import attacks, models
+from support.certificates import radius
+from support.models import heads
 
 
 def steepest(module: nn.Module, shape: tuple[int, ...], *, points: int = 20, iterations: int = 30) -> float:

@@ -6,8 +6,8 @@ import nbformat
 import pytest
 import tiny_book
 
-from support import records, runner, scoreboard
-from support.claims import ClaimError
+from support.book import execute, manifests, verdict_table
+from support.book.claims import ClaimError
 
 CHAPTER = tiny_book.CHAPTER
 
@@ -18,8 +18,8 @@ def scored(tmp_path_factory):
     root = tiny_book.make(tmp_path_factory.mktemp("scored"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BOOK_ROOT", str(root))
-        runner.execute(CHAPTER, record=True)
-        scoreboard.write()
+        execute.execute(CHAPTER, record=True)
+        verdict_table.write()
     return root
 
 
@@ -33,20 +33,20 @@ def book(scored, tmp_path, monkeypatch):
 
 
 def edit_notebook(change) -> None:
-    file = records.recorded_run(CHAPTER, "quick")
+    file = manifests.recorded_run(CHAPTER, "quick")
     notebook = nbformat.read(file, as_version=4)
     change(notebook)
-    file.write_text(runner.text_of(notebook))
+    file.write_text(execute.text_of(notebook))
 
 
 def edit_table(old: str, new: str) -> None:
-    text = scoreboard.verdicts_file().read_text()
+    text = verdict_table.verdicts_file().read_text()
     assert old in text
-    scoreboard.verdicts_file().write_text(text.replace(old, new))
+    verdict_table.verdicts_file().write_text(text.replace(old, new))
 
 
 def test_the_table_has_a_row_for_each_claim_and_profile(book):
-    assert scoreboard.verdicts_file().read_text() == (
+    assert verdict_table.verdicts_file().read_text() == (
         "claim,profile,verdict,direction,survives\n"
         "tiny2020.thm1,quick,reproduced,,\n"
         "tiny2020.thm1,standard,not run,,\n"
@@ -55,21 +55,21 @@ def test_the_table_has_a_row_for_each_claim_and_profile(book):
         "tiny2020.table1,standard,not run,,not run\n"
         "tiny2020.table1,paper,not run,,not run\n"
     )
-    assert scoreboard.check() == []
-    assert scoreboard.read() == [entry.row for entry in scoreboard.entries()]
+    assert verdict_table.check() == []
+    assert verdict_table.read() == [entry.row for entry in verdict_table.entries()]
 
 
 def test_entries_say_where_they_come_from(book):
-    first = scoreboard.entries()[0]
-    notebook = nbformat.read(records.recorded_run(CHAPTER, "quick"), as_version=4)
+    first = verdict_table.entries()[0]
+    notebook = nbformat.read(manifests.recorded_run(CHAPTER, "quick"), as_version=4)
     assert "tiny2020.thm1" in notebook.cells[first.cell].source
     assert (first.chapter, first.stale) == (CHAPTER, False)
     tiny_book.make(book, source=tiny_book.SOURCE.replace("2 * 2 - 4", "2 * 3 - 6"))
-    assert [entry.stale for entry in scoreboard.entries() if entry.judgement] == [True, True]
+    assert [entry.stale for entry in verdict_table.entries() if entry.judgement] == [True, True]
 
 
 def test_counts(book):
-    assert scoreboard.counts(scoreboard.entries()) == {
+    assert verdict_table.counts(verdict_table.entries()) == {
         "quick": {"reproduced": 1, "scaled-down": 1, "broken": 1},
         "standard": {"not run": 2},
         "paper": {"not run": 2},
@@ -79,13 +79,13 @@ def test_counts(book):
 def test_verdicts_are_computed_from_the_measurements_and_the_rules_of_today(book):
     one_more = "tolerance: 1.0e-9}, {type: interval, value: error, low: 1"
     tiny_book.make(book, claims=tiny_book.CLAIMS.replace("tolerance: 1.0e-9", one_more))
-    assert scoreboard.entries()[0].row["verdict"] == "partly"
-    problems = scoreboard.check()
+    assert verdict_table.entries()[0].row["verdict"] == "partly"
+    problems = verdict_table.check()
     assert "tiny2020.thm1 at quick: verdict is committed as 'reproduced', computed as 'partly'" in problems
     assert any("cell 5 does not show what its numbers and the registry give" in problem for problem in problems)
-    scoreboard.write()
-    assert scoreboard.check() == []
-    assert "tiny2020.thm1 (Theorem 1): partly" in records.recorded_run(CHAPTER, "quick").read_text()
+    verdict_table.write()
+    assert verdict_table.check() == []
+    assert "tiny2020.thm1 (Theorem 1): partly" in manifests.recorded_run(CHAPTER, "quick").read_text()
 
 
 @pytest.mark.parametrize(
@@ -102,18 +102,18 @@ def test_verdicts_are_computed_from_the_measurements_and_the_rules_of_today(book
 )  # fmt: skip
 def test_a_table_that_was_edited_is_found(book, old, new, problem):
     edit_table(old, new)
-    assert any(problem in found for found in scoreboard.check())
+    assert any(problem in found for found in verdict_table.check())
 
 
 def test_a_missing_table_is_found(book):
-    scoreboard.verdicts_file().unlink()
-    assert len(scoreboard.check()) == 6
+    verdict_table.verdicts_file().unlink()
+    assert len(verdict_table.check()) == 6
 
 
 def test_a_table_with_other_columns_is_refused(book):
     edit_table("verdict,direction", "direction,verdict")
     with pytest.raises(ClaimError, match="score --write"):
-        scoreboard.check()
+        verdict_table.check()
 
 
 def recorded(notebook, cell: int):
@@ -135,44 +135,44 @@ def recorded(notebook, cell: int):
 )  # fmt: skip
 def test_a_notebook_that_was_edited_is_found(book, change, problem):
     edit_notebook(change)
-    assert any(problem in found for found in scoreboard.check())
+    assert any(problem in found for found in verdict_table.check())
 
 
 def test_a_claim_registered_after_the_record_is_found(book):
     more = tiny_book.CLAIMS + tiny_book.CLAIMS.split("claims:\n")[1].split("  - id: tiny2020.table1")[0].replace("thm1", "thm2")
     tiny_book.make(book, claims=more)
-    problems = scoreboard.check()
+    problems = verdict_table.check()
     assert "01_tiny at quick: the registered claim tiny2020.thm2 has no cell" in problems
     assert "data/verdicts.csv has no row for tiny2020.thm2 at quick" in problems
 
 
 def test_rules_that_ask_for_other_numbers_than_the_record_has_are_found(book):
     tiny_book.make(book, claims=tiny_book.CLAIMS.replace("value: error", "value: mistake"))
-    assert any("its rules want mistake beside error" in problem for problem in scoreboard.check())
-    assert scoreboard.entries()[0].row["verdict"] == "not run"
+    assert any("its rules want mistake beside error" in problem for problem in verdict_table.check())
+    assert verdict_table.entries()[0].row["verdict"] == "not run"
 
 
 @pytest.mark.parametrize("lost", ["book/01_tiny.ipynb", "data/runs/quick/01_tiny.json"])
 def test_a_notebook_without_its_manifest_is_found(book, lost):
     (book / lost).unlink()
-    assert any("only one is there" in problem for problem in scoreboard.check())
+    assert any("only one is there" in problem for problem in verdict_table.check())
 
 
 def test_an_empty_registry_is_no_pass(book):
     (book / "data" / "claims" / "tiny2020.yml").unlink()
-    assert scoreboard.check() == ["the registry data/claims has no claims, so there is nothing to check"]
+    assert verdict_table.check() == ["the registry data/claims has no claims, so there is nothing to check"]
 
 
 def test_differences_of_two_runs(book):
-    first = records.manifest_of(records.recorded_run(CHAPTER, "quick"))
-    assert scoreboard.differences(first, first) == []
+    first = manifests.manifest_of(manifests.recorded_run(CHAPTER, "quick"))
+    assert verdict_table.differences(first, first) == []
     claims_changed = dict(first.claims)
     claims_changed["tiny2020.table1"] = first.claims["tiny2020.table1"].model_copy(update={"measured": {"accuracy": [0.5, 0.7]}})
     del claims_changed["tiny2020.thm1"]
     second = first.model_copy(
         update={"seed": 3, "parameters": first.parameters | {"steps": 6}, "versions": {"torch": "1"}, "claims": claims_changed}
     )
-    lines = scoreboard.differences(first, second)
+    lines = verdict_table.differences(first, second)
     for line in (
         "seed: 0 -> 3",
         "parameters.steps: 5 -> 6",

@@ -13,9 +13,10 @@ import pytest
 import tiny_book
 from bs4 import BeautifulSoup
 
-from support import board, claims, paths, records, runner, scoreboard
-from support.claims import number
-from support.profiles import SIZES
+from support.book import claims, computed_pages, execute, manifests, verdict_table
+from support.book.claims import number
+from support.book.profiles import SIZES
+from support.common import paths
 
 TOKEN = re.compile(r"\d+(?:\.\d+)?(?:e[+-]?\d+)?")
 # Another chapter, whose claims belong to a key of its own, and a chapter without any.
@@ -25,7 +26,7 @@ OWN = tiny_book.CLAIMS.replace("tiny2020", "ours2026").replace("01_tiny", "02_ou
 # --- what a page may say ----------------------------------------------------------------------------------------------------------
 
 
-def allowed(claim: claims.Claim, record: records.ClaimRecord) -> set[str]:
+def allowed(claim: claims.Claim, record: manifests.ClaimRecord) -> set[str]:
     """Every number that a row may show: means and intervals of what was recorded, ratios of these, and the bounds of the rules."""
     values = {name: list(runs) for name, runs in (record.measured | record.modern).items() if runs and None not in runs}
     found = [claims.interval(runs) for runs in values.values()]
@@ -42,12 +43,12 @@ def allowed(claim: claims.Claim, record: records.ClaimRecord) -> set[str]:
     return {token for value in shown + bounds for token in TOKEN.findall(number(value).lstrip("-")) + TOKEN.findall(number(abs(value)))}
 
 
-def strange(page: str, found: list[scoreboard.Line] | None = None) -> list[str]:
+def strange(page: str, found: list[verdict_table.Line] | None = None) -> list[str]:
     """Everything in the table of claims that neither a record nor the committed table of verdicts has."""
     problems = []
-    committed = {(row["claim"], row["profile"]): row for row in scoreboard.read()}
-    lines = {line.claim.id: line for line in found or scoreboard.lines(scoreboard.entries())}
-    manifests = {profile: records.collect(profile) for profile in SIZES}
+    committed = {(row["claim"], row["profile"]): row for row in verdict_table.read()}
+    lines = {line.claim.id: line for line in found or verdict_table.lines(verdict_table.entries())}
+    manifests = {profile: manifests.collect(profile) for profile in SIZES}
     rows = BeautifulSoup(page, "html.parser").select("table.score tbody tr")
     problems += [f"{name} has no row" for name in sorted({*lines} - {row["id"] for row in rows})]
     for row in rows:
@@ -87,8 +88,8 @@ def recorded(tmp_path_factory):
     (root / "data" / "claims" / "ours2026.yml").write_text(OWN, encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BOOK_ROOT", str(root))
-        runner.execute(tiny_book.CHAPTER, record=True)
-        scoreboard.write()
+        execute.execute(tiny_book.CHAPTER, record=True)
+        verdict_table.write()
     return root
 
 
@@ -101,12 +102,12 @@ def tiny(recorded, tmp_path, monkeypatch):
     return root
 
 
-def today() -> board.Board:
-    return board.board(["book/index", "book/01_tiny"])
+def today() -> computed_pages.Board:
+    return computed_pages.board(["book/index", "book/01_tiny"])
 
 
 def test_the_table_has_a_row_for_each_claim_and_says_where_it_comes_from(tiny):
-    soup = BeautifulSoup(board.table(today()), "html.parser")
+    soup = BeautifulSoup(computed_pages.table(today()), "html.parser")
     rows = soup.select("table.score tbody tr")
     assert [row["id"] for row in rows] == ["tiny2020.thm1", "tiny2020.table1", "ours2026.thm1"]
     first = rows[0].select_one("th")
@@ -122,7 +123,7 @@ def test_the_table_has_a_row_for_each_claim_and_says_where_it_comes_from(tiny):
 
 
 def test_the_summary_and_the_counts_are_those_of_the_verdicts(tiny):
-    text = board.summary(today())
+    text = computed_pages.summary(today())
     for words in (
         "**3 claims**: 2 of Author 2020, 1 of Author 2020.",
         "**1 is judged**: 1 reproduced.",
@@ -131,7 +132,7 @@ def test_the_summary_and_the_counts_are_those_of_the_verdicts(tiny):
         "No claim",
     ):
         assert words in text
-    soup = BeautifulSoup(board.counts(today()), "html.parser")
+    soup = BeautifulSoup(computed_pages.counts(today()), "html.parser")
     cells = {row.th.get_text(): [cell.get_text() for cell in row.select("td")] for row in soup.select("tbody tr")}
     assert cells["quick"] == ["3", "1", "", "", "", "1", "1", "", "", "1"]
     assert cells["standard"] == ["3", "", "", "", "", "", "3", "", "", ""]
@@ -140,24 +141,24 @@ def test_the_summary_and_the_counts_are_those_of_the_verdicts(tiny):
 
 
 def test_a_record_older_than_its_code_says_so(tiny):
-    assert "older code" not in board.table(today())
+    assert "older code" not in computed_pages.table(today())
     tiny_book.make(tiny, source=tiny_book.SOURCE.replace("2 * 2 - 4", "2 * 3 - 6"))
-    soup = BeautifulSoup(board.table(today()), "html.parser")
+    soup = BeautifulSoup(computed_pages.table(today()), "html.parser")
     assert [row["data-older"] for row in soup.select("tbody tr")] == ["yes", "yes", ""]
     assert len(soup.select("td[data-profile=quick] .score-older")) == 2
-    assert "2 claims have a record that is older than its code" in board.summary(today())
-    assert '"older_than_its_code": true' in board.as_json(today())
+    assert "2 claims have a record that is older than its code" in computed_pages.summary(today())
+    assert '"older_than_its_code": true' in computed_pages.as_json(today())
 
 
 def test_an_empty_registry_makes_a_page(tiny):
     shutil.rmtree(tiny / "data" / "claims")
     (tiny / "data" / "claims").mkdir()
-    for name in board.PARTS:
-        board.filled(f"```{{computed}} {name}\n```", today())
+    for name in computed_pages.PARTS:
+        computed_pages.filled(f"```{{computed}} {name}\n```", today())
 
 
 def test_every_number_on_a_page_is_in_a_record(tiny):
-    assert strange(board.table(today())) == []
+    assert strange(computed_pages.table(today())) == []
 
 
 @pytest.mark.parametrize(
@@ -172,48 +173,48 @@ def test_every_number_on_a_page_is_in_a_record(tiny):
     ],
 )
 def test_a_page_that_was_edited_is_found(tiny, old, new, problem):
-    page = board.table(today())
+    page = computed_pages.table(today())
     assert old in page
     assert any(problem in found for found in strange(page.replace(old, new)))
 
 
 def test_a_deliberately_flipped_verdict_is_found_in_the_table_and_on_the_page(tiny):
-    page = board.table(today())
-    file = scoreboard.verdicts_file()
+    page = computed_pages.table(today())
+    file = verdict_table.verdicts_file()
     file.write_text(file.read_text().replace("tiny2020.thm1,quick,reproduced", "tiny2020.thm1,quick,refuted"))
-    assert "tiny2020.thm1 at quick: verdict is committed as 'refuted', computed as 'reproduced'" in scoreboard.check()
+    assert "tiny2020.thm1 at quick: verdict is committed as 'refuted', computed as 'reproduced'" in verdict_table.check()
     assert any("tiny2020.thm1 at quick: shows ['reproduced'], committed is ['refuted'" in found for found in strange(page))
 
 
 def test_a_claim_cell_that_was_deleted_is_found(tiny):
-    file = records.recorded_run(tiny_book.CHAPTER, "quick")
+    file = manifests.recorded_run(tiny_book.CHAPTER, "quick")
     notebook = nbformat.read(file, as_version=4)
     del notebook.cells[4]
-    file.write_text(runner.text_of(notebook))
-    assert "01_tiny at quick: the registered claim tiny2020.thm1 has no cell" in scoreboard.check()
-    assert any("tiny2020.thm1 at quick: shows ['not run']" in found for found in strange(board.table(today())))
+    file.write_text(execute.text_of(notebook))
+    assert "01_tiny at quick: the registered claim tiny2020.thm1 has no cell" in verdict_table.check()
+    assert any("tiny2020.thm1 at quick: shows ['not run']" in found for found in strange(computed_pages.table(today())))
 
 
 def test_a_number_that_was_edited_in_the_notebook_is_found(tiny):
-    file = records.recorded_run(tiny_book.CHAPTER, "quick")
+    file = manifests.recorded_run(tiny_book.CHAPTER, "quick")
     file.write_text(re.sub(r"0\.9\b", "0.95", file.read_text()))
-    assert "01_tiny at quick: tiny2020.table1: the notebook and its manifest differ" in scoreboard.check()
-    assert any("tiny2020.table1 at quick: 0.95" in found for found in strange(board.table(today())))
+    assert "01_tiny at quick: tiny2020.table1: the notebook and its manifest differ" in verdict_table.check()
+    assert any("tiny2020.table1 at quick: 0.95" in found for found in strange(computed_pages.table(today())))
 
 
 # --- words that are quoted --------------------------------------------------------------------------------------------------------
 
 
 def explain(root: Path, words: str) -> None:
-    section = f"# %% [markdown]\n# ## {board.SECTION}\n#\n{words}\n\n# %%\nrun.show_verdicts()\n"
+    section = f"# %% [markdown]\n# ## {computed_pages.SECTION}\n#\n{words}\n\n# %%\nrun.show_verdicts()\n"
     tiny_book.make(root, source=tiny_book.SOURCE.replace("# %%\nrun.show_verdicts()\n", section))
 
 
 def test_a_chapter_is_quoted_with_the_claims_concerned(tiny):
     section = "The table collects the verdicts.\n\n(why)=\n### A cause\nIt *fails* at $x$,\nfor one reason.\n\n## Exercises\nNone."
     explain(tiny, "\n".join(f"# {line}".rstrip() for line in section.splitlines()))
-    assert board.explanation(tiny_book.CHAPTER) == "**A cause**\nIt *fails* at $x$,\nfor one reason."
-    text = board.explanations(today())
+    assert computed_pages.explanation(tiny_book.CHAPTER) == "**A cause**\nIt *fails* at $x$,\nfor one reason."
+    text = computed_pages.explanations(today())
     assert "### [Tiny](01_tiny)\n\n> **A cause**\n> It *fails* at $x$,\n> for one reason.\n\n" in text
     rows = BeautifulSoup(text, "html.parser").select("table.score-failures tbody tr")
     assert [row.a.get_text() for row in rows] == ["tiny2020.table1"]
@@ -222,7 +223,7 @@ def test_a_chapter_is_quoted_with_the_claims_concerned(tiny):
 
 
 def test_the_errata_are_the_corrections_of_the_registry(tiny):
-    text = board.errata(today())
+    text = computed_pages.errata(today())
     assert "## Author 2020\n\n*A tiny paper*.\n" in text
     (row,) = BeautifulSoup(text, "html.parser").select("tbody tr")
     said = [cell.get_text(" ") for cell in row.select("th, td")]
@@ -235,20 +236,20 @@ def test_papers_are_named_as_in_a_sentence(tiny):
     paper = claims.load("tiny2020")
     several = {"A. One": "One 2020", "A. One, B. Two": "One and Two 2020", "A. One, B. Two, C. Three": "One et al. 2020"}
     for names, short in (several | {"this book": "this book"}).items():
-        assert board.authors(paper.model_copy(update={"authors": names})) == short
+        assert computed_pages.authors(paper.model_copy(update={"authors": names})) == short
 
 
 def test_a_placeholder_is_replaced_and_an_unknown_one_refused(tiny):
     page = "Before.\n\n```{computed} summary\n```\n\nAfter.\n"
-    assert board.filled(page, today()) == f"Before.\n\n{board.summary(today())}\n\nAfter.\n"
-    with pytest.raises(board.BoardError, match=r"no computed part 'sumary': there are summary, counts, table"):
-        board.filled(page.replace("summary", "sumary"), today())
+    assert computed_pages.filled(page, today()) == f"Before.\n\n{computed_pages.summary(today())}\n\nAfter.\n"
+    with pytest.raises(computed_pages.BoardError, match=r"no computed part 'sumary': there are summary, counts, table"):
+        computed_pages.filled(page.replace("summary", "sumary"), today())
 
 
 def test_the_pages_that_are_computed_type_no_number():
     for page in ("scoreboard", "errata"):
         text = (paths.root() / "book" / f"{page}.md").read_text(encoding="utf-8")
-        assert board.PLACEHOLDER.findall(text)
+        assert computed_pages.PLACEHOLDER.findall(text)
         assert not re.search(r"\d", text), page
 
 
@@ -256,8 +257,8 @@ def test_the_pages_that_are_computed_type_no_number():
 
 
 def test_the_files_hold_what_the_records_hold(tiny):
-    files = board.downloads(today())
-    rows = list(csv.DictReader(io.StringIO(files[board.CSV])))
+    files = computed_pages.downloads(today())
+    rows = list(csv.DictReader(io.StringIO(files[computed_pages.CSV])))
     assert len(rows) == 3 * len(SIZES)
     quick = rows[3]
     assert {name: quick[name] for name in ("claim", "profile", "verdict", "direction", "survives", "cell", "runs")} == {
@@ -265,9 +266,9 @@ def test_the_files_hold_what_the_records_hold(tiny):
         "runs": "2",
     }  # fmt: skip
     assert quick["measured"] == "accuracy = 0.9; worst = 0.1"
-    found = {claim["id"]: claim for claim in json.loads(files[board.JSON])["claims"]}
+    found = {claim["id"]: claim for claim in json.loads(files[computed_pages.JSON])["claims"]}
     here = found["tiny2020.table1"]["profiles"]["quick"]
-    manifest = records.manifest_of(records.recorded_run(tiny_book.CHAPTER, "quick")).claims["tiny2020.table1"]
+    manifest = manifests.manifest_of(manifests.recorded_run(tiny_book.CHAPTER, "quick")).claims["tiny2020.table1"]
     assert here["runs"] == manifest.measured | manifest.modern
     assert here["intervals"]["worst"] == {"mean": 0.1, "low": None, "high": None, "runs": 1}
     assert found["tiny2020.table1"]["rules"][0] == {"low": 0.8, "high": None, "type": "interval", "value": "accuracy"}
@@ -278,10 +279,10 @@ def test_the_files_hold_what_the_records_hold(tiny):
 
 
 def test_claims_are_selected_as_on_the_page(tiny):
-    lines = scoreboard.lines(scoreboard.entries())
+    lines = verdict_table.lines(verdict_table.entries())
 
     def names(**conditions: str) -> list[str]:
-        return [line.claim.id for line in scoreboard.select(lines, **conditions)]
+        return [line.claim.id for line in verdict_table.select(lines, **conditions)]
 
     assert names() == ["tiny2020.thm1", "tiny2020.table1", "ours2026.thm1"]
     assert names(paper="ours2026") == names(chapter="02_ours") == ["ours2026.thm1"]
@@ -297,9 +298,9 @@ def test_claims_are_selected_as_on_the_page(tiny):
 
 
 @pytest.fixture(scope="module")
-def lines() -> list[scoreboard.Line]:
+def lines() -> list[verdict_table.Line]:
     """The scoreboard of this book; its slow part, the hash of each chapter's code, is done once."""
-    return scoreboard.lines(scoreboard.entries())
+    return verdict_table.lines(verdict_table.entries())
 
 
 @pytest.fixture(scope="module")
@@ -310,11 +311,11 @@ def page(site) -> str:
 def test_the_published_scoreboard_shows_what_is_recorded_and_nothing_else(page, lines):
     assert strange(page, lines) == []
     rows = BeautifulSoup(page, "html.parser").select("table.score tbody tr")
-    assert len(rows) == len(scoreboard.read()) / len(SIZES) > 150
+    assert len(rows) == len(verdict_table.read()) / len(SIZES) > 150
 
 
 def test_the_published_counts_are_those_of_the_committed_table(page):
-    counted = collections.Counter((row["profile"], row["verdict"]) for row in scoreboard.read())
+    counted = collections.Counter((row["profile"], row["verdict"]) for row in verdict_table.read())
     table = BeautifulSoup(page, "html.parser").select_one("table.score-counts")
     words = [head.get_text() for head in table.select("thead th")]
     for row in table.select("tbody tr")[: len(SIZES)]:
@@ -330,7 +331,7 @@ def test_every_correction_and_every_explanation_is_published(site, page):
     assert len(errata.select("table.score-errata tbody tr")) == len(registered) > 50
     assert {claim.corrected for claim in registered} <= cells
     quotes = BeautifulSoup(page, "html.parser").select("blockquote")
-    assert len(quotes) == sum(bool(board.explanation(chapter)) for chapter in records.chapters()) >= 7
+    assert len(quotes) == sum(bool(computed_pages.explanation(chapter)) for chapter in manifests.chapters()) >= 7
 
 
 def stating(found):
@@ -357,7 +358,7 @@ def test_every_link_of_the_computed_pages_leads_to_a_cell_that_states_the_claim(
 
 
 def test_each_claim_is_stated_at_one_anchor_of_its_page(site):
-    for chapter in records.chapters():
+    for chapter in manifests.chapters():
         soup = BeautifulSoup((site / "book" / f"{chapter}.html").read_text(encoding="utf-8"), "html.parser")
         for claim in claims.of_chapter(chapter):
             (found,) = soup.select(f'[id="{claim.id}"]')
@@ -388,14 +389,14 @@ def test_filters_and_order_work_and_ask_nothing_of_the_network(look, lines):
     conditions = {"verdict": "refuted", "survives": "broken", "kind": "identity", "paper": "zou2018", "chapter": "06_path_kernel"}
     for name, value in conditions.items():
         field(name).select_option(value)
-        wanted = [line.claim.id for line in scoreboard.select(lines, **{name: value})]
+        wanted = [line.claim.id for line in verdict_table.select(lines, **{name: value})]
         assert shown(tab) == wanted != []
         assert status.inner_text().startswith(f"{len(wanted)} of {len(names)} claims")
         everything()
 
     field("profile").select_option("standard")
     field("verdict").select_option("reproduced")
-    wanted = [line.claim.id for line in scoreboard.select(lines, profile="standard", verdict="reproduced")]
+    wanted = [line.claim.id for line in verdict_table.select(lines, profile="standard", verdict="reproduced")]
     assert shown(tab) == wanted != []
     assert tab.locator("th[data-profile=quick]").is_hidden()
     assert tab.locator("th[data-profile=standard]").is_visible()
@@ -434,7 +435,7 @@ def test_the_table_is_worked_with_the_keyboard(look, lines):
     select.focus()
     for _ in range(claims.VERDICTS.index("refuted") + 1):  # past "all"
         tab.keyboard.press("ArrowDown")
-    assert set(shown(tab)) == {line.claim.id for line in scoreboard.select(lines, verdict="refuted")}
+    assert set(shown(tab)) == {line.claim.id for line in verdict_table.select(lines, verdict="refuted")}
     assert tab.get_by_role("status").inner_text().endswith(" refuted")
     for name in tab.locator(".score-controls :is(select, input, button)").all():
         assert name.evaluate("field => field.matches('button') || field.labels.length === 1")
@@ -444,7 +445,7 @@ def test_the_table_is_worked_with_the_keyboard(look, lines):
 def test_without_scripts_the_table_is_complete_and_has_no_controls(look):
     tab, _, _ = look("book/scoreboard", java_script_enabled=False)
     rows = tab.locator("table.score tbody tr")
-    assert rows.count() == len(scoreboard.read()) / len(SIZES)
+    assert rows.count() == len(verdict_table.read()) / len(SIZES)
     assert rows.last.is_visible()
     assert tab.locator(".score-controls").is_hidden()
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from scipy import optimize, stats
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-from support import shift
-from support.shift import Density
+from support import distribution_shift
+from support.distribution_shift import Density
 
 INF = math.inf
 places = st.floats(-5, 5).map(lambda v: round(v, 6))
@@ -68,7 +68,7 @@ def test_the_density_is_scipys():
 @given(points, places, places, scales, scales, freedoms)
 def test_the_ratio_of_two_densities_is_exact(x, first, second, above, below, nu):
     one, other = Density(first, above, nu), Density(second, below, nu)
-    found = shift.log_ratio([x], one, other)[0]
+    found = distribution_shift.log_ratio([x], one, other)[0]
     expected = exact(x, one) - exact(x, other)
     if abs(expected) > 1e308:
         assert found == math.copysign(INF, expected)
@@ -85,9 +85,9 @@ def test_gaussians_of_one_scale_are_compared_where_their_logarithms_no_longer_di
     left, right = Density(-1.5, 0.3), Density(1.5, 0.3)
     x = np.array([-1e200, -1e20, 1e20, 1e200])
     assert np.array_equal(left.logpdf(x[1:3]) - right.logpdf(x[1:3]), [0, 0])  # all digits agree: plain subtraction sees no class
-    assert np.allclose(shift.log_ratio(x, left, right), -2 * 1.5 * x / 0.3**2, rtol=1e-13)
-    assert np.array_equal(shift.log_ratio(x, left, left), np.zeros(4))
-    assert np.array_equal(shift.log_ratio([-1e300, 1e300], Density(0, 2), Density(0, 1)), [INF, INF])
+    assert np.allclose(distribution_shift.log_ratio(x, left, right), -2 * 1.5 * x / 0.3**2, rtol=1e-13)
+    assert np.array_equal(distribution_shift.log_ratio(x, left, left), np.zeros(4))
+    assert np.array_equal(distribution_shift.log_ratio([-1e300, 1e300], Density(0, 2), Density(0, 1)), [INF, INF])
 
 
 # --- posteriors -------------------------------------------------------------------------------------------------------
@@ -101,7 +101,7 @@ def test_posteriors_are_bayes_rule(parts, x):
     with mpmath.workdps(60):
         total = mpmath.log(sum(mpmath.exp(value - max(logs)) for value in logs)) + max(logs)
         expected = [float(value - total) for value in logs]
-    found = shift.log_posterior([x], densities)
+    found = distribution_shift.log_posterior([x], densities)
     assert found.shape == (1, len(parts))
     assert found[0] == pytest.approx(expected, rel=1e-9, abs=1e-8)
     assert np.logaddexp.reduce(found, axis=1) == pytest.approx(0, abs=1e-8)
@@ -112,7 +112,7 @@ def test_t_posteriors_tend_to_one_over_k_with_a_common_scale(nu):
     densities = [Density(loc, 0.4, nu) for loc in (-2.0, 0.0, 1.0)]
     far = np.array([1e3, 1e6, 1e12, 1e200, 1e308])
     for x in (far, -far):
-        away = np.abs(np.exp(shift.log_posterior(x, densities)) - 1 / 3).max(1)
+        away = np.abs(np.exp(distribution_shift.log_posterior(x, densities)) - 1 / 3).max(1)
         assert (away <= 3 * (nu + 1) / np.abs(x) + 1e-12).all()  # (nu + 1) times a difference of locations over x
 
 
@@ -121,27 +121,27 @@ def test_t_posteriors_of_different_scales_tend_to_the_share_of_scale_to_the_nu()
     for nu in (1.0, 3.0, 5.5):
         densities = [Density(loc, scale, nu) for loc, scale in zip((-1, 0, 3), spread, strict=True)]
         expected = spread**nu / (spread**nu).sum()
-        assert np.exp(shift.log_posterior([-1e9, 1e9, 1e300], densities)) == pytest.approx(np.tile(expected, (3, 1)), rel=1e-6)
+        assert np.exp(distribution_shift.log_posterior([-1e9, 1e9, 1e300], densities)) == pytest.approx(np.tile(expected, (3, 1)), rel=1e-6)
         assert np.abs(expected - 1 / 3).max() > 0.2  # which is what the paper's sentence leaves out
 
 
 def test_the_heaviest_tail_takes_all_where_nu_differs():
-    posterior = np.exp(shift.log_posterior([-1e200, 1e200], [Density(0, 1, 1.0), Density(0, 100, 1.5), Density(5, 1)]))
+    posterior = np.exp(distribution_shift.log_posterior([-1e200, 1e200], [Density(0, 1, 1.0), Density(0, 100, 1.5), Density(5, 1)]))
     assert np.allclose(posterior, [[1, 0, 0]] * 2)
 
 
 def test_gaussian_posteriors_saturate_on_both_sides():
     densities = [Density(loc, 0.5) for loc in (-1.0, 0.0, 1.0)]
     for x in (1e1, 1e3, 1e20, 1e200, 1e308):
-        assert np.allclose(np.exp(shift.log_posterior([-x, x], densities)), [[1, 0, 0], [0, 0, 1]], atol=1e-8)
+        assert np.allclose(np.exp(distribution_shift.log_posterior([-x, x], densities)), [[1, 0, 0], [0, 0, 1]], atol=1e-8)
     wide = [Density(0, 1), Density(0, 1.001)]  # of different scales the widest wins, on both sides
-    assert np.allclose(np.exp(shift.log_posterior([-1e3, 1e3], wide)), [[0, 1]] * 2)
+    assert np.allclose(np.exp(distribution_shift.log_posterior([-1e3, 1e3], wide)), [[0, 1]] * 2)
 
 
 def test_two_gaussians_of_one_scale_are_equation_7():
     x, sigma, first, second = np.linspace(-40, 40, 81), 0.7, -1.5, 1.25
     expected = -np.logaddexp(0, -(2 * x * (first - second) - first**2 + second**2) / (2 * sigma**2))
-    assert np.allclose(shift.log_posterior(x, [Density(first, sigma), Density(second, sigma)])[:, 0], expected, rtol=1e-11, atol=1e-13)
+    assert np.allclose(distribution_shift.log_posterior(x, [Density(first, sigma), Density(second, sigma)])[:, 0], expected, rtol=1e-11, atol=1e-13)
 
 
 def test_gaussian_classes_are_scikit_learns_discriminant_analysis():
@@ -149,7 +149,7 @@ def test_gaussian_classes_are_scikit_learns_discriminant_analysis():
     x, y = np.concatenate([rng.uniform(-2, -1, 50), rng.uniform(0, 2, 50), rng.normal(3, 1, 50)]), np.repeat([0, 1, 2], 50)
     peer = LinearDiscriminantAnalysis(solver="lsqr", priors=[1 / 3] * 3).fit(x[:, None], y)
     grid = np.linspace(-4, 5, 200)
-    ours = shift.log_posterior(grid, shift.class_densities(x, y, nu=INF))
+    ours = distribution_shift.log_posterior(grid, distribution_shift.class_densities(x, y, nu=INF))
     assert np.allclose(ours, peer.predict_log_proba(grid[:, None]), rtol=1e-9, atol=1e-10)
 
 
@@ -167,7 +167,7 @@ def test_a_fit_of_hostile_data_is_a_maximum(kind, nu):
             "very heavy tails": rng.standard_t(0.3, 25),
             "a tiny unit far from the origin": 1 + 1e-7 * rng.normal(size=20),
         }[kind]
-        found = shift.fit_density(x, nu=nu)
+        found = distribution_shift.fit_density(x, nu=nu)
         best = likelihood(x, found)
         for h in (1e-2, 1e-3):
             for place, factor in ((h, 1), (-h, 1), (0, 1 + h), (0, 1 - h)):
@@ -180,7 +180,7 @@ def heavy(seed, n=60, nu=2.0):
 
 def test_a_gaussian_fit_is_mean_and_biased_deviation():
     x = heavy(0)
-    found = shift.fit_density(x, nu=INF)
+    found = distribution_shift.fit_density(x, nu=INF)
     assert (found.loc, found.scale, found.nu) == (pytest.approx(x.mean()), pytest.approx(x.std()), INF)
 
 
@@ -188,7 +188,7 @@ def test_a_gaussian_fit_is_mean_and_biased_deviation():
 @pytest.mark.parametrize("seed", range(3))
 def test_a_fit_is_no_worse_than_scipys_and_than_a_fine_grid(nu, seed):
     x = heavy(seed)
-    found = shift.fit_density(x, nu=nu)
+    found = distribution_shift.fit_density(x, nu=nu)
     best = likelihood(x, found)
     _, loc, scale = stats.t.fit(x, f0=nu, loc=np.median(x), scale=x.std())
     assert best >= likelihood(x, Density(loc, scale, nu)) - 1e-10
@@ -204,8 +204,8 @@ def test_a_fit_is_no_worse_than_scipys_and_than_a_fine_grid(nu, seed):
 @pytest.mark.parametrize("draw", [lambda rng: rng.standard_t(2, 80), lambda rng: rng.normal(size=100), lambda rng: rng.uniform(size=12)])
 def test_the_fitted_nu_is_the_best_of_a_fine_grid_and_no_worse_than_scipys(draw, seed):
     x = draw(np.random.default_rng(seed))
-    found = shift.fit_density(x, nu=None)
-    grid = [shift.fit_density(x, nu=1 / inverse if inverse else INF) for inverse in np.linspace(0, 1, 101)]
+    found = distribution_shift.fit_density(x, nu=None)
+    grid = [distribution_shift.fit_density(x, nu=1 / inverse if inverse else INF) for inverse in np.linspace(0, 1, 101)]
     assert likelihood(x, found) >= max(likelihood(x, other) for other in grid) - 1e-12
     theirs = Density(*np.array(stats.t.fit(x))[[1, 2, 0]])
     if theirs.nu >= 1:
@@ -214,14 +214,14 @@ def test_the_fitted_nu_is_the_best_of_a_fine_grid_and_no_worse_than_scipys(draw,
 
 def test_the_fitted_nu_of_light_tails_is_the_boundary_itself():
     uniform = np.random.default_rng(0).uniform(size=200)
-    assert shift.fit_density(uniform, nu=None) == shift.fit_density(uniform, nu=INF)
-    normal = [shift.fit_density(np.random.default_rng(seed).normal(size=100), nu=None).nu for seed in range(20)]
+    assert distribution_shift.fit_density(uniform, nu=None) == distribution_shift.fit_density(uniform, nu=INF)
+    normal = [distribution_shift.fit_density(np.random.default_rng(seed).normal(size=100), nu=None).nu for seed in range(20)]
     assert 5 <= normal.count(INF) < 20  # even for the true Gaussian a finite nu may win: which one is luck
-    assert shift.fit_density(heavy(1, 500, nu=0.5), nu=None).nu == 1.0
+    assert distribution_shift.fit_density(heavy(1, 500, nu=0.5), nu=None).nu == 1.0
 
 
 def test_the_fitted_nu_of_a_large_sample_is_the_true_one():
-    found = shift.fit_density(heavy(0, 20_000, 3.0), nu=None)
+    found = distribution_shift.fit_density(heavy(0, 20_000, 3.0), nu=None)
     assert found.nu == pytest.approx(3, rel=0.1) and found.loc == pytest.approx(3, abs=0.02) and found.scale == pytest.approx(0.5, rel=0.05)
 
 
@@ -235,10 +235,10 @@ def test_the_fitted_nu_of_a_large_sample_is_the_true_one():
 def test_a_fit_moves_with_the_unit_and_the_origin(values, nu, unit, origin):
     x = np.array(values) / 100
     assume(np.ptp(x) > 1)
-    plain, moved = shift.fit_density(x, nu=nu), shift.fit_density(unit * (x + origin), nu=nu)
+    plain, moved = distribution_shift.fit_density(x, nu=nu), distribution_shift.fit_density(unit * (x + origin), nu=nu)
     assert moved.scale == pytest.approx(unit * plain.scale, rel=1e-4)
     assert moved.loc == pytest.approx(unit * (plain.loc + origin), abs=1e-4 * unit * plain.scale, rel=1e-9)
-    mirrored = shift.fit_density(-x[::-1], nu=nu)
+    mirrored = distribution_shift.fit_density(-x[::-1], nu=nu)
     assert mirrored.loc == pytest.approx(-plain.loc, abs=1e-4 * plain.scale)
 
 
@@ -247,7 +247,7 @@ def test_classes_share_the_scale_of_greatest_likelihood(nu):
     rng = np.random.default_rng(3)
     y = rng.permutation(np.repeat([0, 1, 2], [30, 50, 20]))
     x = np.array([-2.0, 0.0, 5.0])[y] + np.array([0.3, 1.0, 0.5])[y] * rng.standard_t(3, len(y))
-    found = shift.class_densities(x, y, nu=nu)
+    found = distribution_shift.class_densities(x, y, nu=nu)
     assert len({density.scale for density in found}) == 1 and {density.nu for density in found} == {nu}
 
     def joint(densities):
@@ -259,19 +259,19 @@ def test_classes_share_the_scale_of_greatest_likelihood(nu):
     for k in range(3):
         for change in (-0.5, -0.01, 0.01, 0.5):
             assert joint([Density(d.loc + change * (j == k), scale, nu) for j, d in enumerate(found)]) < best
-    apart = shift.class_densities(x, y, nu=nu, shared_scale=False)
-    assert apart == tuple(shift.fit_density(x[y == k], nu=nu) for k in range(3))
+    apart = distribution_shift.class_densities(x, y, nu=nu, shared_scale=False)
+    assert apart == tuple(distribution_shift.fit_density(x[y == k], nu=nu) for k in range(3))
     assert joint(apart) >= best - 1e-12
 
 
 def test_classes_share_a_fitted_nu():
     y = np.repeat([0, 1], 200)
     x = np.where(y, 1.5, -1.5) + np.random.default_rng(0).standard_t(2, 400)
-    found = shift.class_densities(x, y, nu=None)
+    found = distribution_shift.class_densities(x, y, nu=None)
     assert found[0].nu == found[1].nu == pytest.approx(2, rel=0.3)
     best = sum(likelihood(x[y == k], found[k]) for k in (0, 1))
     for nu in np.linspace(1, 6, 30):
-        other = shift.class_densities(x, y, nu=nu)
+        other = distribution_shift.class_densities(x, y, nu=nu)
         assert sum(likelihood(x[y == k], other[k]) for k in (0, 1)) <= best + 1e-9
 
 
@@ -282,19 +282,19 @@ def test_classes_share_a_fitted_nu():
 def test_weights_are_the_ratio_to_the_power_lambda(lam):
     x, target, source = np.linspace(-3, 4, 50), Density(2.1, 10 / 17), Density(1.1, 0.5)
     expected = (stats.norm.pdf(x, 2.1, 10 / 17) / stats.norm.pdf(x, 1.1, 0.5)) ** lam
-    assert np.allclose(shift.importance_weights(x, target, source, lam), expected, rtol=1e-9)
+    assert np.allclose(distribution_shift.importance_weights(x, target, source, lam), expected, rtol=1e-9)
     expected = (stats.t.pdf(x, 3, 2.1, 10 / 17) / stats.t.pdf(x, 3, 1.1, 0.5)) ** lam
-    assert np.allclose(shift.importance_weights(x, Density(2.1, 10 / 17, 3), Density(1.1, 0.5, 3), lam), expected, rtol=1e-12)
+    assert np.allclose(distribution_shift.importance_weights(x, Density(2.1, 10 / 17, 3), Density(1.1, 0.5, 3), lam), expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize("lam", [0.25, 1, 2])
 @pytest.mark.parametrize("nu", [1, 3, 8])
 def test_the_weight_in_the_tail_is_a_power_of_the_scales_and_not_one(nu, lam):
     target, source = Density(2.1, 10 / 17, nu), Density(1.1, 0.5, nu)
-    found = shift.importance_weights([-1e9, 1e9, 1e300], target, source, lam)
+    found = distribution_shift.importance_weights([-1e9, 1e9, 1e300], target, source, lam)
     assert found == pytest.approx(np.full(3, ((10 / 17) / 0.5) ** (nu * lam)), rel=1e-6)
     assert (found > 1.03).all()
-    equal = shift.importance_weights([-1e9, 1e9], Density(2.1, 0.5, nu), source, lam)
+    equal = distribution_shift.importance_weights([-1e9, 1e9], Density(2.1, 0.5, nu), source, lam)
     assert equal == pytest.approx(np.ones(2), rel=1e-6)  # the paper's 1 needs one scale
 
 
@@ -302,26 +302,26 @@ def test_weights_far_out_are_zero_one_or_infinite_but_never_nan():
     x = np.array([-1e308, -1e20, 0.0, 1e20, 1e308])
     wide, narrow, heavy_tail = Density(2.1, 0.6), Density(1.1, 0.5), Density(0, 1, 1)
     with np.errstate(all="raise", under="ignore"):
-        assert shift.importance_weights(x, wide, narrow, 1)[[0, 1, 3, 4]].tolist() == [INF] * 4
-        assert shift.importance_weights(x, narrow, wide, 1)[[0, 1, 3, 4]].tolist() == [0] * 4
-        assert shift.importance_weights(x, wide, narrow, 0).tolist() == [1] * 5
-        assert shift.importance_weights(x, heavy_tail, wide, 1)[[0, 1, 3, 4]].tolist() == [INF] * 4
-        assert shift.importance_weights(x, wide, heavy_tail, 0.5)[[0, 1, 3, 4]].tolist() == [0] * 4
+        assert distribution_shift.importance_weights(x, wide, narrow, 1)[[0, 1, 3, 4]].tolist() == [INF] * 4
+        assert distribution_shift.importance_weights(x, narrow, wide, 1)[[0, 1, 3, 4]].tolist() == [0] * 4
+        assert distribution_shift.importance_weights(x, wide, narrow, 0).tolist() == [1] * 5
+        assert distribution_shift.importance_weights(x, heavy_tail, wide, 1)[[0, 1, 3, 4]].tolist() == [INF] * 4
+        assert distribution_shift.importance_weights(x, wide, heavy_tail, 0.5)[[0, 1, 3, 4]].tolist() == [0] * 4
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.floats(0, 1e300), min_size=1, max_size=20), st.floats(1e-3, 1e3))
 def test_the_effective_sample_size_lies_between_one_and_the_number(weights, unit):
     assume(max(weights) > 1e-200)
-    found = shift.effective_sample_size(weights)
+    found = distribution_shift.effective_sample_size(weights)
     assert 1 - 1e-12 <= found <= len(weights) * (1 + 1e-12)
-    assert shift.effective_sample_size(np.array(weights) * unit) == pytest.approx(found, rel=1e-9)
+    assert distribution_shift.effective_sample_size(np.array(weights) * unit) == pytest.approx(found, rel=1e-9)
 
 
 def test_the_effective_sample_size_of_known_weights():
-    assert shift.effective_sample_size(np.full(7, 1e308)) == pytest.approx(7)
-    assert shift.effective_sample_size([0, 3, 0]) == 1
-    assert shift.effective_sample_size([1, 2, 3]) == pytest.approx(36 / 14)
+    assert distribution_shift.effective_sample_size(np.full(7, 1e308)) == pytest.approx(7)
+    assert distribution_shift.effective_sample_size([0, 3, 0]) == 1
+    assert distribution_shift.effective_sample_size([1, 2, 3]) == pytest.approx(36 / 14)
 
 
 # --- regression -------------------------------------------------------------------------------------------------------
@@ -340,16 +340,16 @@ def test_the_weighted_polynomial_is_numpys(degree):
     weights = np.random.default_rng(1).gamma(0.5, size=len(x))
     grid = np.linspace(-5, 4, 50)
     expected = np.polyval(np.polyfit(x, y, degree, w=np.sqrt(weights)), grid)
-    assert np.allclose(shift.weighted_fit(x, y, weights, degree).predict(grid[:, None]), expected, rtol=1e-6, atol=1e-8)
+    assert np.allclose(distribution_shift.weighted_fit(x, y, weights, degree).predict(grid[:, None]), expected, rtol=1e-6, atol=1e-8)
     huge = 1e300 * weights / weights.max()
-    assert np.allclose(shift.weighted_fit(x, y, huge, degree).predict(grid[:, None]), expected, rtol=1e-6, atol=1e-8)
+    assert np.allclose(distribution_shift.weighted_fit(x, y, huge, degree).predict(grid[:, None]), expected, rtol=1e-6, atol=1e-8)
 
 
 def test_weights_count_points():
     _, _, x, y = sinc_draw(2)
     weights = np.random.default_rng(0).integers(0, 4, len(x))
-    repeated = shift.weighted_fit(np.repeat(x, weights), np.repeat(y, weights), np.ones(weights.sum()), 3)
-    assert np.allclose(shift.weighted_fit(x, y, weights, 3).predict(x[:, None]), repeated.predict(x[:, None]), atol=1e-9)
+    repeated = distribution_shift.weighted_fit(np.repeat(x, weights), np.repeat(y, weights), np.ones(weights.sum()), 3)
+    assert np.allclose(distribution_shift.weighted_fit(x, y, weights, 3).predict(x[:, None]), repeated.predict(x[:, None]), atol=1e-9)
 
 
 def tight(function, start, args, disp):
@@ -364,9 +364,9 @@ def test_the_sinc_experiment_is_the_same_computed_plainly(nu, lam):
     grid = np.linspace(0.5, 4, 100)
     for seed in range(5):
         source, target, x, y = sinc_draw(seed)
-        densities = [shift.fit_density(sample, nu=nu) for sample in (target, source)]
-        weights = shift.importance_weights(x, *densities, lam)
-        found = np.mean((shift.weighted_fit(x, y, weights, 1).predict(grid[:, None]) - np.sinc(grid)) ** 2)
+        densities = [distribution_shift.fit_density(sample, nu=nu) for sample in (target, source)]
+        weights = distribution_shift.importance_weights(x, *densities, lam)
+        found = np.mean((distribution_shift.weighted_fit(x, y, weights, 1).predict(grid[:, None]) - np.sinc(grid)) ** 2)
         if nu == INF:
             p, q = (stats.norm.pdf(x, sample.mean(), sample.std()) for sample in (target, source))
         else:
@@ -378,7 +378,7 @@ def test_the_sinc_experiment_is_the_same_computed_plainly(nu, lam):
 
 # --- bad input --------------------------------------------------------------------------------------------------------
 
-FIT = [lambda x: shift.fit_density(x, nu=1), lambda x: shift.fit_density(x, nu=INF), lambda x: shift.fit_density(x, nu=None)]
+FIT = [lambda x: distribution_shift.fit_density(x, nu=1), lambda x: distribution_shift.fit_density(x, nu=INF), lambda x: distribution_shift.fit_density(x, nu=None)]
 
 
 @pytest.mark.parametrize("fit", FIT)
@@ -402,14 +402,14 @@ def test_what_cannot_be_fitted_is_refused(fit, x, message):
 def test_equal_points_are_refused_exactly_where_the_likelihood_has_no_maximum():
     x = [0.0] * 5 + [1.0, 2.0, 3.0, 4.5, 7.0]
     with pytest.raises(ValueError, match=r"5 of the 10 points lie on 1 value.*fewer than 5 may"):
-        shift.fit_density(x, nu=1)
-    assert 0 < shift.fit_density(x, nu=1.2).scale < shift.fit_density(x, nu=3).scale
+        distribution_shift.fit_density(x, nu=1)
+    assert 0 < distribution_shift.fit_density(x, nu=1.2).scale < distribution_shift.fit_density(x, nu=3).scale
     with pytest.raises(ValueError, match="no maximum"):
-        shift.fit_density(x, nu=None)  # nu = 1 is among those that it tries
+        distribution_shift.fit_density(x, nu=None)  # nu = 1 is among those that it tries
     with pytest.raises(ValueError, match="2 of the 2"):
-        shift.fit_density([3.0, 3.0], nu=INF)
+        distribution_shift.fit_density([3.0, 3.0], nu=INF)
     with pytest.raises(ValueError, match="4 of the 4 points lie on 2 value"):
-        shift.class_densities([0, 0, 1, 1.0], [0, 0, 1, 1], nu=3)
+        distribution_shift.class_densities([0, 0, 1, 1.0], [0, 0, 1, 1], nu=3)
 
 
 @pytest.mark.parametrize(
@@ -424,28 +424,28 @@ def test_equal_points_are_refused_exactly_where_the_likelihood_has_no_maximum():
         (lambda: Density(0, True), "True was given"),
         (lambda: Density(0, 1).logpdf([math.nan]), "x must be a vector.*1 of 1 are NaN"),
         (lambda: Density(0, 1).logpdf(0.0), r"shape \(\)"),
-        (lambda: shift.fit_density([1, 2, 3], nu=0.5), "nu must be at least 1.*0.5 was given"),
-        (lambda: shift.fit_density([1, 2, 3], nu=-1), "nu must be at least 1"),
-        (lambda: shift.fit_density([1, 2, 3], nu=math.nan), "nan was given"),
-        (lambda: shift.class_densities([1, 2, 3, 4.0], [0, 0, 2, 2], nu=1), "class 1 has 0"),
-        (lambda: shift.class_densities([1, 2, 3, 4.0], [0, 0, 0, 1], nu=1), "class 1 has 1"),
-        (lambda: shift.class_densities([1, 2, 3, 4.0], [0, 0, 1], nu=1), r"y must hold 4 integer labels.*shape \(3,\)"),
-        (lambda: shift.class_densities([1, 2.0], [0.0, 0.0], nu=1), "float64"),
-        (lambda: shift.class_densities([1, 2.0], [-1, 0], nu=1), "labels from 0"),
-        (lambda: shift.log_posterior([0.0], []), "at least one density"),
-        (lambda: shift.importance_weights([0.0], Density(0, 1), Density(0, 1), -0.1), "lam must be finite and at least 0; -0.1"),
-        (lambda: shift.importance_weights([0.0], Density(0, 1), Density(0, 1), math.nan), "lam must be"),
-        (lambda: shift.importance_weights([INF], Density(0, 1), Density(0, 1), 1), "NaN or infinite"),
-        (lambda: shift.effective_sample_size([0.0, 0.0]), "not all 0"),
-        (lambda: shift.effective_sample_size([1.0, -1.0]), "weights must be at least 0"),
-        (lambda: shift.effective_sample_size([1.0, INF]), "weights must be a vector.*infinite"),
-        (lambda: shift.effective_sample_size([]), "at least 1 finite number;"),
-        (lambda: shift.weighted_fit([1, 2, 3], [1, 2], [1, 1, 1], 1), "theirs are 3, 2 and 3"),
-        (lambda: shift.weighted_fit([1, 2, 3], [1, 2, math.nan], [1, 1, 1], 1), "y must be a vector"),
-        (lambda: shift.weighted_fit([1, 2, 2], [1, 2, 3], [1, 1, 1], 2), "degree 2 needs 3 different points.*2 were given"),
-        (lambda: shift.weighted_fit([1, 2, 3], [1, 2, 3], [1, 1, 0], 2), "2 were given"),
-        (lambda: shift.weighted_fit([1, 2], [1, 2], [1, 1], -1), "whole number of at least 0, not -1"),
-        (lambda: shift.weighted_fit([1, 2], [1, 2], [1, 1], 1.0), "not 1.0"),
+        (lambda: distribution_shift.fit_density([1, 2, 3], nu=0.5), "nu must be at least 1.*0.5 was given"),
+        (lambda: distribution_shift.fit_density([1, 2, 3], nu=-1), "nu must be at least 1"),
+        (lambda: distribution_shift.fit_density([1, 2, 3], nu=math.nan), "nan was given"),
+        (lambda: distribution_shift.class_densities([1, 2, 3, 4.0], [0, 0, 2, 2], nu=1), "class 1 has 0"),
+        (lambda: distribution_shift.class_densities([1, 2, 3, 4.0], [0, 0, 0, 1], nu=1), "class 1 has 1"),
+        (lambda: distribution_shift.class_densities([1, 2, 3, 4.0], [0, 0, 1], nu=1), r"y must hold 4 integer labels.*shape \(3,\)"),
+        (lambda: distribution_shift.class_densities([1, 2.0], [0.0, 0.0], nu=1), "float64"),
+        (lambda: distribution_shift.class_densities([1, 2.0], [-1, 0], nu=1), "labels from 0"),
+        (lambda: distribution_shift.log_posterior([0.0], []), "at least one density"),
+        (lambda: distribution_shift.importance_weights([0.0], Density(0, 1), Density(0, 1), -0.1), "lam must be finite and at least 0; -0.1"),
+        (lambda: distribution_shift.importance_weights([0.0], Density(0, 1), Density(0, 1), math.nan), "lam must be"),
+        (lambda: distribution_shift.importance_weights([INF], Density(0, 1), Density(0, 1), 1), "NaN or infinite"),
+        (lambda: distribution_shift.effective_sample_size([0.0, 0.0]), "not all 0"),
+        (lambda: distribution_shift.effective_sample_size([1.0, -1.0]), "weights must be at least 0"),
+        (lambda: distribution_shift.effective_sample_size([1.0, INF]), "weights must be a vector.*infinite"),
+        (lambda: distribution_shift.effective_sample_size([]), "at least 1 finite number;"),
+        (lambda: distribution_shift.weighted_fit([1, 2, 3], [1, 2], [1, 1, 1], 1), "theirs are 3, 2 and 3"),
+        (lambda: distribution_shift.weighted_fit([1, 2, 3], [1, 2, math.nan], [1, 1, 1], 1), "y must be a vector"),
+        (lambda: distribution_shift.weighted_fit([1, 2, 2], [1, 2, 3], [1, 1, 1], 2), "degree 2 needs 3 different points.*2 were given"),
+        (lambda: distribution_shift.weighted_fit([1, 2, 3], [1, 2, 3], [1, 1, 0], 2), "2 were given"),
+        (lambda: distribution_shift.weighted_fit([1, 2], [1, 2], [1, 1], -1), "whole number of at least 0, not -1"),
+        (lambda: distribution_shift.weighted_fit([1, 2], [1, 2], [1, 1], 1.0), "not 1.0"),
     ],
 )
 def test_what_does_not_fit_is_refused(call, message):

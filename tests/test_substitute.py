@@ -9,8 +9,8 @@ from torch import nn
 
 from support import models, training
 from support.attacks import fgsm
-from support.cache import Cache
-from support.substitute import substitute
+from support.common.cache import Cache
+from support.evaluation.substitute_model import substitute
 
 
 def build(seed):

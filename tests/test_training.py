@@ -14,8 +14,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from support import data, heads, models, progress, training
-from support.cache import NO_CACHE, Cache, CacheError
+from support import data, models, training
+from support.common import progress
+from support.common.cache import NO_CACHE, Cache, CacheError
+from support.models import heads
 
 
 @pytest.fixture(autouse=True)

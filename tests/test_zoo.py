@@ -5,10 +5,11 @@ import math
 import pytest
 import torch
 
-from support import attacks, data, heads, models, training, zoo
-from support.cache import Cache
+from support import attacks, data, models, networks, training
+from support.common.cache import Cache
+from support.models import heads
 
-RECIPE = zoo.Recipe(warm=10, tuned=5, lr=0.1, tuned_lr=0.05, magnet_lr=0.003, eps=0.1, pgd_steps=3, joint_weight=8.0)
+RECIPE = networks.Recipe(warm=10, tuned=5, lr=0.1, tuned_lr=0.05, magnet_lr=0.003, eps=0.1, pgd_steps=3, joint_weight=8.0)
 DIGITS = data.load("digits", "train").take(600)
 CLUSTERED = ("Magnet", "ClusTR", "ClusTR + QTRADES")
 HEADS = {"Gauss": heads.GaussHead, "softRmax": heads.SoftRmaxHead} | dict.fromkeys(CLUSTERED, heads.ClusterHead)
@@ -19,8 +20,8 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("cache")
 
 
-def trained(folder, names=zoo.NAMES, seed=0):
-    return zoo.train(names, "mlp", DIGITS.x, DIGITS.y, 10, RECIPE, seed=seed, cache=Cache(folder))
+def trained(folder, names=networks.NAMES, seed=0):
+    return networks.train(names, "mlp", DIGITS.x, DIGITS.y, 10, RECIPE, seed=seed, cache=Cache(folder))
 
 
 def test_every_network_has_its_head_is_in_evaluation_mode_and_has_learnt(folder):
@@ -32,7 +33,7 @@ def test_every_network_has_its_head_is_in_evaluation_mode_and_has_learnt(folder)
 def test_each_network_is_a_unit_and_a_second_training_finds_them_all(folder):
     first = trained(folder)
     kept = {file.name: file.stat().st_mtime_ns for file in folder.glob("*.safetensors")}
-    assert len(kept) == len(zoo.NAMES) + 1, "one each, and the common start"
+    assert len(kept) == len(networks.NAMES) + 1, "one each, and the common start"
     again = trained(folder)
     assert {file.name: file.stat().st_mtime_ns for file in folder.glob("*.safetensors")} == kept
     assert all(models.fingerprint(first[name]) == models.fingerprint(again[name]) for name in first)
@@ -47,7 +48,7 @@ def test_a_network_does_not_depend_on_which_others_are_trained(folder, tmp_path)
 def test_all_networks_look_at_the_data_equally_often(monkeypatch):
     """Passes through the body in training mode with labels behind them, counted in images; adversaries come on top."""
     passes = {}
-    real_fit, real_tune = training.fit, zoo.clustr.fine_tune
+    real_fit, real_tune = training.fit, networks.clustr.fine_tune
 
     def fit(model, x, y, *, epochs, name, **rest):
         passes[name] = epochs
@@ -57,9 +58,9 @@ def test_all_networks_look_at_the_data_equally_often(monkeypatch):
         passes[name] = epochs
         return real_tune(model, x, y, classes, epochs=epochs, name=name, **rest)
 
-    monkeypatch.setattr(zoo.training, "fit", fit)
-    monkeypatch.setattr(zoo.clustr, "fine_tune", fine_tune)
-    zoo.train(zoo.NAMES, "mlp", DIGITS.x, DIGITS.y, 10, RECIPE)
+    monkeypatch.setattr(networks.training, "fit", fit)
+    monkeypatch.setattr(networks.clustr, "fine_tune", fine_tune)
+    networks.train(networks.NAMES, "mlp", DIGITS.x, DIGITS.y, 10, RECIPE)
     own = {name.removeprefix("zoo-"): count for name, count in passes.items()}
     whole = RECIPE.warm + RECIPE.tuned
     assert own.pop("warm-0") == RECIPE.warm
@@ -76,7 +77,7 @@ def test_the_yardsticks_loss_is_the_cross_entropy_inside_its_ball_and_no_less_th
     x, y = DIGITS.x[:64], DIGITS.y[:64]
     net.train()
     torch.manual_seed(0)
-    loss = zoo.adversarial_loss(0.1, 5)(net, x, y)
+    loss = networks.adversarial_loss(0.1, 5)(net, x, y)
     last, training_mode = seen[-1]
     low, high = attacks.interval(x, 0.1)
     assert net.training and training_mode and bool(((last >= low) & (last <= high)).all())
@@ -90,7 +91,7 @@ def test_the_yardsticks_loss_is_the_cross_entropy_inside_its_ball_and_no_less_th
 def test_at_radius_zero_the_yardstick_is_ordinary_training():
     net = models.mlp((1, 8, 8), (16,), 10, seed=2)
     batch = DIGITS.x[:20], DIGITS.y[:20]
-    assert torch.equal(zoo.adversarial_loss(0.0, 2)(net, *batch), training.cross_entropy(net, *batch))
+    assert torch.equal(networks.adversarial_loss(0.0, 2)(net, *batch), training.cross_entropy(net, *batch))
 
 
 def test_the_kernels_width_rejects_the_share_that_was_asked_for():
@@ -98,7 +99,7 @@ def test_the_kernels_width_rejects_the_share_that_was_asked_for():
     centers = torch.eye(4) * 10
     labels = torch.arange(4).repeat(500)
     features = centers[labels] + torch.randn(2000, 4, generator=stream)
-    gamma = zoo.kernel_width(features, labels, centers, 0.05)
+    gamma = networks.kernel_width(features, labels, centers, 0.05)
     confidence = heads.GaussHead(centers, gamma=gamma)(features).exp().gather(1, labels[:, None])
     assert float((confidence < 1 / 4).double().mean()) == pytest.approx(0.05, abs=1e-3)
     assert math.isfinite(gamma) and gamma > 0
@@ -111,8 +112,8 @@ def test_unknown_networks_are_refused():
 
 def test_an_adversary_without_steps_is_refused():
     with pytest.raises(ValueError, match="at least 1; 0 was given"):
-        zoo.adversarial_loss(0.1, 0)
+        networks.adversarial_loss(0.1, 0)
 
 
 def test_names_become_names_of_units():
-    assert [zoo.slug(name) for name in ("ClusTR + QTRADES", "nominal")] == ["clustr-qtrades", "nominal"]
+    assert [networks.slug(name) for name in ("ClusTR + QTRADES", "nominal")] == ["clustr-qtrades", "nominal"]

@@ -1,36 +1,47 @@
-"""Attacks on classifiers that map [0,1] images to log-scores: FGSM, BIM, PGD, L-BFGS, average-sample, one-pixel searches, and one that sees
-decisions only.
+"""Attacks on classifiers that map [0,1] images to log-scores: FGSM, BIM, PGD, L-BFGS,
+average-sample, one-pixel searches, and one that sees decisions only.
 
-Every attack is a function of a model, images and labels, returns an :class:`AttackResult`, prints nothing, and keeps one contract:
+Every attack is a function of a model, images and labels, returns an :class:`AttackResult`, prints
+nothing, and keeps one contract:
 
-- **Scores.** The model (a module or any callable) maps images ``(N, ...)`` in [0,1] to log-scores ``(N, K)``; normalisation lives
-  inside it. Probabilities are refused, scores that all lie in [0,1] warn, and so does nothing else: a saturated probability has no
-  gradient, and an attack that gets none would call the model robust. Training-mode dropout or batch norm is refused, for it ties an
+- **Scores.** The model (a module or any callable) maps images ``(N, ...)`` in [0,1] to log-scores
+  ``(N, K)``; normalisation lives inside it. Probabilities are refused, scores that all lie in [0,1]
+  warn, and so does nothing else: a saturated probability has no gradient, and an attack that gets
+      none would call the model robust. Training-mode dropout or batch norm is refused, for it ties
+      an
   image to its neighbours; no mode, parameter or ``.grad`` is changed.
-- **Bounds.** ``eps`` is in pixel units of [0,1] (8/255, not 8). The box of allowed values is computed once in float64 and rounded
-  inward, so that ``|x_adv - x| <= eps`` and ``0 <= x_adv <= 1`` hold exactly in float64; ``eps=0`` returns the image itself.
-- **Verdicts.** ``margin`` is the true class's score minus the best other one, ``success`` means below zero (a tie is no success), and both
-  are read from one last pass over the returned images. The clean image counts: one that is misclassified already is returned as it is
-  (except by :func:`fgsm`, :func:`rfgsm`, and :func:`average_sample` with a target, whose single step is always taken). :func:`lbfgs` has
+- **Bounds.** ``eps`` is in pixel units of [0,1] (8/255, not 8). The box of allowed values is
+  computed once in float64 and rounded inward, so that ``|x_adv - x| <= eps`` and ``0 <= x_adv <=
+  1`` hold exactly in float64; ``eps=0`` returns the image itself.
+- **Verdicts.** ``margin`` is the true class's score minus the best other one, ``success`` means
+  below zero (a tie is no success), and both are read from one last pass over the returned images.
+  The clean image counts: one that is misclassified already is returned as it is (except by
+      :func:`fgsm`, :func:`rfgsm`, and :func:`average_sample` with a target, whose single step is
+      always taken). :func:`lbfgs` has
   no budget: it returns the least distortion.
-- **Independence.** All images of a call share the random draws, which come at a fixed shape from ``generator`` (default: a fresh one,
-  seeded with :data:`SEED`), whoever is still undecided. Undecided images are packed into forward passes of a few fixed sizes, in which
-  a row's bits depend on neither its place nor its neighbours, nor, with one CPU thread, on which of the sizes it is. With another
-  ``batch_size``, or another number of images, verdicts agree except at margins below 1e-5.
-- **Cost.** Decided images leave the batch, every ten steps (:func:`pgd`, :func:`rays`), after every constant (:func:`lbfgs`), generation
-  (:func:`one_pixel`) or class (:func:`average_sample`); ``queries`` counts, image by image, the model passes made until it was decided,
-  with the clean pass and the last one. Rows that ride along until the next packing, and the padding of the last pass, come on top.
+- **Independence.** All images of a call share the random draws, which come at a fixed shape from
+  ``generator`` (default: a fresh one, seeded with :data:`SEED`), whoever is still undecided.
+  Undecided images are packed into forward passes of a few fixed sizes, in which a row's bits depend
+  on neither its place nor its neighbours, nor, with one CPU thread, on which of the sizes it is.
+  With another ``batch_size``, or another number of images, verdicts agree except at margins below
+  1e-5.
+- **Cost.** Decided images leave the batch, every ten steps (:func:`pgd`, :func:`rays`), after every
+  constant (:func:`lbfgs`), generation (:func:`one_pixel`) or class (:func:`average_sample`);
+  ``queries`` counts, image by image, the model passes made until it was decided, with the clean
+  pass and the last one. Rows that ride along until the next packing, and the padding of the last
+  pass, come on top.
 
-Wrong input raises a ``ValueError`` that says what was given and what is wanted. The chapter "Softmax is k-means" shows each attack at work.
+Wrong input raises a ``ValueError`` that says what was given and what is wanted. The chapter
+"Softmax is k-means" shows each attack at work.
 """
 
-from support.attacks._contract import SEED, AttackResult, interval, margin
 from support.attacks.average_sample import average_sample, class_means
+from support.attacks.base import SEED, AttackResult, interval, margin
 from support.attacks.census import corner_outputs
+from support.attacks.clustr_loop import clustr_pgd, kernel_scores
 from support.attacks.gradient import bim, fgsm, mifgsm, pgd, pgd_targets, rfgsm
 from support.attacks.hard_label import rays
-from support.attacks.historical import clustr_pgd, kernel_scores
-from support.attacks.lbfgs import lbfgs
+from support.attacks.minimal_l2 import lbfgs
 from support.attacks.one_pixel import one_pixel, one_pixel_corners
 
 __all__ = [

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from support.attacks._contract import (
+from support.attacks.base import (
     AttackResult,
     Model,
     check,
@@ -40,14 +40,17 @@ class _Search:
     low: Tensor
     high: Tensor
     bisecting: Tensor
-    """(N,) bool, whether the radius of the flipped direction is being bisected, between low and high."""
+    """(N,) bool, whether the radius of the flipped direction is being bisected, between low and
+    high."""
     block: Tensor
     """(N,) which block of pixels is flipped."""
     queries: Tensor
 
     def take(self, index: Tensor) -> "_Search":
         """A copy of some rows."""
-        return _Search(*(getattr(self, field.name).index_select(0, index) for field in fields(self)))
+        return _Search(
+            *(getattr(self, field.name).index_select(0, index) for field in fields(self))
+        )
 
     def put(self, index: Tensor, part: "_Search") -> None:
         """Write a copy back."""
@@ -67,24 +70,32 @@ def rays(
     generator: torch.Generator | None = None,
     batch_size: int | None = None,
 ) -> AttackResult:
-    """RayS: look for the signs along which the nearest error lies, by the model's decisions alone (Chen and Gu 2020, Algorithms 1 to 3).
+    """RayS: look for the signs along which the nearest error lies, by the model's decisions alone
+    (Chen and Gu 2020, Algorithms 1 to 3).
 
-    From all signs equal, blocks of pixels are flipped, halved after each round until they are single pixels. One query asks
-    whether the flipped direction errs at the radius reached so far; only if it does, its own radius is bisected. Until an image
-    has met its first error, every second query asks about random signs instead: flips of one block may never leave the class. No
-    gradient and no score is used, so that masked gradients do not stop it. Used by the protocol of the chapter "softRmax".
+    From all signs equal, blocks of pixels are flipped, halved after each round until they are
+    single pixels. One query asks whether the flipped direction errs at the radius reached so far;
+    only if it does, its own radius is bisected. Until an image
+    has met its first error, every second query asks about random signs instead: flips of one block
+        may never leave the class. No
+    gradient and no score is used, so that masked gradients do not stop it. Used by the protocol of
+    the chapter "softRmax".
 
     Args:
-        model: maps (n, ...) images in [0,1] to (n, K) log-scores; only the sign of the margin is looked at.
+        model: maps (n, ...) images in [0,1] to (n, K) log-scores; only the sign of the margin is
+            looked at.
         x: (N, ...) images in [0,1], float32 or float64.
         y: (N,) int64 true labels.
         eps: radius in the maximum norm, in units of [0,1]; one number or (N,).
         queries: decisions that an image may ask for.
-        generator: source of the random signs: a draw of an image's shape for every second query. ``None``: a fresh one of fixed seed.
-        batch_size: at most so many images in one forward pass; ``None`` picks what is fast on the device.
+        generator: source of the random signs: a draw of an image's shape for every second query.
+            ``None``: a fresh one of fixed seed.
+        batch_size: at most so many images in one forward pass; ``None`` picks what is fast on the
+            device.
 
     Returns:
-        The result. An image that holds out is returned at ``eps`` along its best direction, and costs ``queries + 2``.
+        The result. An image that holds out is returned at ``eps`` along its best direction, and
+        costs ``queries + 2``.
 
     Raises:
         ValueError: a wrong input.
@@ -106,7 +117,11 @@ def rays(
         part, image, label, goal = search.take(alive), call.x[alive], call.y[alive], limit[alive]
         for step in range(min(REPACK_EVERY, queries - done)):
             signs, length = _next(part, blocks)
-            lost = (part.reach == START) & ~part.bisecting if step % 2 else torch.zeros_like(part.bisecting)
+            lost = (
+                (part.reach == START) & ~part.bisecting
+                if step % 2
+                else torch.zeros_like(part.bisecting)
+            )
             if step % 2:
                 signs = torch.where(lost[:, None], _random_signs(signs, stream), signs)
             at = (image + per_image(length, image) * signs.view_as(image)).clamp_(0, 1)
@@ -139,7 +154,9 @@ def _next(search: _Search, blocks: Tensor) -> tuple[Tensor, Tensor]:
     """The direction (n, D) and the radius (n,) that each image asks about."""
     first, end = blocks[search.block % len(blocks)].T
     place = torch.arange(search.signs.shape[1], device=blocks.device)
-    signs = torch.where((place >= first[:, None]) & (place < end[:, None]), -search.signs, search.signs)
+    signs = torch.where(
+        (place >= first[:, None]) & (place < end[:, None]), -search.signs, search.signs
+    )
     return signs, torch.where(search.bisecting, (search.low + search.high) / 2, search.reach)
 
 
@@ -150,7 +167,8 @@ def _random_signs(like: Tensor, stream: torch.Generator) -> Tensor:
 
 
 def _learn(search: _Search, signs: Tensor, length: Tensor, hit: Tensor, lost: Tensor) -> None:
-    """Move every search on by the answer to its question; ``lost`` ones asked about random signs, which they keep if these err."""
+    """Move every search on by the answer to its question; ``lost`` ones asked about random signs,
+    which they keep if these err."""
     asked, better = search.bisecting.clone(), hit & ~search.bisecting
     search.high.copy_(torch.where(hit, length, search.high))
     search.low.copy_(torch.where(better, 0, torch.where(asked & ~hit, length, search.low)))
@@ -158,4 +176,6 @@ def _learn(search: _Search, signs: Tensor, length: Tensor, hit: Tensor, lost: Te
     search.signs.copy_(torch.where((known | taken)[:, None], signs, search.signs))
     search.reach.copy_(torch.where(known, search.high, search.reach))
     search.bisecting.copy_((asked | better) & ~known)
-    search.block.add_(known | ~(asked | hit)).masked_fill_(taken, 0)  # block 0 is empty: the radius of the random signs themselves
+    search.block.add_(known | ~(asked | hit)).masked_fill_(
+        taken, 0
+    )  # block 0 is empty: the radius of the random signs themselves

@@ -1,4 +1,5 @@
-"""Searches that change one pixel and need no gradient: differential evolution, and all positions with all extreme colours."""
+"""Searches that change one pixel and need no gradient: differential evolution, and all positions
+with all extreme colours."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -7,7 +8,7 @@ from numbers import Real
 import torch
 from torch import Tensor
 
-from support.attacks._contract import (
+from support.attacks.base import (
     LEAST_ROWS,
     AttackResult,
     Call,
@@ -31,7 +32,8 @@ _MOST_CANDIDATES = 4096  # of one forward pass, where the device's own limit is 
 
 @dataclass(frozen=True)
 class _Search:
-    """A one-pixel search: what is lowered, what ends it, and the most candidates of a forward pass."""
+    """A one-pixel search: what is lowered, what ends it, and the most candidates of a forward
+    pass."""
 
     call: Call
     objective: Rule
@@ -41,7 +43,8 @@ class _Search:
 
 @dataclass(frozen=True)
 class _Found:
-    """Per image the best pixel so far (position -1: none, the image as it is). The tensors are updated in place, some rows at a time."""
+    """Per image the best pixel so far (position -1: none, the image as it is). The tensors are
+    updated in place, some rows at a time."""
 
     position: Tensor
     colour: Tensor
@@ -71,16 +74,19 @@ def one_pixel(
     generator: torch.Generator | None = None,
     batch_size: int | None = None,
 ) -> AttackResult:
-    """One-pixel attack by differential evolution (Su, Vargas and Sakurai 2019, section III), all images in lockstep.
+    """One-pixel attack by differential evolution (Su, Vargas and Sakurai 2019, section III), all
+    images in lockstep.
 
-    A candidate is a position and a colour, a point ``u`` of the unit cube of 2 + C dimensions: row ``floor(u_0 * H)``, column
-    ``floor(u_1 * W)``, and colours rounded down to ``levels`` equal steps from 0 to 1, as the 8-bit pictures of the paper. The
-    first population has uniform positions and colours from N(128, 127) / 255, cut to [0,1]. Each generation makes one trial for
-    each member ``i``, ``base + F * (u_a - u_b)`` with distinct random ``a, b``, where base is the best member (``"best1bin"``,
-    what hess2020's code uses) or a third random one (``"rand1bin"``, Su et al. eq. 1 with ``mutation=0.5``); coordinates outside
-    the cube are drawn anew, a trial replaces its member if it is better. A run ends for an image as soon as one of its
-    candidates, the first population included, meets the success rule, or when the clean image does. All images share the random
-    draws. Used in the chapter "Softmax is k-means" (``table1``, ``fig1``).
+    A candidate is a position and a colour, a point ``u`` of the unit cube of 2 + C dimensions: row
+    ``floor(u_0 * H)``, column ``floor(u_1 * W)``, and colours rounded down to ``levels`` equal
+    steps from 0 to 1, as the 8-bit pictures of the paper. The first population has uniform
+    positions and colours from N(128, 127) / 255, cut to [0,1]. Each generation makes one trial for
+    each member ``i``, ``base + F * (u_a - u_b)`` with distinct random ``a, b``, where base is the
+    best member (``"best1bin"``, what hess2020's code uses) or a third random one (``"rand1bin"``,
+    Su et al. eq. 1 with ``mutation=0.5``); coordinates outside the cube are drawn anew, a trial
+    replaces its member if it is better. A run ends for an image as soon as one of its candidates,
+    the first population included, meets the success rule, or when the clean image does. All images
+    share the random draws. Used in the chapter "Softmax is k-means" (``table1``, ``fig1``).
 
     Args:
         model: maps (n, C, H, W) images in [0,1] to (n, K) log-scores.
@@ -90,21 +96,27 @@ def one_pixel(
         generations: generations after the first population.
         strategy: "best1bin" or "rand1bin".
         mutation: the factor F, or a range that one F a generation is drawn from (dither).
-        recombination: probability that a coordinate comes from the trial and not from its member (one always does). 1: no crossover.
+        recombination: probability that a coordinate comes from the trial and not from its member
+            (one always does). 1: no crossover.
         levels: number of values that a colour channel can take, 256 for 8-bit pictures.
-        success: rule ``(scores (M, K), y (M,)) -> (M,) bool`` for a success. Default: misclassified.
-        objective: ``(scores (M, K), y (M,)) -> (M,)``, lowered. Default: the true class's score minus the best other, which, unlike a
-            probability, does not go flat where the model is sure.
-        generator: source of all draws, whose number depends on ``population`` and ``generations`` alone. ``None``: a fresh one of
-            fixed seed.
-        batch_size: at most so many candidates in one forward pass; ``None`` picks what is fast on the device.
+        success: rule ``(scores (M, K), y (M,)) -> (M,) bool`` for a success. Default:
+            misclassified.
+        objective: ``(scores (M, K), y (M,)) -> (M,)``, lowered. Default: the true class's score
+            minus the best other, which, unlike a probability, does not go flat where the model is
+            sure.
+        generator: source of all draws, whose number depends on ``population`` and ``generations``
+            alone. ``None``: a fresh one of fixed seed.
+        batch_size: at most so many candidates in one forward pass; ``None`` picks what is fast on
+            the device.
 
     Returns:
-        The result. ``success`` is the rule's verdict at ``x_adv``, ``margin`` always the true score minus the best other. An
-        image that holds out costs ``population * (generations + 1) + 2`` queries; a success is the best hit of its generation.
+        The result. ``success`` is the rule's verdict at ``x_adv``, ``margin`` always the true score
+        minus the best other. An image that holds out costs ``population * (generations + 1) + 2``
+        queries; a success is the best hit of its generation.
 
     Raises:
-        ValueError: a wrong input, or a rule that returns something else than one bool (or value) a row.
+        ValueError: a wrong input, or a rule that returns something else than one bool (or value) a
+            row.
     """
     check(model, x, y, batch_size=batch_size, generator=generator, pictures=True)
     whole_number("population", population, 4)
@@ -112,7 +124,11 @@ def one_pixel(
     low, high = _factor_range(mutation)
     if strategy not in ("best1bin", "rand1bin"):
         raise ValueError(f'strategy must be "best1bin" or "rand1bin", not {strategy!r}')
-    if not isinstance(recombination, Real) or isinstance(recombination, bool) or not 0 <= recombination <= 1:
+    if (
+        not isinstance(recombination, Real)
+        or isinstance(recombination, bool)
+        or not 0 <= recombination <= 1
+    ):
         raise ValueError(f"recombination must be a probability, not {recombination!r}")
     whole_number("levels", levels, 2)
     rules = _rule("objective", objective, margin), _rule("success", success, _misclassified)
@@ -121,8 +137,12 @@ def one_pixel(
     found = _clean(search)
     stream, alive = random_stream(generator), found.undecided()
     members, values = _first_population(population, x, stream).expand(len(alive), -1, -1), None
-    # All plans are drawn, whether or not an image is left, so that the stream does not depend on the images.
-    for plan in (None, *_plans(generations, population, 2 + x.shape[1], (low, high), recombination, stream, x)):
+    # All plans are drawn, whether or not an image is left, so that the stream does not depend on
+    # the images.
+    for plan in (
+        None,
+        *_plans(generations, population, 2 + x.shape[1], (low, high), recombination, stream, x),
+    ):
         trial = members if plan is None else _trial(members, values, strategy, plan)
         position, colour = _decode(trial, x.shape, levels)
         value, hit = _evaluate(search, alive, position, colour)
@@ -130,9 +150,12 @@ def one_pixel(
         if values is None:
             values = value
         better = value < values
-        members, values = torch.where(better[..., None], trial, members), torch.where(better, value, values)
-        # One wait for the device a generation is little beside its `population` passes an image; one in ten generations would waste up to
-        # 4,000 passes on each decided image.
+        members, values = (
+            torch.where(better[..., None], trial, members),
+            torch.where(better, value, values),
+        )
+        # One wait for the device a generation is little beside its `population` passes an image;
+        # one in ten generations would waste up to 4,000 passes on each decided image.
         left = (~found.decided[alive]).nonzero()[:, 0]
         alive, members, values = alive[left], members[left], values[left]
     return _judged(search, found)
@@ -153,32 +176,41 @@ def one_pixel_corners(
     generator: torch.Generator | None = None,
     batch_size: int | None = None,
 ) -> AttackResult:
-    """One-pixel attack by trial of every position with every extreme colour, and a colour ascent on the best positions.
+    """One-pixel attack by trial of every position with every extreme colour, and a colour ascent on
+    the best positions.
 
-    The ``H * W * 2**C`` candidates set one pixel to a corner of the colour cube. For a model that is linear in the pixel the best
-    of them is the optimum over all colours; for a network it is a lower bound of the damage, at 8,192 passes for a 32x32 colour
-    image, a fifth of :func:`one_pixel`'s. ``ascent`` adds signed gradient steps on the colour, from mid-grey, at that many
-    positions with the best corners. Nothing is random. Used in the chapter "Softmax is k-means" (``table1``).
+    The ``H * W * 2**C`` candidates set one pixel to a corner of the colour cube. For a model that
+    is linear in the pixel the best of them is the optimum over all colours; for a network it is a
+    lower bound of the damage, at 8,192 passes for a 32x32 colour image, a fifth of
+    :func:`one_pixel`'s. ``ascent`` adds signed gradient steps on the colour, from mid-grey, at that
+    many positions with the best corners. Nothing is random. Used in the chapter "Softmax is
+    k-means" (``table1``).
 
     Args:
         model: maps (n, C, H, W) images in [0,1] to (n, K) log-scores.
         x: (N, C, H, W) images in [0,1], float32 or float64.
         y: (N,) int64 true labels.
         ascent: positions whose colour is refined by gradients, 0 for none.
-        ascent_steps: colours tried at each of them; the steps shrink from a quarter of the colour range to nothing.
-        levels: number of values that a colour channel can take during the ascent, 256 for 8-bit pictures.
-        success: rule ``(scores (M, K), y (M,)) -> (M,) bool`` for a success. Default: misclassified.
-        objective: ``(scores (M, K), y (M,)) -> (M,)``, lowered. Default: the true class's score minus the best other.
+        ascent_steps: colours tried at each of them; the steps shrink from a quarter of the colour
+            range to nothing.
+        levels: number of values that a colour channel can take during the ascent, 256 for 8-bit
+            pictures.
+        success: rule ``(scores (M, K), y (M,)) -> (M,) bool`` for a success. Default:
+            misclassified.
+        objective: ``(scores (M, K), y (M,)) -> (M,)``, lowered. Default: the true class's score
+            minus the best other.
         generator: unused, nothing is drawn.
-        batch_size: at most so many candidates in one forward pass; ``None`` picks what is fast on the device.
+        batch_size: at most so many candidates in one forward pass; ``None`` picks what is fast on
+            the device.
 
     Returns:
-        The result. ``success`` is the rule's verdict at ``x_adv``, ``margin`` always the true score minus the best other. An
-        image that holds out costs ``H * W * 2**C + ascent * ascent_steps + 2`` queries; a success is the best hit of the pass it
-        was found in.
+        The result. ``success`` is the rule's verdict at ``x_adv``, ``margin`` always the true score
+        minus the best other. An image that holds out costs ``H * W * 2**C + ascent * ascent_steps +
+        2`` queries; a success is the best hit of the pass it was found in.
 
     Raises:
-        ValueError: a wrong input, a rule that returns something else than one bool (or value) a row, or an ascent without a gradient.
+        ValueError: a wrong input, a rule that returns something else than one bool (or value) a
+            row, or an ascent without a gradient.
     """
     check(model, x, y, batch_size=batch_size, generator=generator, pictures=True)
     whole_number("ascent", ascent, 0)
@@ -191,8 +223,14 @@ def one_pixel_corners(
     rows = batch_size or fast_rows(x, _MOST_CANDIDATES, model=model)
     search = _Search(prepare(model, x, y, rows), *rules, rows)
     found = _clean(search)
-    corners = (torch.arange(2**channels, device=x.device)[:, None] >> torch.arange(channels, device=x.device)) & 1
-    position, colour = torch.arange(places, device=x.device).repeat_interleave(len(corners)), corners.to(x.dtype).repeat(places, 1)
+    corners = (
+        torch.arange(2**channels, device=x.device)[:, None]
+        >> torch.arange(channels, device=x.device)
+    ) & 1
+    position, colour = (
+        torch.arange(places, device=x.device).repeat_interleave(len(corners)),
+        corners.to(x.dtype).repeat(places, 1),
+    )
     block = even(len(position), search.rows)
     values = torch.full((len(x), len(position)), torch.inf, dtype=x.dtype, device=x.device)
     for start in range(0, len(position), block):
@@ -202,21 +240,33 @@ def one_pixel_corners(
         _note(found, alive, here, paint, value, hit)
         values[alive, part] = value
     if ascent:
-        best = values.view(len(x), places, len(corners)).amin(2).argsort(dim=1, stable=True)[:, :ascent]
+        best = (
+            values.view(len(x), places, len(corners))
+            .amin(2)
+            .argsort(dim=1, stable=True)[:, :ascent]
+        )
         _climb_colours(search, found, best, ascent_steps, levels)
     return _judged(search, found)
 
 
 def _factor_range(mutation: float | tuple[float, float]) -> tuple[float, float]:
     ends = mutation if isinstance(mutation, tuple) else (mutation, mutation)
-    if len(ends) != 2 or not all(isinstance(end, Real) and not isinstance(end, bool) for end in ends) or not 0 <= ends[0] <= ends[1] <= 2:
-        raise ValueError(f"mutation must be a number or a pair (low, high) with 0 <= low <= high <= 2, not {mutation!r}")
+    if (
+        len(ends) != 2
+        or not all(isinstance(end, Real) and not isinstance(end, bool) for end in ends)
+        or not 0 <= ends[0] <= ends[1] <= 2
+    ):
+        raise ValueError(
+            f"mutation must be a number or a pair (low, high) with 0 <= low <= high <= 2, not {mutation!r}"
+        )
     return ends
 
 
 def _rule(name: str, rule: Rule | None, default: Rule) -> Rule:
     if rule is not None and not callable(rule):
-        raise ValueError(f"{name} must be None or a callable (scores (M, K), y (M,)) -> (M,), not {rule!r}")
+        raise ValueError(
+            f"{name} must be None or a callable (scores (M, K), y (M,)) -> (M,), not {rule!r}"
+        )
     return rule or default
 
 
@@ -224,7 +274,13 @@ def _clean(search: _Search) -> _Found:
     """The clean images as first candidates."""
     value, hit = _judge(search, search.call.scores, search.call.y)
     position = torch.full_like(search.call.y, -1)
-    return _Found(position, search.call.x.new_zeros(search.call.x.shape[:2]), value, hit, torch.ones_like(position))
+    return _Found(
+        position,
+        search.call.x.new_zeros(search.call.x.shape[:2]),
+        value,
+        hit,
+        torch.ones_like(position),
+    )
 
 
 def _misclassified(scores: Tensor, y: Tensor) -> Tensor:
@@ -235,18 +291,32 @@ def _judge(search: _Search, scores: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Value, made finite, and success (M,) of each row."""
     value, hit = search.objective(scores, y), search.success(scores, y)
     if not isinstance(hit, Tensor) or hit.dtype != torch.bool or hit.shape != y.shape:
-        given = f"{hit.dtype} of shape {tuple(hit.shape)}" if isinstance(hit, Tensor) else type(hit).__name__
-        raise ValueError(f"the success rule must return one bool a row, shape {tuple(y.shape)}; it returned {given}")
+        given = (
+            f"{hit.dtype} of shape {tuple(hit.shape)}"
+            if isinstance(hit, Tensor)
+            else type(hit).__name__
+        )
+        raise ValueError(
+            f"the success rule must return one bool a row, shape {tuple(y.shape)}; it returned {given}"
+        )
     if not isinstance(value, Tensor) or not value.is_floating_point() or value.shape != y.shape:
-        given = f"{value.dtype} of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-        raise ValueError(f"the objective must return one floating value a row, shape {tuple(y.shape)}; it returned {given}")
+        given = (
+            f"{value.dtype} of shape {tuple(value.shape)}"
+            if isinstance(value, Tensor)
+            else type(value).__name__
+        )
+        raise ValueError(
+            f"the objective must return one floating value a row, shape {tuple(y.shape)}; it returned {given}"
+        )
     return value.to(search.call.x.dtype).nan_to_num(nan=torch.finfo(search.call.x.dtype).max), hit
 
 
 def _first_population(population: int, x: Tensor, stream: torch.Generator) -> Tensor:
     """(P, 2 + C) points of the unit cube: uniform positions, normal colours."""
     where = _uniform((population, 2), stream, x)
-    normal = torch.randn((population, x.shape[1]), generator=stream, dtype=x.dtype, device=stream.device).to(x.device)
+    normal = torch.randn(
+        (population, x.shape[1]), generator=stream, dtype=x.dtype, device=stream.device
+    ).to(x.device)
     return torch.cat([where, (normal * _SPREAD + _MEAN).clamp(0, 1)], dim=1)
 
 
@@ -279,20 +349,35 @@ def _plans(
 ) -> Iterator[_Plan]:
     points = population * dimensions
     for first in range(0, generations, 10):
-        # One draw a generation, so that more generations begin like fewer; ten at a time, to spare calls.
-        drawn = torch.stack([_uniform((1 + 4 * population + 2 * points,), stream, x) for _ in range(min(10, generations - first))])
-        factor, partners, always, crossed, anew = drawn.split([1, 3 * population, population, points, points], dim=1)
+        # One draw a generation, so that more generations begin like fewer; ten at a time, to spare
+        # calls.
+        drawn = torch.stack(
+            [
+                _uniform((1 + 4 * population + 2 * points,), stream, x)
+                for _ in range(min(10, generations - first))
+            ]
+        )
+        factor, partners, always, crossed, anew = drawn.split(
+            [1, 3 * population, population, points, points], dim=1
+        )
         factor = factors[0] + (factors[1] - factors[0]) * factor[:, 0]
         always = _index(always, dimensions)[..., None] == torch.arange(dimensions, device=x.device)
         crossed = (crossed.view(-1, population, dimensions) < recombination) | always
         a, b, c = _others(partners.view(-1, 3, population))
         for which in range(len(drawn)):
-            yield _Plan(factor[which], (a[which], b[which], c[which]), crossed[which], anew[which].view(population, dimensions))
+            yield _Plan(
+                factor[which],
+                (a[which], b[which], c[which]),
+                crossed[which],
+                anew[which].view(population, dimensions),
+            )
 
 
 def _index(uniform: Tensor, count: int) -> Tensor:
     """Uniform numbers in [0, 1) as whole numbers below ``count``."""
-    return (uniform * count).long().clamp_max(count - 1)  # just below 1, the product may round up to count
+    return (
+        (uniform * count).long().clamp_max(count - 1)
+    )  # just below 1, the product may round up to count
 
 
 def _others(uniform: Tensor) -> list[Tensor]:
@@ -321,14 +406,18 @@ def _rounded(colour: Tensor, levels: int) -> Tensor:
 
 
 def _decode(points: Tensor, shape: torch.Size, levels: int) -> tuple[Tensor, Tensor]:
-    """Points (B, P, 2 + C) of the unit cube as flat positions (B, P) and colours (B, P, C) for images of ``shape`` (N, C, H, W)."""
+    """Points (B, P, 2 + C) of the unit cube as flat positions (B, P) and colours (B, P, C) for
+    images of ``shape`` (N, C, H, W)."""
     _, _, height, width = shape
-    return _index(points[..., 0], height) * width + _index(points[..., 1], width), _rounded(points[..., 2:], levels)
+    return _index(points[..., 0], height) * width + _index(points[..., 1], width), _rounded(
+        points[..., 2:], levels
+    )
 
 
 @dataclass(frozen=True)
 class _Pass:
-    """The candidates of one forward pass: the same columns of one or several images, so that many candidates are one image's alone."""
+    """The candidates of one forward pass: the same columns of one or several images, so that many
+    candidates are one image's alone."""
 
     images: Tensor
     """(n, C, H * W)"""
@@ -357,21 +446,30 @@ class _Pass:
 
 
 def _passes(search: _Search, index: Tensor, position: Tensor, colour: Tensor) -> Iterator[_Pass]:
-    """Cut the candidates (B, Q) of the images ``index`` (B,) into forward passes of a few fixed sizes."""
+    """Cut the candidates (B, Q) of the images ``index`` (B,) into forward passes of a few fixed
+    sizes."""
     flat, count = search.call.x.flatten(2), position.shape[1]
     width = even(count, search.rows)
     short = -count % width  # the last columns are filled up with the first
-    position, colour = torch.cat([position, position[:, :short]], 1), torch.cat([colour, colour[:, :short]], 1)
+    position, colour = (
+        torch.cat([position, position[:, :short]], 1),
+        torch.cat([colour, colour[:, :short]], 1),
+    )
     images = max(1, search.rows // width)
-    for place, real in packed(torch.arange(len(index), device=index.device), images, -(-LEAST_ROWS // width)):
+    for place, real in packed(
+        torch.arange(len(index), device=index.device), images, -(-LEAST_ROWS // width)
+    ):
         own, where, paint = flat[index[place]], position[place], colour[place]
         for start in range(0, count, width):
             columns = slice(start, start + width)
             yield _Pass(own, where[:, columns], paint[:, columns], place[:real], start)
 
 
-def _evaluate(search: _Search, index: Tensor, position: Tensor, colour: Tensor) -> tuple[Tensor, Tensor]:
-    """Values and successes (B, Q) of the candidates ``position`` (B, Q), ``colour`` (B, Q, C) of the images ``index`` (B,)."""
+def _evaluate(
+    search: _Search, index: Tensor, position: Tensor, colour: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Values and successes (B, Q) of the candidates ``position`` (B, Q), ``colour`` (B, Q, C) of
+    the images ``index`` (B,)."""
     call, buffer = search.call, None
     scores = call.scores.new_empty((*position.shape, call.scores.shape[1]))
     with torch.inference_mode():
@@ -381,49 +479,75 @@ def _evaluate(search: _Search, index: Tensor, position: Tensor, colour: Tensor) 
                 buffer = pictures.new_empty(pictures.shape)
             buffer.copy_(pictures).scatter_(3, part.pixels(), part.colour[..., None])
             part.write(scores, call.model(buffer.view(-1, *call.x.shape[1:])))
-    value, hit = _judge(search, scores.flatten(0, 1), call.y[index].repeat_interleave(position.shape[1]))
+    value, hit = _judge(
+        search, scores.flatten(0, 1), call.y[index].repeat_interleave(position.shape[1])
+    )
     return value.view(position.shape), hit.view(position.shape)
 
 
-def _slopes(search: _Search, index: Tensor, position: Tensor, colour: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _slopes(
+    search: _Search, index: Tensor, position: Tensor, colour: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """:func:`_evaluate`, and the gradients (B, Q, C) of the values with respect to the colours."""
     call = search.call
-    values, hits, slopes = colour.new_empty(position.shape), torch.empty_like(position, dtype=torch.bool), torch.empty_like(colour)
+    values, hits, slopes = (
+        colour.new_empty(position.shape),
+        torch.empty_like(position, dtype=torch.bool),
+        torch.empty_like(colour),
+    )
     for part in _passes(search, index, position, colour):
         y = call.y[index[part.place]]
-        y = torch.cat([y, y[:1].expand(len(part.images) - len(y))]).repeat_interleave(part.position.shape[1])
+        y = torch.cat([y, y[:1].expand(len(part.images) - len(y))]).repeat_interleave(
+            part.position.shape[1]
+        )
         with torch.enable_grad():
             leaf = part.colour.clone().requires_grad_()
             painted = part.pictures().scatter(3, part.pixels(), leaf[..., None])
             value, hit = _judge(search, call.model(painted.reshape(-1, *call.x.shape[1:])), y)
-            slope = torch.autograd.grad(value.sum(), leaf, allow_unused=True)[0] if value.requires_grad else None
+            slope = (
+                torch.autograd.grad(value.sum(), leaf, allow_unused=True)[0]
+                if value.requires_grad
+                else None
+            )
         if slope is None:
-            raise ValueError("the objective does not depend differentiably on the colour, so there is no gradient to follow: use ascent=0")
+            raise ValueError(
+                "the objective does not depend differentiably on the colour, so there is no gradient to follow: use ascent=0"
+            )
         part.write(values, value.detach())
         part.write(hits, hit)
         part.write(slopes, slope.flatten(0, 1))
     return values, hits, slopes
 
 
-def _note(found: _Found, index: Tensor, position: Tensor, colour: Tensor, value: Tensor, hit: Tensor) -> None:
-    """Keep, for each undecided image of ``index``, the best of its candidates (B, Q): of the hits if there are any, else of all."""
+def _note(
+    found: _Found, index: Tensor, position: Tensor, colour: Tensor, value: Tensor, hit: Tensor
+) -> None:
+    """Keep, for each undecided image of ``index``, the best of its candidates (B, Q): of the hits
+    if there are any, else of all."""
     done, success = found.decided[index], hit.any(1)
     best = torch.where(hit | ~success[:, None], value, torch.inf).argmin(1, keepdim=True)
     reached = value.gather(1, best)[:, 0]
     taken = (success | (reached < found.value[index])) & ~done
     found.value[index] = torch.where(taken, reached, found.value[index])
-    found.position[index] = torch.where(taken, position.gather(1, best)[:, 0], found.position[index])
+    found.position[index] = torch.where(
+        taken, position.gather(1, best)[:, 0], found.position[index]
+    )
     chosen = colour.gather(1, best[..., None].expand(-1, 1, colour.shape[2]))[:, 0]
     found.colour[index] = torch.where(taken[:, None], chosen, found.colour[index])
     found.queries[index] += position.shape[1] * ~done
     found.decided[index] = done | success
 
 
-def _climb_colours(search: _Search, found: _Found, position: Tensor, steps: int, levels: int) -> None:
-    """Refine the colours at some positions (N, Q) by signed steps from mid-grey, which end at nothing."""
+def _climb_colours(
+    search: _Search, found: _Found, position: Tensor, steps: int, levels: int
+) -> None:
+    """Refine the colours at some positions (N, Q) by signed steps from mid-grey, which end at
+    nothing."""
     alive = found.undecided()
     here = position[alive]
-    colour = torch.full((*here.shape, search.call.x.shape[1]), 0.5, dtype=search.call.x.dtype, device=here.device)
+    colour = torch.full(
+        (*here.shape, search.call.x.shape[1]), 0.5, dtype=search.call.x.dtype, device=here.device
+    )
     for step in range(steps):
         paint = _rounded(colour, levels)
         value, hit, slope = _slopes(search, alive, here, paint)
@@ -434,7 +558,14 @@ def _climb_colours(search: _Search, found: _Found, position: Tensor, steps: int,
 def _judged(search: _Search, found: _Found) -> AttackResult:
     flat = search.call.x.flatten(2)
     where = found.position.clamp_min(0)[:, None, None].expand(-1, flat.shape[1], 1)
-    pixel = torch.where((found.position >= 0)[:, None, None], found.colour[..., None], flat.gather(2, where))
+    pixel = torch.where(
+        (found.position >= 0)[:, None, None], found.colour[..., None], flat.gather(2, where)
+    )
     x_adv = flat.scatter(2, where, pixel).view_as(search.call.x)
     scores = score(search.call.model, x_adv, search.call.rows)
-    return AttackResult(x_adv, _judge(search, scores, search.call.y)[1], margin(scores, search.call.y), found.queries + 1)
+    return AttackResult(
+        x_adv,
+        _judge(search, scores, search.call.y)[1],
+        margin(scores, search.call.y),
+        found.queries + 1,
+    )

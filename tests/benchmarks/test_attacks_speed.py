@@ -14,7 +14,7 @@ from attack_nets import Counted, held_out, trained
 from torch import nn
 from torch.nn import functional
 
-import support.vision  # noqa: F401  torchattacks imports torchvision, which may need this door
+import support.common.vision  # noqa: F401  torchattacks imports torchvision, which may need this door
 from support.attacks import margin, one_pixel, pgd
 
 

@@ -12,7 +12,7 @@ from scipy.optimize import minimize, nnls
 from test_attacks_speed import compare, lenet, mlp
 from torch import nn
 
-from support import boundaries
+from support import geometry
 
 FLOOR_ROWS = (128, 256, 512)
 
@@ -57,25 +57,25 @@ def test_bisection_beside_its_bare_forward_passes(benchmark, name):
     """Target: at most 1.25 times the forward passes alone, at the batch size at which they are fastest."""
     model, a, b = segments(name, 1024)
     counted = Counted(model)
-    total = 1024 * boundaries.bisect(counted, a, b).queries
+    total = 1024 * geometry.bisect(counted, a, b).queries
     assert counted.images <= 1.02 * total
     peers = {f"forward by {rows}": passes(model, a, total, rows) for rows in FLOOR_ROWS}
-    compare(benchmark, f"bisection, {name}", lambda: boundaries.bisect(model, a, b), peers)
+    compare(benchmark, f"bisection, {name}", lambda: geometry.bisect(model, a, b), peers)
 
 
 def test_a_spectrum_beside_the_forward_passes_of_its_sample(benchmark):
     """Target: at most 1.25 times the forward passes of the sample that it is made of, 2048 points in 784 dimensions on LeNet."""
     model, a, b = segments("LeNet", 1)
-    center = boundaries.bisect(model, a, b).point
-    offsets = 0.01 * boundaries.flat_spectrum(2048, 784, dtype=torch.float32).reshape(2048, 1, 28, 28)
+    center = geometry.bisect(model, a, b).point
+    offsets = 0.01 * geometry.flat_spectrum(2048, 784, dtype=torch.float32).reshape(2048, 1, 28, 28)
     counted = Counted(model)
-    boundaries.boundary_sample(counted, a, b, center, offsets)
+    geometry.boundary_sample(counted, a, b, center, offsets)
     total = 2049 + 2048 * 26
     assert counted.images <= 1.02 * total
 
     def ours():
-        points = boundaries.boundary_sample(model, a, b, center, offsets).points
-        boundaries.boundary_spectrum(points[0].flatten(1))
+        points = geometry.boundary_sample(model, a, b, center, offsets).points
+        geometry.boundary_spectrum(points[0].flatten(1))
 
     peers = {f"forward by {rows}": passes(model, offsets + center, total, rows) for rows in FLOOR_ROWS}
     compare(benchmark, "sample and spectrum, LeNet", ours, peers)
@@ -87,8 +87,8 @@ def test_projection_of_many_points_beside_quadratic_programs(benchmark, k):
     stream = torch.Generator().manual_seed(0)
     x = 3 * torch.randn(100_000, 50, generator=stream, dtype=torch.float64)
     angles = 1.2 * torch.rand(k - 1, generator=stream, dtype=torch.float64)
-    normals = boundaries.wedge_normals(50, angles).numpy()
-    ours = boundaries.project_wedge(x, angles)
+    normals = geometry.wedge_normals(50, angles).numpy()
+    ours = geometry.project_wedge(x, angles)
 
     def dual(point):
         return point + normals.T @ nnls(normals.T, -point)[0]
@@ -103,7 +103,7 @@ def test_projection_of_many_points_beside_quadratic_programs(benchmark, k):
     assert np.allclose(np.stack([primal(point) for point in some[:5]]), ours[:5].numpy(), atol=1e-4)
     shares = {"NNLS": (dual, 200), "SLSQP": (primal, 20)}
     peers = {name: lambda solve=solve, count=count: [solve(point) for point in some[:count]] for name, (solve, count) in shares.items()}
-    compare(benchmark, f"projection onto {k} faces (peers: a share)", lambda: boundaries.project_wedge(x, angles), peers)
+    compare(benchmark, f"projection onto {k} faces (peers: a share)", lambda: geometry.project_wedge(x, angles), peers)
     info = benchmark.extra_info
     for name, (_, count) in shares.items():
         info[f"{name} / ours"] = info[name] * len(x) / count / info["ours"]

@@ -11,8 +11,9 @@ import torch
 from sklearn.cluster import KMeans
 from torch.nn import functional
 
-from support import clustr, data, kmeans, magnet, models, training
-from support.attacks import historical, pgd
+from support import clustering, data, models, training
+from support.attacks import clustr_loop, pgd
+from support.training import clustr, magnet
 
 LOADS = {
     "CIFAR-10, 512 features": (10, 5000, 512, 2),
@@ -50,7 +51,7 @@ def test_class_clusters_beside_scikit_learn_in_a_loop(benchmark, load):
     kept = {}
 
     def ours():
-        kept["ours"] = float(kmeans.class_clusters(x, y, classes, k, max_iter=20).inertia.sum())
+        kept["ours"] = float(clustering.class_clusters(x, y, classes, k, max_iter=20).inertia.sum())
 
     def peer():
         points, labels = x.numpy(), y.numpy()
@@ -144,7 +145,7 @@ def test_ten_restarts_of_twenty_steps_beside_a_fixed_loop(benchmark, eps):
         counted("ours", lambda: pgd(model, x, y, eps, **settings)),
         {
             "fixed loop": counted("fixed loop", fixed),
-            "published loop": counted("published loop", lambda: historical.clustr_pgd(model, x, y, eps, **settings)),
+            "published loop": counted("published loop", lambda: clustr_loop.clustr_pgd(model, x, y, eps, **settings)),
         },
         rounds=2,
     )

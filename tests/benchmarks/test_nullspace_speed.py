@@ -6,7 +6,7 @@ import pytest
 import scipy.linalg
 import torch
 
-from support import nullspace
+from support.geometry import nullspace
 
 WIDTH, CLASSES = 4096, 1000  # AlexNet's and VGG's last layer
 

@@ -12,7 +12,7 @@ from attack_nets import Counted
 from torch import nn
 
 from support import data, models, training
-from support.persistence import _linear_beginning, bracketing, persistence
+from support.smoothing import _linear_beginning, bracketing, persistence
 
 LOOP = {"samples": 1000, "max_steps": 12, "precision": 1e-3}  # the paper's samples for its figures; it prints no others
 

@@ -10,9 +10,9 @@ import torchattacks
 from attack_nets import Counted, digits
 from test_attacks_speed import compare, robust
 
-from support import models, protocol, training
+from support import evaluation, models, training
 from support.attacks import bim, margin, rays
-from support.protocol import rows
+from support.evaluation import rows
 
 
 def undefended():
@@ -94,9 +94,9 @@ def test_the_quick_budget_in_sample_passes(benchmark):
     """What one report at quick may cost, counted: seconds for any network that a quick chapter has."""
     model, x, y = undefended()
     counted = Counted(model).eval()
-    found = protocol.evaluate(counted, x, y, 0.1, budget=protocol.BUDGETS["quick"], peer=counted.model)
+    found = evaluation.evaluate(counted, x, y, 0.1, budget=evaluation.BUDGETS["quick"], peer=counted.model)
     print(f"\nquick report: {counted.images} sample passes")
     assert found.accuracy() < found.accuracy("clean")
     assert counted.images < 120_000
     benchmark.extra_info["sample passes"] = counted.images
-    benchmark.pedantic(lambda: protocol.evaluate(model, x, y, 0.1, budget=protocol.BUDGETS["quick"], peer=model), rounds=1)
+    benchmark.pedantic(lambda: evaluation.evaluate(model, x, y, 0.1, budget=evaluation.BUDGETS["quick"], peer=model), rounds=1)

@@ -11,8 +11,8 @@ from test_attacks_speed import compare, robust
 from torch import nn
 
 from support.attacks import margin
-from support.attacks._contract import fast_rows
-from support.radius import magnitude_margin_ratio
+from support.attacks.base import fast_rows
+from support.certificates.radius import magnitude_margin_ratio
 
 
 class Backward(torch.autograd.Function):

@@ -1,6 +1,0 @@
-"""Graded assignments from the exercises of a chapter, in nbgrader's formats: made, handed out, graded.
-
-A chapter's tagged cells are read by :mod:`~support.assign.source`, become a notebook in :mod:`~support.assign.notebook` and a course
-folder in :mod:`~support.assign.course`; :mod:`~support.assign.grade` grades what came back, and :mod:`~support.assign.kit` packs
-everything that a student without a network needs. The grader is nbgrader's own. The page ``book/teach.md`` is the manual.
-"""

@@ -1,0 +1,74 @@
+"""A small Sphinx extension, named in ``_config.yml``: pages that are computed, and an anchor at
+each claim of a chapter.
+
+The placeholders of :mod:`support.book.computed_pages` are filled when a page is read, and the files
+that can be downloaded are put beside the pages. ``python -m support build`` fills them when it
+stages the book, so that here nothing is left to do but the anchors.
+"""
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
+from sphinx.errors import ExtensionError
+
+from support.book import computed_pages, execute, manifests, publish
+
+
+def _computed(env: BuildEnvironment) -> list[str]:
+    files = {page: Path(env.doc2path(page)) for page in env.found_docs}
+    return [
+        page
+        for page, file in files.items()
+        if file.suffix == ".md"
+        and computed_pages.PLACEHOLDER.search(file.read_text(encoding="utf-8"))
+    ]
+
+
+def _always_read(_: Sphinx, env: BuildEnvironment, *__: set[str]) -> list[str]:
+    """The computed pages: they change with the records, not with their source."""
+    return _computed(env)
+
+
+def _fill(
+    today: Callable[[], computed_pages.Board], app: Sphinx, _: str, source: list[str]
+) -> None:
+    if not computed_pages.PLACEHOLDER.search(source[0]):
+        return
+    try:
+        source[0] = computed_pages.filled(source[0], today())
+    except computed_pages.BoardError as error:
+        raise ExtensionError(str(error)) from error
+    for name, text in computed_pages.downloads(today()).items():
+        manifests.write_whole(Path(app.outdir) / "_static" / name, text)
+
+
+def _anchor(app: Sphinx, doctree: nodes.document) -> None:
+    """Give the cell that states a claim the claim's name, so that an address can end in it:
+    ``01_softmax_kmeans.html#hess2020.thm1``."""
+    file = Path(app.env.doc2path(app.env.docname))
+    if file.suffix != ".ipynb":
+        return
+    cells = {
+        node["cell_index"]: node
+        for node in doctree.findall(nodes.container)
+        if node.get("nb_element") == "cell_code"
+    }
+    for cell, record in execute.records_in(nbformat.read(file, as_version=4), "claim"):
+        cells[cell]["ids"].append(record["id"])
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Called by Sphinx."""
+    today = functools.cache(
+        lambda: computed_pages.board(publish.pages())
+    )  # computed once a build, and not at all where no page asks for it
+    app.connect("env-get-outdated", _always_read)
+    app.connect("source-read", functools.partial(_fill, today))
+    app.connect("doctree-read", _anchor)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,113 @@
+"""A teacher's own folder laid over an assignment: more hidden tests, other constants, other points,
+further exercises.
+
+The folder holds ``NN_name.py``, with cells as in a chapter, and ``points.yml``; either may be
+missing. A test cell for an exercise of the book is added to those that it has; any other cell takes
+the place of the book's; an exercise that the book does not have must be whole. ``points.yml`` gives
+the book's own test cells other points, one number for each cell; 0 leaves the cell out::
+
+    01_softmax_kmeans:
+      sign: {tests: 1, hidden-tests: [2, 4]}
+"""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import yaml
+from nbformat import NotebookNode
+
+from support.classroom.exercises import (
+    GIVENS,
+    HIDDEN,
+    PARAMETERS,
+    ROLES,
+    TESTS,
+    AssignmentError,
+    cells_of,
+    role,
+    tags,
+)
+
+POINTS = "points.yml"
+
+
+def overlaid(chapter: str, cells: list[NotebookNode], folder: Path) -> list[NotebookNode]:
+    """The cells of a chapter with a teacher's folder laid over them; whether they make an
+    assignment is not checked here.
+
+    Raises:
+        AssignmentError: no such folder, nothing in it for this chapter, or points that fit no cell.
+    """
+    file, points = folder / f"{chapter}.py", _points(folder, chapter)
+    if not file.is_file() and not points:
+        raise AssignmentError(
+            f"{folder} has neither {file.name} nor points for {chapter} in {POINTS}"
+        )
+    merged = _with_points(copy.deepcopy(cells), points)
+    given = cells_of(file) if file.is_file() else []
+    for tag in (GIVENS, PARAMETERS):
+        if own := [cell for cell in given if tag in tags(cell)]:
+            place = next((number for number, cell in enumerate(merged) if tag in tags(cell)), 0)
+            merged = [cell for cell in merged if tag not in tags(cell)]
+            merged[place:place] = own
+    for cell in given:
+        if "exercise" in cell.metadata:
+            _lay(cell, merged)
+        elif set(tags(cell)) & set(ROLES):
+            merged.append(cell)  # without its exercise; the check of the whole says so
+    return merged
+
+
+def _lay(cell: NotebookNode, merged: list[NotebookNode]) -> None:
+    """Put one cell of an exercise where it belongs. Changes the list in place."""
+    places = [
+        number
+        for number, other in enumerate(merged)
+        if other.metadata.get("exercise") == cell.metadata["exercise"]
+    ]
+    same = [number for number in places if role(merged[number]) == role(cell)]
+    if role(cell) in (TESTS, HIDDEN) or not same:
+        merged.insert(places[-1] + 1 if places else len(merged), cell)
+    else:
+        merged[same[0]] = cell
+
+
+def _points(folder: Path, chapter: str) -> dict[str, Any]:
+    if not folder.is_dir():
+        raise AssignmentError(f"there is no folder {folder}")
+    file = folder / POINTS
+    try:
+        found = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    except yaml.YAMLError as error:
+        raise AssignmentError(f"{file} is not YAML: {' '.join(str(error).split())}") from error
+    mine = (found or {}).get(chapter) or {} if isinstance(found or {}, dict) else None
+    if not isinstance(mine, dict) or not all(isinstance(worth, dict) for worth in mine.values()):
+        raise AssignmentError(
+            f"{file} must give, by chapter and exercise, points of tests and of hidden-tests"
+        )
+    return mine
+
+
+def _with_points(cells: list[NotebookNode], points: dict[str, Any]) -> list[NotebookNode]:
+    left_out: list[NotebookNode] = []
+    for name, worth in points.items():
+        for kind, given in worth.items():
+            chosen = [
+                cell
+                for cell in cells
+                if cell.metadata.get("exercise") == name and role(cell) == kind
+            ]
+            numbers = given if isinstance(given, list) else [given]
+            if (
+                kind not in (TESTS, HIDDEN)
+                or len(numbers) != len(chosen)
+                or not all(type(one) is int and one >= 0 for one in numbers)
+            ):
+                raise AssignmentError(
+                    f"{POINTS}: {name}: {kind}: {given!r}: the exercise has {len(chosen)} such cells, and each wants a whole number"
+                )
+            for cell, number in zip(chosen, numbers, strict=True):
+                cell.metadata["points"] = number
+                left_out += [cell] if number == 0 else []
+    return [cell for cell in cells if not any(cell is other for other in left_out)]

@@ -1,0 +1,331 @@
+"""The hash of the code a result was computed with: what makes a record stale and a cache entry a
+miss.
+
+Only what can change a number counts. Comments, docstrings, blank lines and formatting do not; nor
+do the modules that only draw, file, judge or talk to a person (:data:`PRESENTATION`): verdicts are
+    computed afresh from the recorded numbers.
+Of a module that is reached, only the definitions that are used count, and what these use in their
+    turn: a kernel that a later
+chapter adds leaves the records of the earlier ones as they are. Nor do functions count that only
+refuse bad input (:func:`_refuses`), nor the cells of a chapter's graded exercises
+(:data:`EXERCISE`), which use nothing of the run and of which the run uses nothing.
+"""
+
+import ast
+import hashlib
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parents[1]
+PRESENTATION = frozenset(
+    {
+        "__main__", "assign", "claims", "cli", "code", "environment", "paths", "plots", "progress", "publish", "records", "runner",
+        "scoreboard",
+    }
+)  # fmt: skip
+EXERCISE = re.compile(
+    r'^# %%[^\n]*(?:\bexercise="|"assignment)[^\n]*\n(?:(?!# %%)[^\n]*\n?)*', re.M
+)
+"""A cell of a graded exercise in the source of a chapter; :mod:`support.classroom.exercises` lists
+the kinds."""
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A parsed Python file: what each top-level name is bound by, and the statements that run
+    whenever it is imported."""
+
+    file: Path
+    tree: ast.Module
+    imports: tuple[tuple[str, str, bool], ...]
+    """Name that an import binds, dotted name of what is imported, whether the name stands for that
+    (else for its first part)."""
+    bound: dict[str, list[ast.stmt]] = field(default_factory=dict)
+    always: list[ast.stmt] = field(default_factory=list)
+
+
+def _without_docstring(node: ast.AST) -> ast.AST:
+    documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+    if isinstance(node, documented) and ast.get_docstring(node, clean=False) is not None:
+        node.body = node.body[1:]
+    return node
+
+
+def _canonical(value: object) -> object:
+    # ast.dump differs between Python versions (empty fields, type_params); the fields that are set
+    # do not.
+    if isinstance(value, ast.AST):
+        fields = ((name, _canonical(child)) for name, child in ast.iter_fields(value))
+        return type(value).__name__, [
+            (name, child) for name, child in fields if child not in (None, [])
+        ]
+    if isinstance(value, list):
+        return [_canonical(child) for child in value]
+    return repr(value) if value is not None else None
+
+
+@lru_cache(maxsize=256)
+def _parse(file: Path, text: str, package: str) -> _Source:
+    tree = ast.parse(text)
+    imports = []
+    for node in ast.walk(tree):
+        _without_docstring(node)
+        if isinstance(node, ast.Import):
+            imports += [
+                (name.asname or name.name.split(".")[0], name.name, name.asname is not None)
+                for name in node.names
+            ]
+        elif isinstance(node, ast.ImportFrom):
+            imports += [
+                (name.asname or name.name, f"{_origin(node, package)}.{name.name}", True)
+                for name in node.names
+            ]
+    source = _Source(file, tree, tuple(imports))
+    for statement in (single for given in tree.body for single in _singly(given)):
+        names = list(_binds(statement))
+        for name in names:
+            source.bound.setdefault(name, []).append(statement)
+        if not names and not (
+            isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
+        ):
+            source.always.append(statement)
+    return source
+
+
+def _source(file: Path) -> _Source:
+    package, text = _package_of(file), file.read_text(encoding="utf-8")
+    return _parse(file, text if package else EXERCISE.sub("", text), package)
+
+
+def exercise_code(text: str) -> list[str]:
+    """The code cells of the graded exercises in the source of a chapter."""
+    cells = [found.partition("\n") for found in EXERCISE.findall(text)]
+    return [body.strip() for marker, _, body in cells if "[markdown]" not in marker]
+
+
+def _singly(statement: ast.stmt) -> Iterator[ast.stmt]:
+    """An import of several names as one import of each: another name beside it changes nothing for
+    the first."""
+    if isinstance(statement, ast.Import):
+        yield from (ast.Import([name]) for name in statement.names)
+    elif isinstance(statement, ast.ImportFrom):
+        yield from (
+            ast.ImportFrom(statement.module, [name], statement.level) for name in statement.names
+        )
+    else:
+        yield statement
+
+
+def _binds(statement: ast.stmt) -> Iterator[str]:
+    """The names that a top-level definition, assignment or import gives a value; none for a
+    statement that does more than that."""
+    if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        yield statement.name
+    elif isinstance(statement, ast.Import):
+        yield from ((name.asname or name.name.split(".")[0]) for name in statement.names)
+    elif isinstance(statement, ast.ImportFrom):
+        yield from (name.asname or name.name for name in statement.names if name.name != "*")
+    elif isinstance(statement, ast.Assign | ast.AnnAssign):
+        targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+        names = [
+            node
+            for target in targets
+            for node in (target.elts if isinstance(target, ast.Tuple | ast.List) else [target])
+        ]
+        if all(isinstance(node, ast.Name) for node in names):
+            yield from (node.id for node in names)
+
+
+def _refuses(statement: ast.stmt) -> bool:
+    """A function called check, check_..., refuse_... (or with an underscore before), which returns
+    nothing: it raises or does nothing."""
+    named = isinstance(statement, ast.FunctionDef) and statement.name.removeprefix("_").split("_")[
+        0
+    ] in ("check", "refuse")
+    return named and isinstance(statement.returns, ast.Constant) and statement.returns.value is None
+
+
+def _package_of(file: Path) -> str:
+    """Dotted name of the package that a file lies in; empty for a file outside ``support``."""
+    return (
+        ".".join([PACKAGE.name, *file.parent.relative_to(PACKAGE).parts])
+        if file.is_relative_to(PACKAGE)
+        else ""
+    )
+
+
+def _origin(node: ast.ImportFrom, folder: str) -> str:
+    """Dotted name of what ``from ... import`` imports from; ``folder`` is the package that the
+    statement stands in."""
+    above = folder.split(".")[: len(folder.split(".")) - node.level + 1] if node.level else []
+    return ".".join([*above, *filter(None, [node.module])])
+
+
+def _file(dotted: str) -> Path | None:
+    head, *tail = dotted.split(".")
+    if head != PACKAGE.name or not tail or tail[0] in PRESENTATION:
+        return None
+    path = PACKAGE.joinpath(*tail)
+    return next(
+        (file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None
+    )
+
+
+def _reached(entries: Iterable[Path], sources: dict[Path, _Source]) -> None:
+    """Add to ``sources`` the files that ``entries`` import inside the package, the packages on the
+    way included, themselves first."""
+    queue = list(entries)
+    while queue:
+        file = queue.pop()
+        if file in sources:
+            continue
+        sources[file] = _source(file)
+        for _, dotted, _ in sources[file].imports:
+            parts = dotted.split(".")
+            lengths = range(2, len(parts) + 1) if parts[0] == PACKAGE.name else ()
+            queue += [target for length in lengths if (target := _file(".".join(parts[:length])))]
+
+
+def reached(entry: Path) -> list[Path]:
+    """The Python files that ``entry`` (a chapter or a module of ``support``) imports inside the
+    package, itself first."""
+    sources: dict[Path, _Source] = {}
+    _reached([Path(entry).resolve()], sources)
+    return list(sources)
+
+
+class _Used:
+    """The definitions that some statements use, found by following names, imports and attributes of
+    modules."""
+
+    def __init__(self, sources: dict[Path, _Source]) -> None:
+        self.sources = sources
+        self.found: dict[tuple[Path, str], None] = {}
+        self._queue: list[tuple[Path, str]] = []
+
+    def need(self, file: Path, name: str) -> None:
+        """One definition of a file, if it has it."""
+        bound = self.sources[file].bound
+        if name in bound and (file, name) not in self.found and not all(map(_refuses, bound[name])):
+            self.found[file, name] = None
+            self._queue.append((file, name))
+
+    def definitions(self) -> list[tuple[Path, str]]:
+        """All that were needed so far, with what they use in their turn."""
+        while self._queue:
+            file, name = self._queue.pop()
+            self.refer(file, self.sources[file].bound[name])
+        return list(self.found)
+
+    def refer(self, file: Path, nodes: Iterable[ast.AST]) -> None:
+        """What some statements of a file refer to."""
+        for node in nodes:
+            if isinstance(node, ast.ImportFrom):
+                self._import_from(file, node)
+            elif isinstance(node, ast.Attribute | ast.Name):
+                self._chain(file, node)
+            elif (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Attribute)
+                and node.func.attr == "unit"
+            ):
+                self.refer(
+                    file, [node.func, *node.args[:3], *node.keywords]
+                )  # the fourth is the code that decides its cache entry
+            elif not (
+                isinstance(node, ast.keyword) and node.arg == "code"
+            ):  # the same by name: it is named there, and not used
+                self.refer(file, ast.iter_child_nodes(node))
+
+    def _import_from(self, file: Path, node: ast.ImportFrom) -> None:
+        """What ``from module import name`` takes; of a module that is imported so, what is used
+        shows where its attributes are."""
+        origin = _origin(node, _package_of(file))
+        home = _file(origin)
+        for part in node.names:
+            if part.name == "*" and home:
+                self._whole(home)
+            elif home and not _file(f"{origin}.{part.name}"):
+                self.need(home, part.name)
+
+    def _chain(self, file: Path, node: ast.expr) -> None:
+        """A name or a chain of attributes: as far as it leads through modules of the package, only
+        what is taken from the last counts."""
+        attributes: list[str] = []
+        while isinstance(node, ast.Attribute):
+            attributes.insert(0, node.attr)
+            node = node.value
+        if not isinstance(node, ast.Name):
+            self.refer(file, [node])
+            return
+        self.need(file, node.id)
+        for bound, dotted, itself in self.sources[file].imports:
+            if bound != node.id:
+                continue
+            module, rest = dotted if itself else bound, list(attributes)
+            while rest and _file(f"{module}.{rest[0]}"):
+                module = f"{module}.{rest.pop(0)}"
+            home = _file(module)
+            if home and rest:
+                self.need(home, rest[0])
+            elif home:
+                self._whole(home)  # handed on as it is: anything in it may be used
+
+    def _whole(self, file: Path) -> None:
+        for name in self.sources[file].bound:
+            self.need(file, name)
+
+
+def digest(entries: Iterable[Path | tuple[Path, str]]) -> str:
+    """Hash of the syntax trees of ``entries`` and of every definition in ``support`` that they use.
+
+    Names are followed through imports and through attributes of modules; a module that is handed on
+    as a value counts whole, and of every module that is imported the statements that are no
+    definitions. What is looked up by a computed name is not seen.
+
+    Args:
+        entries: Python files, which count whole: chapter sources or modules
+            (``Path(module.__file__)``); or ``(file, name)`` of one top-level definition.
+
+    Returns:
+        The first 16 hexadecimal digits of a SHA-256 sum; equal for sources that differ in comments,
+        docstrings or layout.
+    """
+    wanted = [
+        (Path(entry[0]).resolve(), entry[1])
+        if isinstance(entry, tuple)
+        else (Path(entry).resolve(), None)
+        for entry in entries
+    ]
+    sources: dict[Path, _Source] = {}
+    _reached((file for file, _ in wanted), sources)
+    used, pieces = _Used(sources), {}
+    for file, name in wanted:
+        if name is None:
+            pieces[file.name, "the file"] = sources[file].tree.body
+            used.refer(file, sources[file].tree.body)
+        else:
+            used.need(file, name)
+    for file, source in sources.items():
+        if source.always:
+            used.refer(file, source.always)
+            pieces[str(_place(file)), "on import"] = source.always
+    used_here = {
+        (str(_place(file)), name): sources[file].bound[name]
+        for file, name in used.definitions()
+        if (file, None) not in wanted
+    }
+    sums = sorted(
+        (*where, hashlib.sha256(repr(_canonical(what)).encode()).hexdigest())
+        for where, what in (pieces | used_here).items()
+    )
+    return hashlib.sha256(repr(sums).encode()).hexdigest()[:16]
+
+
+def _place(file: Path) -> Path:
+    """Where a file lies in the package: two of them may share a name. Of a file outside it, the
+    name."""
+    return file.relative_to(PACKAGE) if file.is_relative_to(PACKAGE) else Path(file.name)

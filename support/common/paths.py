@@ -1,0 +1,61 @@
+"""Where things lie: the project's root, the data sets, the cache. One place, so that nothing else
+builds a path.
+
+Three environment variables move them: ``BOOK_ROOT``, ``BOOK_DATA`` and ``BOOK_CACHE``. A relative
+    ``BOOK_DATA`` or
+``BOOK_CACHE`` is relative to the root, wherever a notebook or a test happens to run.
+"""
+
+import os
+from pathlib import Path
+
+MARKER = "_toc.yml"
+
+
+def root() -> Path:
+    """The project's root: ``BOOK_ROOT``, else the nearest parent of the working directory or of
+    this file that holds a ``_toc.yml``.
+
+    Raises:
+        FileNotFoundError: no such folder; the message names the variable that would say where it
+            is.
+    """
+    if given := os.environ.get("BOOK_ROOT"):
+        folder = Path(given).expanduser().resolve()
+        if not (folder / MARKER).is_file():
+            raise FileNotFoundError(
+                f"BOOK_ROOT={given} has no {MARKER}: it must name the book's top folder"
+            )
+        return folder
+    for start in (Path.cwd(), Path(__file__).resolve().parent):
+        for folder in (start, *start.parents):
+            if (folder / MARKER).is_file():
+                return folder
+    raise FileNotFoundError(
+        f"no {MARKER} in {Path.cwd()} or above: run from inside the book, or set BOOK_ROOT to its top folder"
+    )
+
+
+def _under_root(variable: str, default: str) -> Path:
+    return (root() / Path(os.environ.get(variable) or default).expanduser()).resolve()
+
+
+def data_sets() -> Path:
+    """Folder of the data sets in torchvision's layout: ``BOOK_DATA``, default ``data/sets``."""
+    return _under_root("BOOK_DATA", "data/sets")
+
+
+def cache() -> Path:
+    """Folder of trained weights and attack results: ``BOOK_CACHE``, default ``data/cache``."""
+    return _under_root("BOOK_CACHE", "data/cache")
+
+
+def local_runs() -> Path:
+    """Ignored folder of the runs made here: ``_build/runs/<profile>/<chapter>.ipynb``."""
+    return root() / "_build" / "runs"
+
+
+def recorded_runs() -> Path:
+    """Tracked folder of the recorded runs: ``data/runs/<profile>/<chapter>.ipynb`` with a manifest
+    beside each."""
+    return root() / "data" / "runs"

@@ -1,0 +1,172 @@
+"""What the protocol found: one table, one flag list, and several models side by side."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+from torch import Tensor
+
+from support.evaluation.gradient_masking import NAMES, Flag
+
+WORST = "worst case"
+TO_PEER = "transfer to peer"
+ROWS = (
+    "clean", "uniform noise", "Gaussian noise", "FGSM", "BIM-10", "BIM-100", "BIM-1000", "PGD cross-entropy", "PGD margin",
+    "PGD targeted", "APGD-CE", "APGD-T", "FAB-T", "Square", "hard label", "transfer from peer", TO_PEER, WORST,
+)  # fmt: skip
+"""The rows of every report, in their order. Budgets may name further lengths of BIM; a model's own
+loss adds rows after BIM's."""
+
+
+def row_names(bim: Iterable[int], own: bool) -> tuple[str, ...]:
+    """:data:`ROWS` with these lengths of BIM among them, and with the rows of the model's own
+    loss."""
+    steps = sorted({10, 100, 1000, *bim})
+    loops = [f"BIM-{count}" for count in steps]
+    before, after = ROWS[: ROWS.index("BIM-10")], ROWS[ROWS.index("BIM-1000") + 1 :]
+    return (
+        *before,
+        *loops,
+        *(
+            f"{row}, own loss"
+            for row in ("FGSM", *(f"BIM-{count}" for count in sorted(bim)))
+            if own
+        ),
+        *after,
+    )
+
+
+@dataclass(frozen=True)
+class Report:
+    """The rows of one model at one or several radii.
+
+    Attributes:
+        eps: the radii, in the order given, in units of [0,1].
+        images: how many images the budget granted and there were: what the worst case is over.
+        rows: the names, in the order of the table.
+        found: ``(row, eps) -> (n,)`` bool, whether an image is still right; n images, the first
+            ones, of those that ran.
+        flags: signs of masked gradients, one of each kind: of several radii the worst.
+    """
+
+    eps: tuple[float, ...]
+    images: int
+    rows: tuple[str, ...]
+    found: Mapping[tuple[str, float], Tensor]
+    flags: tuple[Flag, ...]
+
+    def robust(self, row: str = WORST, eps: float | None = None) -> Tensor:
+        """Whether each image is right under the row's attack: (n,) bool of the first n images,
+        those that the row saw.
+
+        A row that the budget left out saw none: (0,).
+
+        Raises:
+            ValueError: no such row, or a radius that was not run.
+        """
+        if row not in self.rows:
+            raise ValueError(f"no row {row!r}: there are {', '.join(self.rows)}")
+        if eps is not None and eps not in self.eps:
+            raise ValueError(f"eps must be one of {self.eps}, not {eps!r}")
+        found = self.found.get((row, self.eps[0] if eps is None else eps))
+        return self.found["clean", self.eps[0]][:0] if found is None else found
+
+    def accuracy(self, row: str = WORST, eps: float | None = None) -> float | None:
+        """Share of the images that the row saw which are right under it; ``None`` where the budget
+        left it out. ``eps``: default the first.
+
+        Raises:
+            ValueError: no such row, or a radius that was not run.
+        """
+        seen = self.robust(row, eps)
+        return float(seen.double().mean()) if len(seen) else None
+
+    def flag(self, name: str) -> Flag:
+        """The flag of that name.
+
+        Raises:
+            ValueError: there is none.
+        """
+        found = [flag for flag in self.flags if flag.name == name]
+        if not found:
+            raise ValueError(f"no flag {name!r}: there are {', '.join(NAMES)}")
+        return found[0]
+
+    def table(self) -> pd.DataFrame:
+        """Accuracy by row and radius, NaN where the budget left a row out, and ``images``, how many
+        a row saw (0: not run)."""
+        columns = {eps: [_number(self.accuracy(row, eps)) for row in self.rows] for eps in self.eps}
+        seen = [max(len(self.robust(row, eps)) for eps in self.eps) for row in self.rows]
+        return pd.DataFrame(
+            {**columns, "images": seen}, index=pd.Index(self.rows, name="accuracy under")
+        )
+
+
+def compare(reports: Mapping[str, Report | Sequence[Report]]) -> pd.DataFrame:
+    """Accuracies of several models side by side; of several reports of one name (its seeds) the
+    mean over those that ran the row.
+
+    Args:
+        reports: by the name that heads the column. All of the same radii.
+
+    Returns:
+        Rows as in the reports; a column for each name, or, with several radii, for each (name,
+        eps).
+
+    Raises:
+        ValueError: no report, or reports of different radii.
+    """
+    groups = _groups(reports)
+    radii = {report.eps for group in groups.values() for report in group}
+    if len(radii) != 1:
+        raise ValueError(
+            f"reports side by side must be of the same radii; given are {sorted(radii)}"
+        )
+    eps = radii.pop()
+    tables = {
+        name: pd.concat([report.table()[list(eps)] for report in group]).groupby(level=0).mean()
+        for name, group in groups.items()
+    }
+    longest = max((report.rows for group in groups.values() for report in group), key=len)
+    together = pd.concat(tables, axis=1).reindex(longest)
+    together.index.name = "accuracy under"
+    return together.droplevel(1, axis=1) if len(eps) == 1 else together
+
+
+def compare_flags(reports: Mapping[str, Report | Sequence[Report]]) -> pd.DataFrame:
+    """Flags of several models side by side: ``raised``, ``no``, ``not run``; of several reports of
+    one name, how many raised it."""
+
+    def said(found: list[Flag]) -> str:
+        ran = [flag for flag in found if flag.raised is not None]
+        raised = sum(flag.raised for flag in ran)
+        if not ran:
+            return "not run"
+        return (
+            f"raised by {raised} of {len(ran)}"
+            if len(found) > 1 and raised
+            else "raised"
+            if raised
+            else "no"
+        )
+
+    groups = _groups(reports)
+    columns = {
+        name: [said([report.flag(flag) for report in group]) for flag in NAMES]
+        for name, group in groups.items()
+    }
+    return pd.DataFrame(columns, index=pd.Index(NAMES, name="flag"))
+
+
+def _groups(reports: Mapping[str, Report | Sequence[Report]]) -> dict[str, list[Report]]:
+    groups = {
+        name: [found] if isinstance(found, Report) else list(found)
+        for name, found in reports.items()
+    }
+    if not groups or not all(groups.values()):
+        raise ValueError("compare needs at least one report of each name")
+    return groups
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else value

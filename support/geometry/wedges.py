@@ -1,0 +1,356 @@
+"""Wedges of controlled dimension and acuteness, and projections onto them (bell2023, section 30.4;
+the chapter "Decision boundaries").
+
+Two families of cones go by one name in the paper. The *upper* wedge (Definition 30.8) is ``{x_1 >=
+0, x_i >= x_1 tan(angle_{i-1})}``, with a dihedral angle of 90 degrees minus the angle between its
+faces 1 and i; the *lower* wedge, which the other sections use, is ``{0 <= x_i <= x_1
+tan(angle_{i-1})}``. Both are taken closed here: an open set has no nearest point.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from support.attacks.base import whole_number
+
+_PANELS, _NODES = (
+    64,
+    16,
+)  # of the quadrature: smooth to 1e-12 for angles up to 85 degrees (tested against the bivariate normal)
+_ROWS = 2048  # points whose sorted corners stay in the cache: three times faster than all at once
+_TAIL = 9.0  # standard deviations beyond which a normal variable is neglected
+
+
+@dataclass(frozen=True)
+class Faces:
+    """Which faces of a wedge matter to a point.
+
+    Attributes:
+        violated: (N, k) bool, the point lies outside the half-space of the face.
+        active: (N, k) bool, the face pulls at the nearest point: its multiplier in the conditions
+            of Karush, Kuhn and Tucker is positive.
+    """
+
+    violated: Tensor
+    active: Tensor
+
+
+def project_wedge(x: Tensor, angles: Tensor | Sequence[float]) -> Tensor:
+    """Nearest points of the closed upper wedge ``{x_1 >= 0, x_i >= x_1 tan(angle_{i-1}), 1 < i <=
+    k}`` (bell2023, Definition 30.8).
+
+    Once x_1 = t is fixed, every other coordinate is best at ``max(x_i, t tan)`` by itself. What is
+    left is a convex function of t with a
+    piecewise linear slope, whose root is found from its sorted corners: exact, in O(k log k) a
+        point, without iteration.
+
+    Args:
+        x: (N, n) float32 or float64 points.
+        angles: (k - 1,) radians, each strictly between -pi/2 and pi/2; zeros make the k-orthant,
+            none at all a half-space; k <= n.
+
+    Returns:
+        (N, n), of the dtype and device of ``x``, computed in float64. A point of the wedge is
+        returned as it is.
+
+    Raises:
+        ValueError: shapes that do not fit, more faces than dimensions, values that are not finite,
+            an angle at or beyond the limits.
+    """
+    tangents = _tangents(x, angles)
+    return torch.cat([_project(part.double(), tangents) for part in x.detach().split(_ROWS)]).to(
+        x.dtype
+    )
+
+
+def project_lower_wedge(x: Tensor, angles: Tensor | Sequence[float]) -> Tensor:
+    """Nearest points of the closed lower wedge ``{x_1 >= 0, 0 <= x_i <= x_1 tan(angle_{i-1}), 1 < i
+    <= k}`` (bell2023, section 30.4).
+
+    Mirroring the other coordinates turns its slanted faces into those of :func:`project_wedge` with
+    the angles negated.
+
+    Args:
+        x: (N, n) float32 or float64 points.
+        angles: (k - 1,) radians, each at least 0 and below pi/2. At 0 the coordinate has no room
+            left: it is 0.
+
+    Raises:
+        ValueError: as :func:`project_wedge`, or a negative angle.
+    """
+    tangents = _tangents(x, angles, least=0.0)
+    return torch.cat(
+        [_project_lower(part.double(), tangents) for part in x.detach().split(_ROWS)]
+    ).to(x.dtype)
+
+
+def inside_wedge(x: Tensor, angles: Tensor | Sequence[float]) -> Tensor:
+    """(N,) bool: which points (N, n) the closed upper wedge holds. Arguments and errors as
+    :func:`project_wedge`."""
+    tangents = _tangents(x, angles)
+    return _inside(x.detach().double(), tangents)
+
+
+def inside_lower_wedge(x: Tensor, angles: Tensor | Sequence[float]) -> Tensor:
+    """(N,) bool: which points (N, n) the closed lower wedge holds. Arguments and errors as
+    :func:`project_lower_wedge`."""
+    tangents = _tangents(x, angles, least=0.0)
+    return _inside_lower(x.detach().double(), tangents)
+
+
+def wedge_faces(x: Tensor, angles: Tensor | Sequence[float]) -> Faces:
+    """Faces of the upper wedge that a point violates, and faces that are active at its projection:
+    two different sets.
+
+    Arguments and errors as :func:`project_wedge`.
+    """
+    tangents = _tangents(x, angles)
+    exact = x.detach().double()
+    first, others = exact[:, 0], exact[:, 1 : len(tangents) + 1]
+    t = _first_coordinate(first, others, tangents)
+    slanted = t.clamp_min(0)[:, None] * tangents > others
+    active = torch.cat([(t < 0)[:, None], slanted], 1) & ~_inside(exact, tangents)[:, None]
+    return Faces(torch.cat([(first < 0)[:, None], others < first[:, None] * tangents], 1), active)
+
+
+def wedge_normals(dimensions: int, angles: Tensor | Sequence[float]) -> Tensor:
+    """Inward unit normals (k, dimensions) of the upper wedge's faces, float64: e_1, and ``e_i cos -
+    e_1 sin`` (bell2023, after eq. 107).
+
+    Raises:
+        ValueError: as :func:`project_wedge`.
+    """
+    whole_number("dimensions", dimensions, 1)
+    tangents = _tangents(torch.zeros(1, dimensions), angles)
+    theta = tangents.atan()
+    normals = torch.zeros(len(theta) + 1, dimensions, dtype=torch.float64)
+    normals[0, 0] = 1
+    normals[1:, 0] = -theta.sin()
+    normals[range(1, len(normals)), range(1, len(normals))] = theta.cos()
+    return normals
+
+
+def wedge_classifier(angles: Tensor | Sequence[float]) -> Callable[[Tensor], Tensor]:
+    """The wedge as a classifier of points: scores (N, 2), class 0 inside, half the score gap is the
+    least signed distance to a face.
+
+    Args:
+        angles: (k - 1,) as for :func:`project_wedge`; the points need k dimensions or more.
+    """
+
+    def scores(x: Tensor) -> Tensor:
+        slack = (x @ wedge_normals(x.shape[1], angles).to(x).T).amin(1)
+        return torch.stack([slack, -slack], 1)
+
+    return scores
+
+
+def wedge_probability(x: Tensor, angles: Tensor | Sequence[float], sigma: float | Tensor) -> Tensor:
+    """Probability that Gaussian noise around ``x`` lands in the upper wedge: bell2023's equation 7,
+    for any angles.
+
+    Given the noise of the first coordinate the faces 2 .. k are independent, which leaves one
+    integral over that coordinate; with all angles 0 the result is the product of Proposition 4.3.
+
+    Args:
+        x: (N, n) centres.
+        angles: (k - 1,) radians as for :func:`project_wedge`; accurate to 1e-9 up to 85 degrees.
+        sigma: standard deviation of the noise, positive, a number or (N,).
+
+    Returns:
+        (N,) float64 probabilities.
+    """
+    tangents = _tangents(x, angles)
+    spread = torch.as_tensor(sigma, dtype=torch.float64, device=x.device).expand(len(x))
+    if not bool((spread > 0).all() & spread.isfinite().all()):
+        raise ValueError(
+            f"sigma must be positive and finite, a number or ({len(x)},); given is {sigma}"
+        )
+    exact = x.detach().double() / spread[:, None]
+    first, others = exact[:, 0], exact[:, 1 : len(tangents) + 1]
+    low = (-first).clamp(-_TAIL, _TAIL)
+    node, weight = (
+        torch.as_tensor(part, device=x.device) for part in np.polynomial.legendre.leggauss(_NODES)
+    )
+    edges = torch.arange(_PANELS, dtype=torch.float64, device=x.device)
+    place = ((edges[:, None] + (node + 1) / 2) / _PANELS).flatten()  # (nodes,) in (0, 1)
+    z = low[:, None] + (_TAIL - low)[:, None] * place
+    each = (weight / (2 * _PANELS)).repeat(_PANELS) * (_TAIL - low)[:, None]
+    log_share = -0.5 * z.square() - 0.5 * math.log(2 * math.pi)
+    for i, tangent in enumerate(tangents):
+        log_share = log_share + torch.special.log_ndtr(
+            others[:, i, None] - (first[:, None] + z) * tangent
+        )
+    return (log_share.exp() * each).sum(1).clamp(0, 1)
+
+
+def alternating_projections(x: Tensor, normals: Tensor, *, sweeps: int) -> Tensor:
+    """Von Neumann's method as bell2023, Definition 30.10, applies it: project onto each violated
+    half-space in turn, again and again.
+
+    It converges to *a* point of the intersection, which is the nearest one only where the normals
+    are orthogonal (Lemma 30.11).
+
+    Args:
+        x: (N, n) points.
+        normals: (k, n) inward normals of the half-spaces ``{x: x . normal >= 0}``, of any length
+            but zero.
+        sweeps: rounds over all half-spaces, at least 1.
+    """
+    units = _units(x, normals)
+    whole_number("sweeps", sweeps, 1)
+    at = x.detach().double()
+    for _ in range(sweeps):
+        for unit in units:
+            at = at - (at @ unit).clamp_max(0)[:, None] * unit
+    return at.to(x.dtype)
+
+
+def dykstra(x: Tensor, normals: Tensor, *, sweeps: int) -> Tensor:
+    """Dykstra's alternating projections: each half-space first takes back its last correction.
+    Converges to the *nearest* point.
+
+    Arguments as :func:`alternating_projections`.
+    """
+    units = _units(x, normals)
+    whole_number("sweeps", sweeps, 1)
+    at = x.detach().double()
+    pull = torch.zeros(
+        len(at), len(units), dtype=torch.float64, device=at.device
+    )  # correction of each half-space along its normal
+    for _ in range(sweeps):
+        for i, unit in enumerate(units):
+            height = at @ unit - pull[:, i]  # of the point without this half-space's correction
+            correction = (-height).clamp_min(0)
+            at = at + (correction - pull[:, i])[:, None] * unit
+            pull[:, i] = correction
+    return at.to(x.dtype)
+
+
+def project_violated(x: Tensor, normals: Tensor) -> Tensor:
+    """Projection onto the intersection of the planes of all violated half-spaces, as equalities
+    (bell2023, after equation 139).
+
+    This is what the paper's sequence of Gram and Schmidt directions computes. It is the nearest
+    point of the half-spaces' intersection only where exactly the violated faces are active.
+
+    Arguments as :func:`alternating_projections`.
+    """
+    units = _units(x, normals)
+    at = x.detach().double()
+    heights = at @ units.T
+    violated = (heights < 0).double()
+    gram = violated[:, :, None] * (units @ units.T) * violated[:, None, :] + torch.diag_embed(
+        1 - violated
+    )
+    weights = torch.linalg.solve(gram, heights * violated)
+    return (at - weights @ units).to(x.dtype)
+
+
+def _project(x: Tensor, tangents: Tensor) -> Tensor:
+    others = x[:, 1 : len(tangents) + 1]
+    t = _first_coordinate(x[:, 0], others, tangents).clamp_min(0)
+    nearest = torch.cat(
+        [t[:, None], torch.maximum(others, t[:, None] * tangents), x[:, len(tangents) + 1 :]], 1
+    )
+    return torch.where(_inside(x, tangents)[:, None], x, nearest)
+
+
+def _project_lower(x: Tensor, tangents: Tensor) -> Tensor:
+    others = x[:, 1 : len(tangents) + 1]
+    t = _first_coordinate(x[:, 0], -others, -tangents).clamp_min(0)
+    nearest = torch.cat(
+        [
+            t[:, None],
+            torch.minimum(others, t[:, None] * tangents).clamp_min(0),
+            x[:, len(tangents) + 1 :],
+        ],
+        1,
+    )
+    return torch.where(_inside_lower(x, tangents)[:, None], x, nearest)
+
+
+def _first_coordinate(first: Tensor, others: Tensor, tangents: Tensor) -> Tensor:
+    """Root t of ``(t - first) + sum_i tan_i max(0, t tan_i - others_i)``, which grows with t:
+    (N,)."""
+    positive, used = tangents > 0, tangents != 0
+    corners = torch.where(used, others / torch.where(used, tangents, 1), torch.inf)
+    corners, order = corners.sort(1)
+    squares, products = (
+        tangents.square().expand_as(others).gather(1, order),
+        (tangents * others).gather(1, order),
+    )
+    rising = positive.expand_as(others).gather(
+        1, order
+    )  # terms that set in at their corner; the others end there
+
+    def running(values: Tensor) -> Tensor:
+        """Sum over the terms that hold just right of each corner; added up from both ends, so that
+        nothing large cancels."""
+        begun = torch.where(rising, values, 0).cumsum(1)
+        ending = torch.where(rising, 0, values)
+        return begun + ending.flip(1).cumsum(1).flip(1) - ending
+
+    slope = (1 + running(squares)) * corners - (first[:, None] + running(products))
+    passed = (slope < 0).sum(1, keepdim=True)  # corners left of the root
+    place = torch.arange(len(tangents), device=first.device)
+    holds = torch.where(rising, place < passed, place >= passed)
+    return (first + torch.where(holds, products, 0).sum(1)) / (
+        1 + torch.where(holds, squares, 0).sum(1)
+    )
+
+
+def _inside(x: Tensor, tangents: Tensor) -> Tensor:
+    return (x[:, 0] >= 0) & (x[:, 1 : len(tangents) + 1] >= x[:, :1] * tangents).all(1)
+
+
+def _inside_lower(x: Tensor, tangents: Tensor) -> Tensor:
+    others = x[:, 1 : len(tangents) + 1]
+    return (x[:, 0] >= 0) & ((others >= 0) & (others <= x[:, :1] * tangents)).all(1)
+
+
+def _tangents(x: Tensor, angles: Tensor | Sequence[float], least: float | None = None) -> Tensor:
+    """Checked tangents (k - 1,) float64 on the device of ``x``."""
+    points("x", x)
+    theta = torch.as_tensor(angles, dtype=torch.float64, device=x.device).detach()
+    allowed = "from 0 to below pi/2" if least == 0 else "strictly between -pi/2 and pi/2"
+    wanted = f"angles must be (k - 1,) radians {allowed}, with at most {x.shape[1]} faces in {x.shape[1]} dimensions"
+    if theta.ndim != 1 or len(theta) + 1 > x.shape[1]:
+        raise ValueError(
+            f"{wanted}; given is shape {tuple(theta.shape)}, which makes k = {theta.numel() + 1}"
+        )
+    low = theta >= 0 if least == 0 else theta > -math.pi / 2
+    if not bool((low & (theta < math.pi / 2)).all()):
+        raise ValueError(f"{wanted}; given is {theta[~(low & (theta < math.pi / 2))][0].item()}")
+    return theta.tan()
+
+
+def _units(x: Tensor, normals: Tensor) -> Tensor:
+    points("x", x)
+    points("normals", normals)
+    if normals.shape[1] != x.shape[1]:
+        raise ValueError(
+            f"normals must be (k, {x.shape[1]}) like x (N, {x.shape[1]}); given is {tuple(normals.shape)}"
+        )
+    lengths = normals.detach().double().norm(dim=1, keepdim=True)
+    if not bool((lengths > 0).all()):
+        raise ValueError("normals must not be zero; one of them is")
+    return (normals.detach().double() / lengths).to(x.device)
+
+
+def points(name: str, x: object) -> None:
+    """Raise a ValueError unless ``x`` is a finite float32 or float64 tensor (N, n) with N >= 1 and
+    n >= 1."""
+    wanted = f"{name} must be a finite float32 or float64 tensor (N, n) of at least one point"
+    if not isinstance(x, Tensor):
+        raise ValueError(f"{wanted}; given is {type(x).__name__}")
+    if x.ndim != 2 or not x.numel() or x.dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"{wanted}; given is {x.dtype} of shape {tuple(x.shape)}")
+    if not bool(x.isfinite().all()):
+        raise ValueError(
+            f"{wanted}; {int((~x.isfinite()).any(1).sum())} of {len(x)} rows hold NaN or infinity"
+        )

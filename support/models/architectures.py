@@ -1,0 +1,331 @@
+"""Classifiers: images in [0, 1] to log-scores. Normalisation lives inside, ``features`` ends where
+``head`` begins.
+
+Every builder draws its weights from its own seed and leaves the global random state alone, and
+returns the model in evaluation mode on the CPU. Used by every chapter.
+"""
+
+import copy as copying
+import hashlib
+import itertools
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from support.models.heads import LinearHead
+
+_CIFAR_MEAN, _CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+
+
+class Normalise(nn.Module):
+    """``(x - mean) / std`` per channel, for x (N, C, H, W); mean and std are numbers or one per
+    channel."""
+
+    def __init__(self, mean: float | Sequence[float], std: float | Sequence[float]):
+        super().__init__()
+        for name, value in (("mean", mean), ("std", std)):
+            self.register_buffer(
+                name, torch.as_tensor(value, dtype=torch.float32).reshape(-1, 1, 1)
+            )
+        if not (self.std > 0).all():
+            raise ValueError(f"std must be positive; {std} was given")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.mean) / self.std
+
+
+class Classifier(nn.Module):
+    """A feature map and a head on it.
+
+    Args:
+        body: module from images (N, C, H, W) in [0, 1] to features (N, d).
+        head: module from features (N, d) to log-scores (N, K), one of :mod:`support.models.heads`.
+    """
+
+    def __init__(self, body: nn.Module, head: nn.Module):
+        super().__init__()
+        self.body = body
+        self.head = head
+
+    def features(self, x: Tensor) -> Tensor:
+        """(N, d): what the head sees."""
+        return self.body(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, K) log-scores."""
+        return self.head(self.features(x))
+
+
+def mlp(
+    shape: Sequence[int],
+    hidden: Sequence[int],
+    n_classes: int,
+    *,
+    seed: int = 0,
+    mean: float = 0.0,
+    std: float = 1.0,
+) -> Classifier:
+    """Multilayer perceptron with ReLU after every hidden layer; the features are the last hidden
+    layer, d = hidden[-1].
+
+    Args:
+        shape: (C, H, W) of the images.
+        hidden: widths of the hidden layers, at least one.
+        n_classes: K.
+        seed: of the initial weights.
+        mean, std: normalisation of the pixels.
+    """
+    shape = _image_shape(shape)
+    if not hidden or min(hidden) < 1:
+        raise ValueError(
+            f"hidden must hold at least one width, each at least 1; {tuple(hidden)} was given"
+        )
+
+    def make() -> Classifier:
+        widths = [math.prod(shape), *hidden]
+        layers = [
+            layer for a, b in itertools.pairwise(widths) for layer in (nn.Linear(a, b), nn.ReLU())
+        ]
+        return Classifier(
+            nn.Sequential(Normalise(mean, std), nn.Flatten(), *layers),
+            _linear_head(widths[-1], n_classes),
+        )
+
+    return _seeded(make, seed)
+
+
+def lenet(shape: Sequence[int] = (1, 28, 28), n_classes: int = 10, *, seed: int = 0) -> Classifier:
+    """LeNet: 5x5 convolutions to 6 and 16 channels with 2x2 max pooling, fully connected 120 and
+    84; ReLU, d = 84.
+
+    Pixels are mapped to [-0.5, 0.5], as the authors of hess2020 do. 28x28 images give the second
+    pooling 4x4 positions.
+
+    Raises:
+        ValueError: images smaller than 16x16.
+    """
+    channels, height, width = _image_shape(shape)
+    if min(height, width) < 16:
+        raise ValueError(
+            f"lenet needs images of at least 16x16 pixels; {height}x{width} was given (mlp takes any size)"
+        )
+
+    def make() -> Classifier:
+        rows, columns = (((side - 4) // 2 - 4) // 2 for side in (height, width))
+        body = nn.Sequential(
+            Normalise(0.5, 1.0),
+            nn.Conv2d(channels, 6, 5), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Flatten(), nn.Linear(16 * rows * columns, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(),
+        )  # fmt: skip
+        return Classifier(body, _linear_head(84, n_classes))
+
+    return _seeded(make, seed)
+
+
+def small_cnn(
+    shape: Sequence[int], n_classes: int, *, seed: int = 0, width: int = 16
+) -> Classifier:
+    """Four 3x3 convolutions with batch norm and ReLU, each but the last followed by 2x2 max
+    pooling, then the mean over positions.
+
+    The channels are w, 2w, 4w, 4w for ``width`` w; d = 4w. Made to train on a CPU.
+
+    Raises:
+        ValueError: images smaller than 8x8.
+    """
+    channels, height, columns = _image_shape(shape)
+    if min(height, columns) < 8:
+        raise ValueError(
+            f"small_cnn needs images of at least 8x8 pixels; {height}x{columns} was given"
+        )
+
+    def make() -> Classifier:
+        layers: list[nn.Module] = []
+        widths = (channels, width, 2 * width, 4 * width, 4 * width)
+        for i, (a, b) in enumerate(itertools.pairwise(widths)):
+            layers += [
+                nn.Conv2d(a, b, 3, padding=1, bias=False),
+                nn.BatchNorm2d(b),
+                nn.ReLU(),
+                *([nn.MaxPool2d(2)] if i < 3 else []),
+            ]
+        body = nn.Sequential(
+            _picture_normalisation(channels), *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()
+        )
+        return Classifier(body, _linear_head(4 * width, n_classes))
+
+    return _seeded(make, seed)
+
+
+def linear_model(shape: Sequence[int], n_classes: int, *, seed: int = 0) -> Classifier:
+    """Scores linear in the pixels (FC10-k of bell2023, Table 1); the features are the pixels, d = C
+    H W. Chapter 5."""
+    shape = _image_shape(shape)
+    return _seeded(
+        lambda: Classifier(nn.Sequential(nn.Flatten()), _linear_head(math.prod(shape), n_classes)),
+        seed,
+    )
+
+
+def convnet(
+    shape: Sequence[int], channels: int, n_classes: int, *, seed: int = 0, kernel: int = 5
+) -> Classifier:
+    """C-Ch of bell2023, Table 3: four convolutions without padding, 2x2 max pooling, a hidden layer
+    of 256; d = 256. Chapter 5.
+
+    The table names no activations; there is a ReLU after every convolution and after the hidden
+    layer.
+
+    Args:
+        shape: (C, H, W) of the images.
+        channels: Ch, of all four convolutions.
+        n_classes: K.
+        seed: of the initial weights.
+        kernel: side of the convolutions, 5 in the paper; smaller images need a smaller one.
+
+    Raises:
+        ValueError: images that four such convolutions leave with less than two rows or columns.
+    """
+    inputs, height, width = _image_shape(shape)
+    rows, columns = ((side - 4 * (kernel - 1)) // 2 for side in (height, width))
+    if channels < 1 or kernel < 1 or min(rows, columns) < 1:
+        raise ValueError(
+            f"convnet needs channels and sides of at least {4 * (kernel - 1) + 2}; {channels} and {height}x{width} were given"
+        )
+
+    def make() -> Classifier:
+        widths = (inputs, *[channels] * 4)
+        layers = [
+            layer
+            for a, b in itertools.pairwise(widths)
+            for layer in (nn.Conv2d(a, b, kernel), nn.ReLU())
+        ]
+        dense = nn.Flatten(), nn.Linear(channels * rows * columns, 256), nn.ReLU()
+        return Classifier(
+            nn.Sequential(*layers, nn.MaxPool2d(2), *dense), _linear_head(256, n_classes)
+        )
+
+    return _seeded(make, seed)
+
+
+def resnet18(n_classes: int, *, seed: int = 0) -> Classifier:
+    """torchvision's ResNet-18 for 32x32 colour images: first convolution 3x3 with stride 1, no max
+    pooling; d = 512 (pooled)."""
+
+    def make() -> Classifier:
+        from support.common.vision import (
+            tv_models,
+        )  # seconds to import, and only two builders need it
+
+        net = tv_models.resnet18(weights=None)
+        net.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+        nn.init.kaiming_normal_(
+            net.conv1.weight, mode="fan_out", nonlinearity="relu"
+        )  # as torchvision starts the layer it replaces
+        net.maxpool, net.fc = nn.Identity(), nn.Identity()
+        return Classifier(
+            nn.Sequential(_picture_normalisation(3), net), _linear_head(512, n_classes)
+        )
+
+    return _seeded(make, seed)
+
+
+def vgg16(n_classes: int, *, seed: int = 0) -> Classifier:
+    """torchvision's VGG-16 with batch norm for 32x32 colour images: its convolutions, then one
+    linear layer; d = 512."""
+
+    def make() -> Classifier:
+        from support.common.vision import tv_models
+
+        features = tv_models.vgg16_bn(weights=None).features  # five poolings leave one position
+        return Classifier(
+            nn.Sequential(_picture_normalisation(3), features, nn.Flatten()),
+            _linear_head(512, n_classes),
+        )
+
+    return _seeded(make, seed)
+
+
+NAMES = ("mlp", "lenet", "small_cnn", "resnet18", "vgg16")
+
+
+def build(name: str, shape: Sequence[int], n_classes: int, *, seed: int = 0) -> Classifier:
+    """A model by the name that profiles use, one of :data:`NAMES`; ``mlp`` has hidden layers of 128
+    and 64.
+
+    Raises:
+        ValueError: an unknown name, or images that the model cannot take.
+    """
+    shape = _image_shape(shape)
+    if name == "mlp":
+        return mlp(shape, (128, 64), n_classes, seed=seed)
+    if name == "lenet":
+        return lenet(shape, n_classes, seed=seed)
+    if name == "small_cnn":
+        return small_cnn(shape, n_classes, seed=seed)
+    if name not in NAMES:
+        raise ValueError(f"unknown model {name!r}: choose one of {', '.join(NAMES)}")
+    if shape != (3, 32, 32):
+        raise ValueError(f"{name} takes images of shape (3, 32, 32); {shape} was given")
+    return (resnet18 if name == "resnet18" else vgg16)(n_classes, seed=seed)
+
+
+def with_head(model: Classifier, head: nn.Module, copy: bool = False) -> Classifier:
+    """The same features under another head.
+
+    Args:
+        model: gives the body; its training or evaluation mode is kept.
+        head: from features (N, d) to log-scores.
+        copy: share nothing: body and head are deep copies, so training the result leaves ``model``
+            as it is.
+    """
+    result = Classifier(model.body, head)
+    if copy:
+        result = copying.deepcopy(result)
+    result.head.train(model.training)
+    result.training = (
+        model.training
+    )  # not .train(): a shared body keeps the mode of each of its modules
+    return result
+
+
+def fingerprint(model: nn.Module) -> str:
+    """32 hexadecimal digits that stand for the model's structure, parameters and buffers: a cache
+    key for work done on it."""
+    total = hashlib.sha256(repr(model).encode())
+    for name, value in model.state_dict().items():
+        value = value.detach().cpu().contiguous()
+        total.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        total.update(value.reshape(-1).view(torch.uint8).numpy())
+    return total.hexdigest()[:32]
+
+
+def _image_shape(shape: Sequence[int]) -> tuple[int, int, int]:
+    shape = tuple(int(side) for side in shape)
+    if len(shape) != 3 or min(shape) < 1:
+        raise ValueError(
+            f"shape must be (channels, height, width), each at least 1; {shape} was given"
+        )
+    return shape
+
+
+def _linear_head(d: int, n_classes: int) -> LinearHead:
+    if n_classes < 1:
+        raise ValueError(f"n_classes must be at least 1; {n_classes} was given")
+    layer = nn.Linear(d, n_classes)
+    return LinearHead(layer.weight, layer.bias)
+
+
+def _picture_normalisation(channels: int) -> Normalise:
+    return Normalise(_CIFAR_MEAN, _CIFAR_STD) if channels == 3 else Normalise(0.5, 0.5)
+
+
+def _seeded(make, seed: int) -> Classifier:
+    with torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.manual_seed(
+            seed
+        )  # torch.manual_seed would reach the GPUs' generators too
+        return make().eval()

@@ -1,0 +1,159 @@
+"""ImageNet pictures and pretrained classifiers, where they lie on the disk. Chapters 3 and 5.
+
+Pictures are the files ``<synset>_<name>.JPEG`` of ``imagenet-samples`` under
+:func:`support.common.paths.data_sets`, with ``labels.csv`` naming the 1,000 classes. Weights are
+the files ``weights/<network>.pth`` there, or torchvision's own, downloaded where there is a
+network.
+"""
+
+import csv
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from support.common import paths
+from support.data import DataError
+from support.models.architectures import Classifier, Normalise
+from support.models.heads import LinearHead
+
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_WITHOUT = "point BOOK_DATA to a folder that has it, or take the quick profile, which needs none"
+
+
+def class_names() -> list[str]:
+    """The 1,000 class names in the networks' order.
+
+    Raises:
+        DataError: the list is not there.
+    """
+    with open(_found("imagenet-samples", "labels.csv"), encoding="utf-8", newline="") as lines:
+        named = {int(row["imagenet_index"]): row["class_name"] for row in csv.DictReader(lines)}
+    return [named[number] for number in range(1000)]
+
+
+def pictures(names: Sequence[str] | None = None) -> Tensor:
+    """(N, 3, 224, 224) in [0, 1]: shorter side resized to 256, the middle 224x224 of it.
+
+    Args:
+        names: of the files, without synset and ending: ``goldfinch``; ``None``: all there are,
+            sorted by file name.
+
+    Raises:
+        DataError: no such picture, or none at all.
+    """
+    from PIL import Image
+
+    from support.common.vision import transforms
+
+    folder = _found("imagenet-samples")
+    if names is None:
+        files = sorted(folder.glob("*.JPEG"))
+    else:
+        files = [next(iter(sorted(folder.glob(f"*_{name}.JPEG"))), None) for name in names]
+        if missing := [name for name, file in zip(names, files, strict=True) if file is None]:
+            raise DataError(
+                f"no picture of {', '.join(missing)} in {folder}: files are named <synset>_<name>.JPEG"
+            )
+    if not files:
+        raise DataError(f"no pictures *.JPEG in {folder}: {_WITHOUT}")
+    prepare = transforms.Compose(
+        [transforms.Resize(256), transforms.CenterCrop(224), transforms.ToTensor()]
+    )
+    return torch.stack([prepare(Image.open(file).convert("RGB")) for file in files])
+
+
+def network(name: str) -> nn.Sequential:
+    """A pretrained classifier from [0, 1] pictures to (N, 1000) log-scores, in evaluation mode:
+    normalisation, then torchvision's network.
+
+    Raises:
+        ValueError: unknown name.
+        DataError: its weights are not there and cannot be had.
+    """
+    from support.common.vision import tv_models
+
+    if name not in tv_models.list_models(module=tv_models):
+        raise ValueError(
+            f"unknown network {name!r}: choose one of torchvision's classifiers, such as squeezenet1_0 or resnet50"
+        )
+    net = tv_models.get_model(name, weights=None)
+    net.load_state_dict(_weights(name, tv_models.get_model_weights(name).IMAGENET1K_V1))
+    return nn.Sequential(Normalise(_MEAN, _STD), net).eval().requires_grad_(False)
+
+
+def resnet50(n_classes: int, *, seed: int = 0, pretrained: bool = True) -> Classifier:
+    """torchvision's ResNet-50 as it is, with ImageNet's normalisation and a new last layer; d =
+    2048 (pooled).
+
+    It keeps the strides made for large pictures, so that 32x32 colour images end at one position:
+        wang2022 fine-tunes it on CIFAR-100
+    (section 4.2.1, chapter 2).
+
+    Args:
+        n_classes: K.
+        seed: of the last layer's weights, and without ``pretrained`` of all.
+        pretrained: start from torchvision's first ImageNet weights.
+
+    Raises:
+        DataError: the weights are not there and cannot be had.
+    """
+    from support.common.vision import tv_models
+
+    with torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.manual_seed(
+            seed
+        )  # torch.manual_seed would reach the GPUs' generators too
+        net = (
+            network("resnet50")[1].requires_grad_()
+            if pretrained
+            else tv_models.resnet50(weights=None)
+        )
+        net.fc = nn.Identity()
+        last = nn.Linear(2048, n_classes)
+    return Classifier(
+        nn.Sequential(Normalise(_MEAN, _STD), net),
+        LinearHead(last.weight.detach(), last.bias.detach()),
+    ).eval()
+
+
+def _weights(name: str, official) -> dict[str, Tensor]:
+    """A state from ``weights/<name>.pth``, or torchvision's file, kept in the same folder, whose
+    name holds the start of its checksum."""
+    folder = paths.data_sets() / "weights"
+    if (file := folder / f"{name}.pth").is_file():
+        return torch.load(file, weights_only=True, map_location="cpu")
+    published = official.url.rsplit("/", 1)[1]
+    try:
+        state = official.get_state_dict(
+            model_dir=str(folder),
+            progress=False,
+            check_hash=True,
+            map_location="cpu",
+            weights_only=True,
+        )
+    except (
+        OSError,
+        RuntimeError,
+    ) as error:  # no network, no permission, or a download that was cut
+        raise DataError(
+            f"{name} has no weights: neither {name}.pth nor {published} is in {folder} ({_WITHOUT}), and they cannot be downloaded: {error}"
+        ) from error
+    if (
+        not hashlib.sha256((folder / published).read_bytes())
+        .hexdigest()
+        .startswith(published.rsplit("-", 1)[1].removesuffix(".pth"))
+    ):
+        raise DataError(
+            f"{folder / published} is not the official file: its checksum differs; remove it, and it is downloaded again"
+        )
+    return state
+
+
+def _found(*parts: str) -> Path:
+    path = paths.data_sets().joinpath(*parts)
+    if not path.exists():
+        raise DataError(f"{path} is not there: {_WITHOUT}")
+    return path

@@ -1,0 +1,735 @@
+"""Stability under Gaussian noise and persistence, for a whole batch at once (bell2023, part I).
+Chapter 5.
+
+A point is (gamma, sigma)-stable if at least the share gamma of ``N(x, sigma^2 I)`` gets the class
+of x; its gamma-persistence is the largest sigma below which it stays so. All images of a call share
+the noise (common random numbers), so an image's result depends neither on its neighbours nor on
+their order.
+
+Sampling is sequential. After n samples, S of them in the class, the point is called stable or
+unstable once ``(n + 1) * P[Bin(n, gamma) = S]`` is at most alpha (Robbins 1970: with probability 1
+- alpha this never happens on the wrong side of gamma, however often one looks). Far from the
+  crossing some dozens of samples are enough; near it the cap on samples decides by the plain
+share, and the interval says so.
+
+Where the model begins with a linear layer, ``W (x + sigma e) = W x + sigma W e``: the product ``W
+e`` is computed once, for all images and all sigmas. The rest of the model sees the same numbers up
+to rounding.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise, takewhile
+from numbers import Real
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from scipy import special, stats
+from torch import Tensor, nn
+
+from support.attacks.base import (
+    LEAST_ROWS,
+    Model,
+    check,
+    even,
+    fast_rows,
+    per_image,
+    prepare,
+    radii,
+    random_stream,
+    whole_number,
+)
+from support.models.architectures import Classifier, Normalise
+from support.models.heads import LinearHead
+
+MIN_SIGMA = 1e-5
+"""Below it nothing is searched: a point that is not stable there has persistence 0. Pixels have
+about seven digits in float32."""
+
+_FIRST_LOOK, _GROWTH = (
+    16,
+    1.5,
+)  # samples before the first look, and how the number grows from look to look
+_BANK = 2**26  # noise values that are kept; more are drawn anew for each use, equal to the last bit
+_DENSE_VALUES = (
+    2**18
+)  # values of one pass behind a linear beginning, about what a core's cache holds
+_AFFINE = (Normalise, nn.Flatten, nn.Identity, nn.Linear, LinearHead)
+
+
+@dataclass(frozen=True)
+class PersistenceResult:
+    """gamma-persistence of every image, in units of the pixel range.
+
+    Attributes:
+        sigma: (N,) float64, a crossing of gamma by the stability; 0 if the image is unstable at
+            :data:`MIN_SIGMA` already, infinite if it is stable at ``max_sigma``.
+        lower: (N,) largest sigma at which the image was found stable beyond doubt, 0 if there is
+            none.
+        upper: (N,) least sigma at which it was found unstable beyond doubt, infinite if there is
+            none. With probability at least ``1 - error`` the stability is at least gamma at
+            ``lower`` and at most gamma at ``upper``: a crossing lies between them.
+        queries: (N,) int64 model evaluations, with the clean one.
+    """
+
+    sigma: Tensor
+    lower: Tensor
+    upper: Tensor
+    queries: Tensor
+
+
+@dataclass(frozen=True)
+class PathResult:
+    """gamma-persistence along straight paths: ``t`` (T,), the rest (N, T); ``label`` is the class
+    at each point."""
+
+    t: Tensor
+    label: Tensor
+    sigma: Tensor
+    lower: Tensor
+    upper: Tensor
+    queries: Tensor
+
+
+@dataclass(frozen=True)
+class Crossings:
+    """What a grid of stabilities says about "for all smaller sigma", image by image.
+
+    Attributes:
+        first: (N,) Definition 4.2 on the grid: the largest sigma up to which every one is stable, 0
+            if the first is not.
+        last: (N,) the largest stable sigma of all, 0 if there is none.
+        regained: (N,) bool, whether stability was lost and found again.
+    """
+
+    first: Tensor
+    last: Tensor
+    regained: Tensor
+
+
+@dataclass(frozen=True)
+class Bracketed:
+    """What the published algorithm returns for one image; ``ended`` is False where its search for a
+    range does not end."""
+
+    sigma: float
+    queries: int
+    ended: bool
+
+
+@dataclass(frozen=True)
+class _Cloud:
+    """Noisy copies of images, and who judges them."""
+
+    judge: Model
+    at: Tensor
+    """(N, ...) the images, or what the linear beginning makes of them."""
+    labels: Tensor
+    noise: Callable[[int, int], Tensor]
+    """``(first, last) -> (last - first, ...)``, shaped like one of ``at``."""
+    rows: int
+    clip: bool
+    classes: int
+
+
+def stability(
+    model: Model,
+    x: Tensor,
+    sigma: float | Tensor,
+    *,
+    samples: int = 1000,
+    clip: bool = False,
+    generator: torch.Generator | None = None,
+    batch_size: int | None = None,
+) -> Tensor:
+    """Share of Gaussian samples about each image that get the image's own class (bell2023,
+    Definition 4.1 and Equation 7).
+
+    Args:
+        model: maps (n, ...) images to (n, K) log-scores.
+        x: (N, ...) points, float32 or float64; in [0,1] if ``clip``.
+        sigma: standard deviation in units of the pixel range, one number or (N,).
+        samples: drawn once, for all images.
+        clip: cut the noisy images to [0,1]. The paper does not.
+        generator: source of the noise; ``None``: a fresh one of fixed seed.
+        batch_size: at most so many rows in one forward pass; ``None`` picks what is fast.
+
+    Returns:
+        (N,) float64 shares.
+
+    Raises:
+        ValueError: a wrong input, or NaN scores.
+    """
+    check(model, x, _no_labels(x), batch_size=batch_size, generator=generator, boxed=clip)
+    sigma = radii("sigma", sigma, x)
+    whole_number("samples", samples, 1)
+    cloud = _cloud(model, x, samples, clip, generator, batch_size)
+    return _frequencies(cloud, sigma, samples).gather(1, cloud.labels[:, None])[:, 0]
+
+
+def class_frequencies(
+    model: Model,
+    x: Tensor,
+    sigmas: Sequence[float] | Tensor,
+    *,
+    samples: int = 1000,
+    clip: bool = False,
+    generator: torch.Generator | None = None,
+    batch_size: int | None = None,
+) -> Tensor:
+    """How often each class is predicted in growing neighbourhoods (bell2023, Figures 9, 11, 13 and
+    17).
+
+    Args:
+        model, x, samples, clip, generator, batch_size: as in :func:`stability`; the same noise
+            serves all sigmas.
+        sigmas: (S,) standard deviations.
+
+    Returns:
+        (S, N, K) float64 shares.
+
+    Raises:
+        ValueError: a wrong input, or NaN scores.
+    """
+    check(model, x, _no_labels(x), batch_size=batch_size, generator=generator, boxed=clip)
+    grid = _grid(sigmas)
+    whole_number("samples", samples, 1)
+    cloud = _cloud(model, x, samples, clip, generator, batch_size)
+    return torch.stack(
+        [
+            _frequencies(
+                cloud, torch.full((len(x),), sigma, dtype=torch.float64, device=x.device), samples
+            )
+            for sigma in grid
+        ]
+    )
+
+
+def stability_curve(
+    model: Model,
+    x: Tensor,
+    sigmas: Sequence[float] | Tensor,
+    *,
+    samples: int = 1000,
+    clip: bool = False,
+    generator: torch.Generator | None = None,
+    batch_size: int | None = None,
+) -> Tensor:
+    """Stability (S, N) of every image at every sigma of a grid (S,); the rest is as in
+    :func:`class_frequencies`."""
+    frequencies = class_frequencies(
+        model, x, sigmas, samples=samples, clip=clip, generator=generator, batch_size=batch_size
+    )
+    labels = prepare(
+        model, x, _no_labels(x), batch_size or fast_rows(x, model=model)
+    ).scores.argmax(1)
+    return frequencies.gather(2, labels.expand(len(frequencies), -1)[:, :, None])[:, :, 0]
+
+
+def crossings(
+    sigmas: Sequence[float] | Tensor, curve: Tensor, gamma: float = 0.7, *, slack: float = 0.0
+) -> Crossings:
+    """The audit of a bisection: does stability, once lost, stay lost?
+
+    Bisection finds some sigma at which the stability crosses gamma; Definition 4.2 wants the first.
+    If the class is star-shaped about x, the stability never grows with sigma and both agree; in
+    general it can be lost and regained.
+
+    Args:
+        sigmas: (S,) increasing.
+        curve: (S, N) stabilities, of :func:`stability_curve`.
+        gamma: in (0, 1).
+        slack: stability counts as lost below ``gamma - slack`` and as regained above ``gamma +
+            slack``: room for sampling error.
+
+    Raises:
+        ValueError: shapes or ranges that do not fit.
+    """
+    _check_gamma(gamma)
+    grid = _grid(sigmas)
+    if curve.ndim != 2 or len(curve) != len(grid):
+        raise ValueError(
+            f"curve must be of shape ({len(grid)}, N), one row per sigma; given is {tuple(curve.shape)}"
+        )
+    if any(b <= a for a, b in pairwise(grid)):
+        raise ValueError("sigmas must increase")
+    at = torch.cat(
+        [torch.zeros(1, dtype=torch.float64), torch.tensor(grid, dtype=torch.float64)]
+    ).to(curve.device)
+    stable = (curve >= gamma).long()
+    first = stable.cumprod(0).sum(0)
+    last = (stable * torch.arange(1, len(grid) + 1, device=curve.device)[:, None]).amax(0)
+    lost = (curve < gamma - slack).long().cumsum(0) > 0
+    return Crossings(at[first], at[last], (lost & (curve > gamma + slack)).any(0))
+
+
+def persistence(
+    model: Model,
+    x: Tensor,
+    gamma: float = 0.7,
+    *,
+    samples: int = 2000,
+    precision: float = 0.2,
+    max_sigma: float = 64.0,
+    start: float = 0.25,
+    error: float = 0.05,
+    clip: bool = False,
+    generator: torch.Generator | None = None,
+    batch_size: int | None = None,
+) -> PersistenceResult:
+    """gamma-persistence by bisection, all images in lockstep (bell2023, Definition 4.2, by the idea
+    of Algorithm 1).
+
+    From ``start`` sigma is doubled or halved until it brackets a crossing of gamma, then bisected
+    on a logarithmic scale. Inside the last bracket the crossing is interpolated as if the boundary
+    were flat, where ``Phi^-1(stability)`` is linear in ``1 / sigma``. What is
+    found is a crossing, not necessarily the first: :func:`crossings` audits that on a grid.
+
+    Args:
+        model: maps (n, ...) images to (n, K) log-scores.
+        x: (N, ...) points, float32 or float64; in [0,1] if ``clip``.
+        gamma: in (0, 1).
+        samples: cap on the samples at one sigma; where the sequential test has not decided by then,
+            the plain share does.
+        precision: relative width of the last bracket, in which the crossing is interpolated: the
+            result is some ten times as precise. With the default cap the sampling error,
+            ``sqrt(gamma (1 - gamma) / samples)`` in stability, is larger; more samples ask for
+            less.
+        max_sigma: cap on sigma, in units of the pixel range: an image stable there gets infinity.
+            Classes that keep more than gamma of the noise however large it is do exist, so some cap
+            is needed.
+        start: the first sigma tried.
+        error: chance, for each image, that the interval is wrong; shared out evenly among the
+            sigmas it may visit.
+        clip: cut the noisy images to [0,1]. The paper does not.
+        generator: source of the noise; ``None``: a fresh one of fixed seed.
+        batch_size: at most so many rows in one forward pass; ``None`` picks what is fast.
+
+    Returns:
+        The result, its floats in float64.
+
+    Raises:
+        ValueError: a wrong input, or NaN scores.
+    """
+    check(model, x, _no_labels(x), batch_size=batch_size, generator=generator, boxed=clip)
+    _check_gamma(gamma)
+    whole_number("samples", samples, 1)
+    _check_between("precision", precision, 0, 1)
+    _check_between("error", error, 0, 1)
+    _check_between("max_sigma", max_sigma, MIN_SIGMA, math.inf)
+    _check_between("start", start, MIN_SIGMA, math.inf)
+    start = min(start, max_sigma)
+    search = (
+        max(math.ceil(math.log2(max_sigma / start)), math.ceil(math.log2(start / MIN_SIGMA))) + 1
+    )
+    visits = search + math.ceil(math.log2(math.log(2) / -math.log1p(-precision))) + 1
+    looks = _looks(gamma, samples, error / visits)
+    cloud = _cloud(model, x, samples, clip, generator, batch_size)
+    sigma = torch.full((len(x),), start, dtype=torch.float64, device=x.device)
+    low, high = torch.zeros_like(sigma), torch.full_like(sigma, torch.inf)
+    at_low, at_high = torch.ones_like(sigma), torch.zeros_like(sigma)
+    sure_low, sure_high = low.clone(), high.clone()
+    queries = torch.ones(len(x), dtype=torch.int64, device=x.device)
+    left = torch.arange(len(x), device=x.device)
+    while len(left):
+        here = sigma[left]
+        same, spent, sure = _test(cloud, left, here, looks)
+        queries[left] += spent
+        stable, share = same >= gamma * spent, (same / spent).clamp(0.5 / spent, 1 - 0.5 / spent)
+        low[left], high[left] = (
+            torch.where(stable, here, low[left]),
+            torch.where(stable, high[left], here),
+        )
+        at_low[left], at_high[left] = (
+            torch.where(stable, share, at_low[left]),
+            torch.where(stable, at_high[left], share),
+        )
+        sure_low[left] = torch.where(stable & sure, here, sure_low[left])
+        sure_high[left] = torch.where(~stable & sure, here, sure_high[left])
+        left = left[
+            (low[left] < (1 - precision) * high[left])
+            & (low[left] < max_sigma)
+            & (high[left] > MIN_SIGMA)
+        ]
+        below, above = low[left], high[left]
+        between = torch.where(below == 0, (above / 2).clamp_min(MIN_SIGMA), (below * above).sqrt())
+        sigma[left] = torch.where(above.isinf(), (2 * below).clamp_max(max_sigma), between)
+    return PersistenceResult(
+        _crossing(low, high, at_low, at_high, gamma), sure_low, sure_high, queries
+    )
+
+
+def along_path(
+    model: Model, first: Tensor, last: Tensor, gamma: float = 0.7, *, points: int = 21, **options
+) -> PathResult:
+    """gamma-persistence along the straight lines from ``first`` to ``last`` (bell2023, Figures 12
+    and 18).
+
+    Args:
+        model: maps (n, ...) images to (n, K) log-scores.
+        first, last: (N, ...) ends of the paths.
+        gamma: in (0, 1).
+        points: T, evenly spaced, with both ends.
+        options: of :func:`persistence`.
+
+    Raises:
+        ValueError: a wrong input, or NaN scores.
+    """
+    if (
+        not isinstance(first, Tensor)
+        or not isinstance(last, Tensor)
+        or first.shape != last.shape
+        or first.dtype != last.dtype
+    ):
+        raise ValueError(
+            "first and last must be tensors of one shape and dtype: the ends of the paths"
+        )
+    whole_number("points", points, 2)
+    t = torch.linspace(0, 1, points, dtype=torch.float64, device=first.device)
+    weight = per_image(t, first).to(first.dtype)[None]
+    on_path = torch.lerp(first[:, None], last[:, None], weight).flatten(0, 1)  # exact at both ends
+    found = persistence(model, on_path, gamma, **options)
+    label = prepare(
+        model, on_path, _no_labels(on_path), fast_rows(on_path, model=model)
+    ).scores.argmax(1)
+    return PathResult(
+        t,
+        *(
+            part.view(len(first), points)
+            for part in (label, found.sigma, found.lower, found.upper, found.queries)
+        ),
+    )
+
+
+def bracketing(
+    model: Model,
+    image: Tensor,
+    gamma: float = 0.7,
+    *,
+    samples: int = 1000,
+    max_steps: int = 20,
+    precision: float = 0.01,
+    max_range_steps: int = 40,
+    generator: torch.Generator | None = None,
+) -> Bracketed:
+    """The Bracketing Algorithm as published (bell2023, Algorithm 1): one image, fresh noise for
+    every sigma, a fixed number of samples.
+
+    A historical function, kept to be compared with. Its RANGEFINDER has no end where the class
+    keeps more than gamma of the noise however large sigma is, and none on the boundary; here a cap
+    ends it, and ``ended`` tells. Its precision is one of the share, so it stops at the first sigma
+    where sampling error happens to bring the share near gamma.
+
+    Args:
+        model: maps (n, ...) images to (n, K) scores.
+        image: (1, ...), one image.
+        gamma: in (0, 1).
+        samples: numSamples.
+        max_steps: maxSteps of the bisection.
+        precision: of the share.
+        max_range_steps: cap on the rounds of RANGEFINDER, which has none.
+        generator: source of the noise; ``None``: a fresh one of fixed seed.
+
+    Raises:
+        ValueError: a wrong input.
+    """
+    check(model, image, _no_labels(image), batch_size=None, generator=generator, boxed=False)
+    _check_gamma(gamma)
+    for name, value in (
+        ("samples", samples),
+        ("max_steps", max_steps),
+        ("max_range_steps", max_range_steps),
+    ):
+        whole_number(name, value, 1)
+    if len(image) != 1:
+        raise ValueError(
+            f"image must hold one image, shape (1, ...); given is {tuple(image.shape)}"
+        )
+    stream, passes = random_stream(generator), 0
+    with torch.inference_mode():
+        own = model(image).argmax(1)
+
+        def share(sigma: float) -> float:
+            nonlocal passes
+            passes += samples
+            noise = torch.randn(
+                (samples, *image.shape[1:]),
+                generator=stream,
+                dtype=image.dtype,
+                device=stream.device,
+            ).to(image.device)
+            return float((model(image + sigma * noise).argmax(1) == own).double().mean())
+
+        low, high = 0.5, 1.5
+        at_low, at_high = share(low), share(high)
+        for _ in range(max_range_steps):
+            if at_low >= gamma >= at_high:
+                break
+            if at_low < gamma:
+                low *= 0.5
+                at_low = share(low)
+            if at_high > gamma:
+                high *= 2
+                at_high = share(high)
+        else:
+            return Bracketed(math.inf if at_high > gamma else 0.0, passes + 1, False)
+        for _ in range(1, max_steps):
+            sigma = (low + high) / 2
+            found = share(sigma)
+            if abs(found - gamma) < precision:
+                break
+            low, high = (sigma, high) if found > gamma else (low, sigma)
+        return Bracketed((low + high) / 2 if max_steps == 1 else sigma, passes + 1, True)
+
+
+def wedge_stability(distance: ArrayLike, planes: ArrayLike, sigma: ArrayLike) -> np.ndarray | float:
+    """Chance that Gaussian noise about x stays in the wedge W_k (bell2023, Proposition 4.3), in any
+    ambient dimension.
+
+    ``Phi(distance / sigma)^planes``. The wedge is ``{x_1 >= 0, ..., x_k >= 0}`` and x lies at the
+    same distance from each of its k sheets. A negative distance is a point with all k coordinates
+    below zero; its own class, the outside, keeps one minus the result.
+
+    Args:
+        distance: to each sheet, finite.
+        planes: k, whole and at least 1.
+        sigma: positive. All three broadcast.
+    """
+    distance, planes, sigma = _distance(distance), _planes(planes), np.asarray(sigma, dtype=float)
+    if not np.all((sigma > 0) & np.isfinite(sigma)):
+        raise ValueError("sigma must be positive and finite")
+    return np.exp(planes * special.log_ndtr(distance / sigma))[()]
+
+
+def wedge_persistence(
+    distance: ArrayLike, planes: ArrayLike, gamma: ArrayLike = 0.7
+) -> np.ndarray | float:
+    """gamma-persistence inside the wedge W_k (bell2023, Proposition 4.3): ``distance /
+    Phi^-1(gamma^(1/planes))``.
+
+    Infinite where ``gamma <= 2^-planes``, the share that the wedge keeps of noise without bound;
+    the paper's formula turns negative there.
+
+    Args:
+        distance: to each sheet, at least 0.
+        planes: k, whole and at least 1.
+        gamma: in (0, 1). All three broadcast.
+    """
+    distance, planes, gamma = _distance(distance), _planes(planes), np.asarray(gamma, dtype=float)
+    if not np.all(distance >= 0):
+        raise ValueError("distance must be at least 0: outside the wedge the class is another one")
+    if not np.all((gamma > 0) & (gamma < 1)):
+        raise ValueError("gamma must lie strictly between 0 and 1")
+    quantile = -special.ndtri(
+        -np.expm1(np.log(gamma) / planes)
+    )  # of 1 - gamma^(1/k), which keeps its digits for many planes
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(quantile > 0, distance / quantile, np.inf)[()]
+
+
+def _cloud(
+    model: Model,
+    x: Tensor,
+    samples: int,
+    clip: bool,
+    generator: torch.Generator | None,
+    batch_size: int | None,
+) -> _Cloud:
+    call = prepare(model, x, _no_labels(x), batch_size or fast_rows(x, model=model))
+    split = None if clip else _linear_beginning(model, x)
+    stream = random_stream(generator)
+    seed = int(torch.randint(2**62, (), generator=stream, device=stream.device))
+    if split is None:
+        at, judge, beginning, rows = call.x, model, None, fast_rows(x, model=model)
+    else:
+        beginning, judge = split
+        with torch.inference_mode():
+            at = torch.cat([beginning(part) for part in call.x.split(call.rows)])
+        rows = max(_DENSE_VALUES // at[0].numel(), LEAST_ROWS)
+    noise = _noise(x, samples, seed, beginning)
+    return _Cloud(
+        judge, at, call.scores.argmax(1), noise, batch_size or rows, clip, call.scores.shape[1]
+    )
+
+
+def _noise(
+    x: Tensor, samples: int, seed: int, beginning: nn.Module | None
+) -> Callable[[int, int], Tensor]:
+    """Standard normal noise by sample number, through the linear beginning without its bias if
+    there is one.
+
+    It is drawn in blocks, each from its own seed: any block can be drawn again where not all of
+        them fit into memory.
+    """
+    shape = tuple(x.shape[1:])
+
+    def block(number: int) -> Tensor:
+        stream = torch.Generator().manual_seed((seed + number) % 2**63)
+        drawn = torch.randn((_FIRST_LOOK, *shape), generator=stream, dtype=x.dtype).to(x.device)
+        return (
+            drawn
+            if beginning is None
+            else beginning(drawn) - beginning(torch.zeros_like(drawn[:1]))
+        )
+
+    def blocks(first: int, last: int) -> Tensor:
+        numbers = range(first // _FIRST_LOOK, -(-last // _FIRST_LOOK))
+        return torch.cat([block(number) for number in numbers])[first % _FIRST_LOOK :][
+            : last - first
+        ]
+
+    with torch.inference_mode():
+        values = samples * block(0)[0].numel()
+        bank = blocks(0, samples) if values <= _BANK else None
+    return blocks if bank is None else lambda first, last: bank[first:last]
+
+
+def _linear_beginning(model: Model, x: Tensor) -> tuple[nn.Module, nn.Module] | None:
+    """The affine layers that the model begins with and the rest, if those end in a dense layer and
+    shrink the image."""
+    if not isinstance(model, nn.Module) or any(
+        part._forward_hooks or part._forward_pre_hooks for part in model.modules()
+    ):
+        return None
+    parts = _parts(model)
+    begin = list(
+        takewhile(lambda part: type(part) in _AFFINE and getattr(part, "start_dim", 1) == 1, parts)
+    )
+    while begin and not isinstance(begin[-1], nn.Linear | LinearHead):
+        begin.pop()
+    if not begin or begin[-1].weight.shape[0] > x[0].numel():
+        return None
+    return nn.Sequential(*begin), nn.Sequential(*parts[len(begin) :])
+
+
+def _parts(model: nn.Module) -> list[nn.Module]:
+    if type(model) is Classifier:
+        return [*_parts(model.body), *_parts(model.head)]
+    return (
+        [inner for part in model for inner in _parts(part)]
+        if type(model) is nn.Sequential
+        else [model]
+    )
+
+
+def _answers(
+    cloud: _Cloud, index: Tensor, sigma: Tensor, first: int, last: int
+) -> Iterator[tuple[slice, Tensor]]:
+    """Classes (n, m) of the noisy copies ``first`` to ``last`` of the images ``index``, and which
+    of them, a pass at a time."""
+    scale = per_image(sigma, cloud.at).to(cloud.at.dtype)[:, None]
+    count = even(last - first, cloud.rows)
+    for begin in range(first, last, count):
+        noise = cloud.noise(begin, min(begin + count, last))
+        together = even(len(index), max(1, cloud.rows // len(noise)))
+        for place in range(0, len(index), together):
+            where = slice(place, place + together)
+            noisy = torch.addcmul(
+                cloud.at[index[where]][:, None], noise[None], scale[where]
+            ).flatten(0, 1)
+            best, classes = cloud.judge(noisy.clamp_(0, 1) if cloud.clip else noisy).max(1)
+            if bool(best.isnan().any()):
+                raise ValueError(
+                    f"the model returned NaN scores for {int(best.isnan().sum())} noisy images; log-scores are wanted"
+                )
+            yield where, classes.view(-1, len(noise))
+
+
+@torch.inference_mode()
+def _frequencies(cloud: _Cloud, sigma: Tensor, samples: int) -> Tensor:
+    counts = torch.zeros(len(sigma), cloud.classes, dtype=torch.float64, device=cloud.at.device)
+    index = torch.arange(len(sigma), device=cloud.at.device)
+    for where, classes in _answers(cloud, index, sigma, 0, samples):
+        counts[where].scatter_add_(1, classes, torch.ones_like(classes, dtype=counts.dtype))
+    return counts / samples
+
+
+def _test(
+    cloud: _Cloud, index: Tensor, sigma: Tensor, looks: Sequence[tuple[int, int, int]]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """For each image of ``index`` at its sigma: samples in its class, samples spent, and whether
+    they leave no doubt."""
+    same, spent = torch.zeros_like(index), torch.zeros_like(index)
+    sure = torch.zeros_like(index, dtype=torch.bool)
+    left, first = torch.arange(len(index), device=index.device), 0
+    for last, unstable, stable in looks:
+        own = cloud.labels[index[left]][:, None]
+        with torch.inference_mode():
+            found = torch.zeros_like(left)
+            for where, classes in _answers(cloud, index[left], sigma[left], first, last):
+                found[where] += (classes == own[where]).sum(1)
+        same[left] += found
+        spent[left] = last
+        sure[left] = (same[left] <= unstable) | (same[left] >= stable)
+        left, first = left[~sure[left]], last
+        if not len(left):
+            break
+    return same, spent, sure
+
+
+def _crossing(low: Tensor, high: Tensor, at_low: Tensor, at_high: Tensor, gamma: float) -> Tensor:
+    """Where gamma is crossed between two sigmas and their stabilities, if the boundary were flat; 0
+    and infinity stay."""
+    above, below = torch.special.ndtri(at_low), torch.special.ndtri(at_high)
+    weight = (torch.special.ndtri(torch.tensor(gamma, dtype=low.dtype)) - below) / (above - below)
+    inside = 1 / (weight / low + (1 - weight) / high)
+    return torch.where((low > 0) & high.isfinite(), inside, low * high)
+
+
+def _looks(gamma: float, samples: int, alpha: float) -> list[tuple[int, int, int]]:
+    """``(n, unstable, stable)``: after n samples the point is unstable with at most, and stable
+    with at least, so many in its class."""
+    found, last = [], 0
+    while last < samples:
+        last = min(samples, max(_FIRST_LOOK, math.ceil(_GROWTH * last / _FIRST_LOOK) * _FIRST_LOOK))
+        count = np.arange(last + 1)
+        decided = stats.binom.logpmf(count, last, gamma) + math.log(last + 1) <= math.log(alpha)
+        below, above = (
+            count[decided & (count < gamma * last)],
+            count[decided & (count > gamma * last)],
+        )
+        found.append((last, int(below.max(initial=-1)), int(above.min(initial=last + 1))))
+    return found
+
+
+def _no_labels(x: object) -> Tensor:
+    """Labels of no meaning, for checks that want some."""
+    if not isinstance(x, Tensor) or not x.ndim:
+        return torch.zeros(0, dtype=torch.int64)  # the check refuses x first
+    return torch.zeros(len(x), dtype=torch.int64, device=x.device)
+
+
+def _grid(sigmas: Sequence[float] | Tensor) -> list[float]:
+    grid = [float(sigma) for sigma in sigmas]
+    if not grid or not all(math.isfinite(sigma) and sigma >= 0 for sigma in grid):
+        raise ValueError(
+            f"sigmas must be at least one number, all finite and at least 0, in units of the pixel range; given is {grid[:5]}"
+        )
+    return grid
+
+
+def _check_gamma(gamma: object) -> None:
+    _check_between("gamma", gamma, 0, 1)
+
+
+def _check_between(name: str, value: object, low: float, high: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, Real) or not low < value < high:
+        raise ValueError(
+            f"{name} must be a number strictly between {low:g} and {high:g}; given is {value!r}"
+        )
+
+
+def _distance(distance: ArrayLike) -> np.ndarray:
+    distance = np.asarray(distance, dtype=float)
+    if not np.all(np.isfinite(distance)):
+        raise ValueError("distance must be finite")
+    return distance
+
+
+def _planes(planes: ArrayLike) -> np.ndarray:
+    planes = np.asarray(planes, dtype=float)
+    if not np.all((planes >= 1) & (planes == np.floor(planes)) & np.isfinite(planes)):
+        raise ValueError("planes must be whole numbers of at least 1")
+    return planes
