@@ -88,12 +88,15 @@ SEED = 0  # the tests draw their numbers from it
 # Without a solution the weights lie on no common sphere; with one, any vector orthogonal to all $w_1 - w_k$ can be added.
 # The least-squares solution of least norm is the shortest solution where there is one, and no solution otherwise, so the norms must be looked at in the end, on the scale of the weights.
 
+
 # %% tags=["solution"] exercise="shift"
 def equidistant_shift(weight):
     """The shortest v (d,) with equal norms of all rows of weight + v, or None."""
     ### BEGIN SOLUTION
     squares = (weight**2).sum(1)
-    v = np.linalg.lstsq(2 * (weight[0] - weight[1:]), squares[1:] - squares[0], rcond=1e-12)[0]
+    v = np.linalg.lstsq(
+        2 * (weight[0] - weight[1:]), squares[1:] - squares[0], rcond=1e-12
+    )[0]
     norms = ((weight + v) ** 2).sum(1)
     return v if np.ptp(norms) <= 1e-9 * norms.mean() else None
     ### END SOLUTION
@@ -105,20 +108,31 @@ weight, f = rng.standard_normal((10, 64)), rng.standard_normal((1000, 64))
 v = equidistant_shift(weight)
 assert np.shape(v) == (64,), "v is one vector, the same for all classes"
 z = weight + v
-assert np.ptp((z**2).sum(1)) < 1e-9 * (z**2).sum(1).mean(), "the norms of weight + v differ: check the sign of the right-hand side"
+assert np.ptp((z**2).sum(1)) < 1e-9 * (z**2).sum(1).mean(), (
+    "the norms of weight + v differ: check the sign of the right-hand side"
+)
 nearest = ((f[:, None] - z) ** 2).sum(2).argmin(1)
-assert (nearest == (f @ weight.T).argmax(1)).all(), "the nearest centroid is not the class with the largest score"
+assert (nearest == (f @ weight.T).argmax(1)).all(), (
+    "the nearest centroid is not the class with the largest score"
+)
 
 # %% tags=["hidden-tests"] exercise="shift" points=2
 rng = np.random.default_rng([SEED, 11])
-frame = np.linalg.qr(rng.standard_normal((6, 4)))[0].T  # three directions for the sphere, one at right angles to them
+frame = np.linalg.qr(rng.standard_normal((6, 4)))[
+    0
+].T  # three directions for the sphere, one at right angles to them
 for size in (1e-4, 1.0, 1e4):  # 12 weights on a sphere of three dimensions, in R^6
     points = rng.standard_normal((12, 3))
     points = size * points / np.linalg.norm(points, axis=1, keepdims=True)
     middle = size * rng.standard_normal(3)
     found = equidistant_shift((points + middle) @ frame[:3] + 2 * size * frame[3])
-    assert found is not None, "weights on a common sphere have their centroids, however many classes there are"
-    assert np.abs(found + middle @ frame[:3]).max() < 1e-7 * size, "this v is not the shortest one"
+    assert found is not None, (
+        "weights on a common sphere have their centroids, "
+        "however many classes there are"
+    )
+    assert np.abs(found + middle @ frame[:3]).max() < 1e-7 * size, (
+        "this v is not the shortest one"
+    )
 assert np.abs(equidistant_shift(np.eye(5))).max() < 1e-12, "equal norms need no shift"
 
 # %% tags=["hidden-tests"] exercise="shift" points=1
@@ -126,8 +140,12 @@ rng = np.random.default_rng([SEED, 12])
 ends = rng.standard_normal((2, 10))
 in_line = np.stack([ends[0], 0.3 * ends[0] + 0.7 * ends[1], ends[1]])
 for size in (1e-6, 1.0, 1e6):
-    assert equidistant_shift(size * in_line) is None, "no sphere passes through three points of a line, in any number of dimensions"
-    assert equidistant_shift(size * rng.standard_normal((6, 2))) is None, "six points of the plane lie on no circle as a rule"
+    assert equidistant_shift(size * in_line) is None, (
+        "no sphere passes through three points of a line, in any number of dimensions"
+    )
+    assert equidistant_shift(size * rng.standard_normal((6, 2))) is None, (
+        "six points of the plane lie on no circle as a rule"
+    )
 angle = rng.uniform(0, 2 * math.pi, 6)
 circle = np.stack([3 + np.cos(angle), np.sin(angle) - 1], 1)
 assert np.allclose(equidistant_shift(circle), [-3, 1]), "six points of a circle do"
@@ -163,23 +181,34 @@ assert np.allclose(equidistant_shift(circle), [-3, 1]), "six points of a circle 
 # Two linear programs find them: the largest lead $t$ with $f^\top (w_k - w_l) \geq t$ in the box $|f_i| \leq 1$, and, where that is zero, the coefficients.
 # The box is needed: without a bias, scaling $f$ scales the lead.
 #
-# With a bias $b_k$ larger than $\sum_l a_l b_l$ the class wins near the origin after all.
+# With a bias, class $k$ wins somewhere exactly if $b_k > \sum_l a_l b_l$ for *every* such combination $a$, if there is more than one: a mean of the others' scores still is a bound, and without it the point $(w_k, b_k)$ lies above the hull of the points $(w_l, b_l)$, where a hyperplane separates them.
+# It need not win near the origin: of the weights $-1, 0, 1$ with the biases $10, 1, -10$ the middle one wins for $9 < f < 11$ only.
 # Its cell is bounded when $w_k$ lies in the interior of the hull, because in every direction some other score grows faster; on a face of the hull it is unbounded along the normal of that face.
+
 
 # %% tags=["solution"] exercise="hull"
 def certificate(weight, k):
-    """(None, f) with features f (d,) at which class k wins, or (a, None) with w_k as a convex combination a (c,) of the others."""
+    """(None, f) with features f (d,) at which class k wins, or (a, None) with w_k as a
+    convex combination a (c,) of the others.
+    """
     ### BEGIN SOLUTION
     c, d = weight.shape
     others = np.arange(c) != k
     lead = weight[k] - weight[others]
     box = [(-1, 1)] * d + [(None, None)]
-    best = linprog([0] * d + [-1], np.hstack([-lead, np.ones((c - 1, 1))]), np.zeros(c - 1), bounds=box).x
+    best = linprog(
+        [0] * d + [-1],
+        np.hstack([-lead, np.ones((c - 1, 1))]),
+        np.zeros(c - 1),
+        bounds=box,
+    ).x
     if (lead @ best[:d]).min() > 1e-7 * np.abs(lead).max():
         return None, best[:d]
     system = np.vstack([weight[others].T, np.ones(c - 1)])
     a = np.zeros(c)
-    a[others] = linprog(np.zeros(c - 1), A_eq=system, b_eq=np.append(weight[k], 1), bounds=(0, None)).x
+    a[others] = linprog(
+        np.zeros(c - 1), A_eq=system, b_eq=np.append(weight[k], 1), bounds=(0, None)
+    ).x
     return a, None
     ### END SOLUTION
 
@@ -189,8 +218,13 @@ rng = np.random.default_rng([SEED, 20])
 ends = rng.standard_normal((2, 5))
 weight = np.stack([ends[0], 0.25 * ends[0] + 0.75 * ends[1], ends[1]])
 a, f = certificate(weight, 1)
-assert f is None, "the middle one of three weights on a line never wins: its score is a mean of the other two"
-assert np.allclose(a, [0.25, 0, 0.75], atol=1e-6), "a holds the coefficients of the other weights, 0 for the class itself"
+assert f is None, (
+    "the middle one of three weights on a line never wins: "
+    "its score is a mean of the other two"
+)
+assert np.allclose(a, [0.25, 0, 0.75], atol=1e-6), (
+    "a holds the coefficients of the other weights, 0 for the class itself"
+)
 a, f = certificate(weight, 0)
 assert a is None, "an outer weight of a line wins somewhere"
 assert ((weight[0] - weight[1:]) @ f > 0).all(), "class 0 does not win at this f"
@@ -202,12 +236,20 @@ rng = np.random.default_rng([SEED, 21])
 def check_certificate(weight, k, wins):
     others = np.arange(len(weight)) != k
     a, f = certificate(weight.copy(), k)
-    assert (a is None) == wins and (f is None) != wins, f"this class wins {'somewhere' if wins else 'nowhere'}"
+    assert (a is None) == wins and (f is None) != wins, (
+        f"this class wins {'somewhere' if wins else 'nowhere'}"
+    )
     if wins:
-        assert ((weight[k] - weight[others]) @ f > 0).all(), "the class does not win at this f"
+        assert ((weight[k] - weight[others]) @ f > 0).all(), (
+            "the class does not win at this f"
+        )
     else:
-        assert a[k] == 0 and a.min() > -1e-7 and abs(a.sum() - 1) < 1e-6, "not the coefficients of a convex combination"
-        assert np.abs(a @ weight - weight[k]).max() < 1e-6, "the combination is not the weight of the class"
+        assert a[k] == 0 and a.min() > -1e-7 and abs(a.sum() - 1) < 1e-6, (
+            "not the coefficients of a convex combination"
+        )
+        assert np.abs(a @ weight - weight[k]).max() < 1e-6, (
+            "the combination is not the weight of the class"
+        )
 
 
 for _ in range(5):  # inside the hull, of more weights than dimensions
@@ -217,10 +259,23 @@ for _ in range(5):  # inside the hull, of more weights than dimensions
     longest = np.linalg.norm(weight, axis=1).argmax()
     check_certificate(weight, int(longest), True)  # the longest weight wins at f = w_k
 corner = np.abs(rng.standard_normal((6, 3))) + 1
-check_certificate(np.vstack([0.2 * corner[:1], corner]), 0, True)  # a fifth of another weight, and wins where all features are negative
-flat = rng.standard_normal((12, 12))  # a hair above a point of a facet: a cone that no random search finds
+check_certificate(
+    np.vstack([0.2 * corner[:1], corner]), 0, True
+)  # a fifth of another weight, and wins where all features are negative
+flat = rng.standard_normal(
+    (12, 12)
+)  # a hair above a point of a facet: a cone that no random search finds
 normal = np.linalg.solve(flat, np.ones(12))
-check_certificate(np.vstack([flat, rng.dirichlet(np.ones(12)) @ flat + 0.001 * normal / np.linalg.norm(normal)]), 12, True)
+check_certificate(
+    np.vstack(
+        [
+            flat,
+            rng.dirichlet(np.ones(12)) @ flat + 0.001 * normal / np.linalg.norm(normal),
+        ]
+    ),
+    12,
+    True,
+)
 
 # %% [markdown] tags=["solution-text"] exercise="hull"
 # ```{solution-end}
@@ -252,9 +307,10 @@ check_certificate(np.vstack([flat, rng.dirichlet(np.ones(12)) @ flat + 0.001 * n
 # It is attained when all inner products are equal and the sum is zero: a regular simplex, which takes $c - 1$ dimensions.
 # The rows of $I - \frac1c \mathbf{1}\mathbf{1}^\top$ are one, but in $c$ coordinates; the singular value decomposition finds the $c - 1$ that are needed.
 
+
 # %% tags=["solution"] exercise="farthest"
 def farthest_centroids(c, d, r):
-    """c points (c, d) of length r whose smallest distance is the largest possible, for d >= c - 1."""
+    """c points (c, d) of length r, as far apart as possible; d is at least c - 1."""
     ### BEGIN SOLUTION
     u, s, _ = np.linalg.svd(np.eye(c) - 1 / c)
     simplex = (u * s)[:, : c - 1]
@@ -269,16 +325,33 @@ centers = farthest_centroids(4, 9, 1.0)
 assert centers.shape == (4, 9), "one row for each centroid"
 assert np.allclose(np.linalg.norm(centers, axis=1), 1), "all centroids have length r"
 distances = np.linalg.norm(centers[:, None] - centers, axis=2)[np.triu_indices(4, 1)]
-assert distances.min() > 1.42, "these centroids are no farther apart than orthogonal ones; their sum should be zero"
+assert distances.min() > 1.42, (
+    "these centroids are no farther apart than orthogonal "
+    "ones; their sum should be zero"
+)
 assert np.allclose(distances, np.sqrt(8 / 3)), "all distances should attain the bound"
 
 # %% tags=["hidden-tests"] exercise="farthest" points=2
-for c, d, r in ((2, 1, 1.0), (2, 5, 3.0), (3, 2, 0.5), (10, 9, 7.0), (10, 10, 1.0), (10, 64, 100.0), (50, 49, 1e-3)):
+for c, d, r in (
+    (2, 1, 1.0),
+    (2, 5, 3.0),
+    (3, 2, 0.5),
+    (10, 9, 7.0),
+    (10, 10, 1.0),
+    (10, 64, 100.0),
+    (50, 49, 1e-3),
+):
     centers = farthest_centroids(c, d, r)
     assert centers.shape == (c, d), f"{c} centroids fit into {d} dimensions"
-    assert np.allclose(np.linalg.norm(centers, axis=1), r, rtol=1e-9, atol=0), f"not all lengths are {r}"
-    distances = np.linalg.norm(centers[:, None] - centers, axis=2)[np.triu_indices(c, 1)]
-    assert np.allclose(distances, r * np.sqrt(2 * c / (c - 1)), rtol=1e-9, atol=0), f"the distances of {c} centroids miss the bound"
+    assert np.allclose(np.linalg.norm(centers, axis=1), r, rtol=1e-9, atol=0), (
+        f"not all lengths are {r}"
+    )
+    distances = np.linalg.norm(centers[:, None] - centers, axis=2)[
+        np.triu_indices(c, 1)
+    ]
+    assert np.allclose(distances, r * np.sqrt(2 * c / (c - 1)), rtol=1e-9, atol=0), (
+        f"the distances of {c} centroids miss the bound"
+    )
 
 # %% [markdown] tags=["solution-text"] exercise="farthest"
 # ```{solution-end}
@@ -312,6 +385,7 @@ for c, d, r in ((2, 1, 1.0), (2, 5, 3.0), (3, 2, 0.5), (10, 9, 7.0), (10, 10, 1.
 # The two may lie many powers of ten apart, so the search is over $\log \gamma$.
 # Taking the logarithm of the mean for the mean of the logarithms gives $\log(1/m) / \bar s$, which is too small, by Jensen's inequality.
 
+
 # %% tags=["solution"] exercise="width"
 def width_for(squared_distances, m):
     """The gamma at which exp(-gamma * squared_distances) has mean m, or None."""
@@ -323,7 +397,13 @@ def width_for(squared_distances, m):
     low = math.log(1 / m) / away.max()
     high = math.log((1 - q) / (m - q)) / away.min()
     span = (math.log(low) - 1e-6, math.log(high) + 1e-6)
-    return math.exp(brentq(lambda t: np.exp(-math.exp(t) * squared_distances).mean() - m, *span, xtol=1e-13))
+    return math.exp(
+        brentq(
+            lambda t: np.exp(-math.exp(t) * squared_distances).mean() - m,
+            *span,
+            xtol=1e-13,
+        )
+    )
     ### END SOLUTION
 
 
@@ -332,27 +412,41 @@ rng = np.random.default_rng([SEED, 30])
 s = rng.chisquare(8, 500)
 for m in (0.2, 0.56, 0.9):
     gamma = width_for(s, m)
-    assert gamma is not None and gamma > 0, "these distances reach every mean confidence between 0 and 1"
-    assert abs(np.exp(-gamma * s).mean() - m) < 1e-9, f"the mean confidence at this width is not {m}"
+    assert gamma is not None and gamma > 0, (
+        "these distances reach every mean confidence between 0 and 1"
+    )
+    assert abs(np.exp(-gamma * s).mean() - m) < 1e-9, (
+        f"the mean confidence at this width is not {m}"
+    )
 
 # %% tags=["hidden-tests"] exercise="width" points=2
 rng = np.random.default_rng([SEED, 31])
 for unit in (1e-15, 1e-6, 1e6, 1e15):
     s = unit * rng.chisquare(5, 300)
     gamma = width_for(s, 0.7)
-    assert gamma is not None and abs(np.exp(-gamma * s).mean() - 0.7) < 1e-9, "the unit of the features decides the width, and nothing else"
+    assert gamma is not None and abs(np.exp(-gamma * s).mean() - 0.7) < 1e-9, (
+        "the unit of the features decides the width, and nothing else"
+    )
 s = np.exp(rng.uniform(-15, 15, 400))
 for m in (0.01, 0.5, 0.99):
     gamma = width_for(s, m)
-    assert gamma is not None and abs(np.exp(-gamma * s).mean() - m) < 1e-9, "distances of very different size: the zero lies far from the ends"
+    assert gamma is not None and abs(np.exp(-gamma * s).mean() - m) < 1e-9, (
+        "distances of very different size: the zero lies far from the ends"
+    )
 
 # %% tags=["hidden-tests"] exercise="width" points=1
 rng = np.random.default_rng([SEED, 32])
 s = np.concatenate([np.zeros(30), rng.chisquare(8, 70)])
-assert width_for(s, 0.2) is None, "three tenths of the images have confidence 1 at every width"
+assert width_for(s, 0.2) is None, (
+    "three tenths of the images have confidence 1 at every width"
+)
 gamma = width_for(s, 0.31)
-assert gamma is not None and abs(np.exp(-gamma * s).mean() - 0.31) < 1e-9, "a mean just above the share of zeros has a width"
-assert width_for(np.zeros(5), 0.5) is None, "if all images lie on their centroid, the mean confidence is 1 at every width"
+assert gamma is not None and abs(np.exp(-gamma * s).mean() - 0.31) < 1e-9, (
+    "a mean just above the share of zeros has a width"
+)
+assert width_for(np.zeros(5), 0.5) is None, (
+    "if all images lie on their centroid, the mean confidence is 1 at every width"
+)
 
 # %% [markdown] tags=["solution-text"] exercise="width"
 # ```{solution-end}
@@ -384,6 +478,7 @@ assert width_for(np.zeros(5), 0.5) is None, "if all images lie on their centroid
 # So the distance of the features to that hyperplane is the lead over this norm, the nearest rival counts, and the input moves at least $1/L$ of it.
 # The nearest rival need not be the runner-up: a small lead over a weight nearby can be farther away than a large lead over a weight on the other side.
 
+
 # %% tags=["solution"] exercise="bisector"
 def certified_radius(f, weight, bias, lipschitz):
     """Radius (N,) below which no change of the input changes the class."""
@@ -401,33 +496,59 @@ def certified_radius(f, weight, bias, lipschitz):
 weight, bias = np.array([[3.0, 0.0], [0.0, 4.0]]), np.array([2.0, 0.0])
 radius = certified_radius(np.array([[1.0, 0.0], [0.0, 1.0]]), weight, bias, 1.0)
 assert np.shape(radius) == (2,), "one radius for each image"
-assert np.allclose(radius, [1.0, 0.4]), "the hyperplane is 3 x + 2 = 4 y: the point (1, 0) is at distance 5 / 5 from it, (0, 1) at 2 / 5"
-assert np.allclose(certified_radius(np.array([[1.0, 0.0]]), weight, bias, 10.0), 0.1), "a steeper network reaches the hyperplane sooner"
+assert np.allclose(radius, [1.0, 0.4]), (
+    "the hyperplane is 3 x + 2 = 4 y: the point (1, 0) is at "
+    "distance 5 / 5 from it, (0, 1) at 2 / 5"
+)
+assert np.allclose(certified_radius(np.array([[1.0, 0.0]]), weight, bias, 10.0), 0.1), (
+    "a steeper network reaches the hyperplane sooner"
+)
 
 # %% tags=["hidden-tests"] exercise="bisector" points=3
 rng = np.random.default_rng([SEED, 40])
-weight, bias = rng.standard_normal((7, 4)) * np.geomspace(0.1, 10, 7)[:, None], rng.standard_normal(7)
+weight, bias = (
+    rng.standard_normal((7, 4)) * np.geomspace(0.1, 10, 7)[:, None],
+    rng.standard_normal(7),
+)
 x = 2 * rng.standard_normal((300, 4))
 top = (x @ weight.T + bias).argmax(1)
 radius = certified_radius(x, weight, bias, 1.0)
 directions = weight[top][:, None] - weight
-directions = -directions / np.maximum(np.linalg.norm(directions, axis=2, keepdims=True), 1e-300)
+directions = -directions / np.maximum(
+    np.linalg.norm(directions, axis=2, keepdims=True), 1e-300
+)
 for share, expected in ((1 - 1e-6, False), (1 + 1e-6, True)):
     moved = x[:, None] + share * radius[:, None, None] * directions
     changed = ((moved @ weight.T + bias).argmax(2) != top[:, None]).any(1)
-    assert (changed == expected).all(), "a class changes inside the radius" if not expected else "the radius is smaller than it need be"
+    assert (changed == expected).all(), (
+        "a class changes inside the radius"
+        if not expected
+        else "the radius is smaller than it need be"
+    )
 a = rng.standard_normal((4, 6))
 half = certified_radius(x, weight, bias, np.linalg.norm(a, 2))
-assert np.allclose(half * np.linalg.norm(a, 2), radius), "the radius is inversely proportional to the Lipschitz constant"
+assert np.allclose(half * np.linalg.norm(a, 2), radius), (
+    "the radius is inversely proportional to the Lipschitz constant"
+)
 
 # %% tags=["hidden-tests"] exercise="bisector" points=1
 rng = np.random.default_rng([SEED, 41])
-weight, bias, x = rng.standard_normal((2, 5)), np.array([2.0, 1.0]), rng.standard_normal((50, 5))
+weight, bias, x = (
+    rng.standard_normal((2, 5)),
+    np.array([2.0, 1.0]),
+    rng.standard_normal((50, 5)),
+)
 with np.errstate(all="raise"):
-    doubled = certified_radius(x, np.vstack([weight, weight]), np.concatenate([bias, bias - 1]), 2.0)
+    doubled = certified_radius(
+        x, np.vstack([weight, weight]), np.concatenate([bias, bias - 1]), 2.0
+    )
     same = certified_radius(x, np.ones((4, 5)), np.array([0.0, 0.0, 3.0, 0.0]), 2.0)
-alone = np.abs(x @ (weight[0] - weight[1]) + 1) / np.linalg.norm(weight[0] - weight[1]) / 2
-assert np.allclose(doubled, alone), "a rival with the same weight and a lower bias never overtakes"
+alone = (
+    np.abs(x @ (weight[0] - weight[1]) + 1) / np.linalg.norm(weight[0] - weight[1]) / 2
+)
+assert np.allclose(doubled, alone), (
+    "a rival with the same weight and a lower bias never overtakes"
+)
 assert np.isinf(same).all(), "where all weights are equal nothing can change the class"
 
 # %% [markdown] tags=["solution-text"] exercise="bisector"
@@ -463,9 +584,12 @@ assert np.isinf(same).all(), "where all weights are equal nothing can change the
 # So no increasing map of the confidences changes the rate, and the width of the kernel drops out.
 # A threshold *between* two clean confidences, as interpolated quantiles give it, accepts the same images but not the same errors, and is moved by such a map.
 
+
 # %% tags=["solution"] exercise="coverage"
 def rate_at_coverage(confidence, right, misled, coverage):
-    """Share of the right and accepted images that are misled at or above the threshold of this coverage."""
+    """Share of the right and accepted images that are misled at or above the threshold
+    of this coverage.
+    """
     ### BEGIN SOLUTION
     n = round(coverage * len(confidence))
     if n == 0:
@@ -480,25 +604,39 @@ def rate_at_coverage(confidence, right, misled, coverage):
 confidence = np.array([0.9, 0.8, 0.7, 0.6, 0.5])
 right = np.array([True, True, False, True, True])
 misled = np.array([0.0, 0.75, 0.95, 0.99, 0.2])
-assert np.isclose(rate_at_coverage(confidence, right, misled, 0.6), 1 / 2), "images 0 to 2 are accepted, two of them are right, and one of these is misled above 0.7"
-assert np.isclose(rate_at_coverage(confidence, right, misled, 1.0), 2 / 4), "all are accepted; an error with confidence 0.2 is below the threshold"
-assert rate_at_coverage(confidence, right, misled, 0.2) == 0, "only the first image is accepted, and it is not misled"
+assert np.isclose(rate_at_coverage(confidence, right, misled, 0.6), 1 / 2), (
+    "images 0 to 2 are accepted, two of them are right, and "
+    "one of these is misled above 0.7"
+)
+assert np.isclose(rate_at_coverage(confidence, right, misled, 1.0), 2 / 4), (
+    "all are accepted; an error with confidence 0.2 is below the threshold"
+)
+assert rate_at_coverage(confidence, right, misled, 0.2) == 0, (
+    "only the first image is accepted, and it is not misled"
+)
 
 # %% tags=["hidden-tests"] exercise="coverage" points=3
 rng = np.random.default_rng([SEED, 50])
 for _ in range(20):
     count = int(rng.integers(50, 300))
     confidence = rng.uniform(0.01, 1, count)
-    right, misled = rng.uniform(size=count) < 0.3 + 0.6 * confidence, rng.uniform(0, 1, count) * (rng.uniform(size=count) < 0.8)
+    right, misled = (
+        rng.uniform(size=count) < 0.3 + 0.6 * confidence,
+        rng.uniform(0, 1, count) * (rng.uniform(size=count) < 0.8),
+    )
     for share in (0.1, 0.43, 0.5, 0.87, 1.0):
         order = np.argsort(-confidence)[: round(share * count)]
         hits = [misled[i] >= confidence[order[-1]] for i in order if right[i]]
         rate = rate_at_coverage(confidence, right, misled, share)
         assert np.isclose(rate, np.mean(hits)), "the rate is not that of the definition"
         for power in (0.1, 3.0, 20.0):
-            assert np.isclose(rate_at_coverage(confidence**power, right, misled**power, share), rate), "the rate depends on the width of the kernel"
+            assert np.isclose(
+                rate_at_coverage(confidence**power, right, misled**power, share), rate
+            ), "the rate depends on the width of the kernel"
 nobody = np.array([False, True])
-assert math.isnan(rate_at_coverage(np.array([0.9, 0.1]), nobody, np.array([0.5, 0.5]), 0.5)), "no image is right and accepted"
+assert math.isnan(
+    rate_at_coverage(np.array([0.9, 0.1]), nobody, np.array([0.5, 0.5]), 0.5)
+), "no image is right and accepted"
 
 # %% [markdown] tags=["solution-text"] exercise="coverage"
 # ```{solution-end}
@@ -530,9 +668,10 @@ assert math.isnan(rate_at_coverage(np.array([0.9, 0.1]), nobody, np.array([0.5, 
 # The margin is the smallest lead, and the order of the two minima can be exchanged: for each rival the best pixel, then the best rival, who need not be the runner-up of the clean image.
 # So the corners of the colour range are an exact search where leads are monotone in each pixel; elsewhere they give a lower bound of the damage.
 
+
 # %% tags=["solution"] exercise="pixel"
 def worst_margin(weight, bias, x, y):
-    """The smallest margin (N,) that one pixel, set to any value in [0, 1], can reach."""
+    """The smallest margin (N,) that one pixel, with any value in [0, 1], can reach."""
     ### BEGIN SOLUTION
     scores = x @ weight.T + bias
     rows = np.arange(len(x))
@@ -550,8 +689,12 @@ weight, bias = np.array([[1.0, 0.0, 0.0], [0.0, 2.0, 5.0]]), np.array([0.5, 0.0]
 images = np.array([[0.8, 0.5, 0.1], [0.8, 0.5, 0.1]])
 found = worst_margin(weight, bias, images, np.array([0, 1]))
 assert np.shape(found) == (2,), "one margin for each image"
-assert np.isclose(found[0], 1.3 - 1 - 5), "for class 0 the third pixel rises to 1: its score is 1.3, the other 1 + 5"
-assert np.isclose(found[1], 0.5 - 1.3), "for class 1 the second pixel falls to 0, although the third has the steeper slope"
+assert np.isclose(found[0], 1.3 - 1 - 5), (
+    "for class 0 the third pixel rises to 1: its score is 1.3, the other 1 + 5"
+)
+assert np.isclose(found[1], 0.5 - 1.3), (
+    "for class 1 the second pixel falls to 0, although the third has the steeper slope"
+)
 
 # %% tags=["hidden-tests"] exercise="pixel" points=3
 rng = np.random.default_rng([SEED, 60])
@@ -560,7 +703,9 @@ images, classes = rng.uniform(size=(40, 16)) ** 3, rng.integers(0, 6, 40)
 found = worst_margin(weight, bias, images.copy(), classes)
 for image, y, margin in zip(images, classes, found, strict=True):
     tried = np.repeat(image[None], 16 * 21, 0)
-    tried[np.arange(16 * 21), np.repeat(np.arange(16), 21)] = np.tile(np.linspace(0, 1, 21), 16)
+    tried[np.arange(16 * 21), np.repeat(np.arange(16), 21)] = np.tile(
+        np.linspace(0, 1, 21), 16
+    )
     scores = tried @ weight.T + bias
     searched = (scores[:, y] - np.delete(scores, y, axis=1).max(1)).min()
     assert margin > searched - 1e-9, "no single pixel reaches this margin"

@@ -36,6 +36,7 @@ run = chapter_run.start("02_softrmax/exercises", profile, seed, device, override
 # The order of the distances does not change, so the class is still $\arg\max z$, and the ratio of any two terms still tends to one, so the tail is still $1/k$.
 # But at a centre the confidence is $\frac{1/\delta}{1/\delta + (k-1)/(2+\delta)} < 1$: with $\delta$, $k$ classes and $\lVert e_i - e_j \rVert^2 = 2$ the confidence has a ceiling, and a training loss of zero is out of reach.
 
+
 # %% tags=["nbval-check-output"]
 def smoothed(z: torch.Tensor, delta: float) -> torch.Tensor:
     """Probabilities (N, k) of points z (N, k)."""
@@ -48,7 +49,10 @@ e = torch.eye(K, dtype=torch.float64)
 for delta in (1e-3, 0.1, 1.0):
     most, tail = float(smoothed(e, delta).max()), float(smoothed(1e6 * e, delta).max())
     formula = (1 / delta) / (1 / delta + (K - 1) / (2 + delta))
-    print(f"delta = {delta:g}: largest confidence {most:.4f}, formula {formula:.4f}, tail {tail:.4f}")
+    print(
+        f"delta = {delta:g}: largest confidence {most:.4f}, "
+        f"formula {formula:.4f}, tail {tail:.4f}"
+    )
 
 # %% [markdown]
 # ```{solution-end}
@@ -71,7 +75,10 @@ for delta in (1e-3, 0.1, 1.0):
 
 # %% tags=["nbval-check-output"]
 nu = math.log(10) / math.log(20 / 17)
-s, t = distribution_shift.Density(1.1, 0.5, nu), distribution_shift.Density(2.1, 10 / 17, nu)
+s, t = (
+    distribution_shift.Density(1.1, 0.5, nu),
+    distribution_shift.Density(2.1, 10 / 17, nu),
+)
 reach = np.linspace(-200, 0, 200_001)
 weights = distribution_shift.importance_weights(reach, t, s, 1.0)
 print(f"nu = {nu:.2f}; half the limit is passed at x = {reach[weights > 5].max():.1f}")
@@ -120,7 +127,9 @@ from scipy import stats
 
 # %% tags=["assignment"]
 def climb(scores, loss, x, y, eps, steps=40):
-    """Signed gradient steps that raise loss(scores(x), y), (N,), and stay within eps of x in every coordinate."""
+    """Signed gradient steps that raise loss(scores(x), y), (N,), and stay within eps
+    of x in every coordinate.
+    """
     at = x
     for _ in range(steps):
         at = at.detach().requires_grad_()
@@ -166,9 +175,10 @@ SEED = 0  # the tests draw their numbers from it
 # A constant added to the distances keeps everything finite, but is a different function near the centre.
 # And `torch.where(d == 0, 1, 1 / d)` has the right values and no gradient: the branch that is not taken has an infinite slope, and zero times infinity is not a number.
 
+
 # %% tags=["solution"] exercise="pole"
 def softrmax_everywhere(z):
-    """softRmax probabilities (N, k), finite with finite gradients for every z (N, k)."""
+    """softRmax probabilities (N, k), finite like their gradients for every z (N, k)."""
     ### BEGIN SOLUTION
     k = z.shape[1]
     one = torch.eye(k, dtype=z.dtype)
@@ -182,31 +192,59 @@ def softrmax_everywhere(z):
 point = torch.tensor([[0.0, 0.0, 0.0], [2.0, 0.0, 0.0]], dtype=torch.float64)
 found = softrmax_everywhere(point)
 assert found.shape == (2, 3), "one probability for each class"
-assert torch.allclose(found[0], torch.full((3,), 1 / 3, dtype=torch.float64)), "the origin is equally far from all centres"
-assert torch.allclose(found[1], torch.tensor([10, 2, 2], dtype=torch.float64) / 14), "squared distances 1, 5, 5 have inverses 1, 0.2, 0.2: distances are squared"
+assert torch.allclose(found[0], torch.full((3,), 1 / 3, dtype=torch.float64)), (
+    "the origin is equally far from all centres"
+)
+assert torch.allclose(found[1], torch.tensor([10, 2, 2], dtype=torch.float64) / 14), (
+    "squared distances 1, 5, 5 have inverses 1, 0.2, 0.2: distances are squared"
+)
 centres = torch.eye(4, dtype=torch.float64)
-assert torch.allclose(softrmax_everywhere(centres), centres, atol=1e-9), "at a centre its class has probability 1"
+assert torch.allclose(softrmax_everywhere(centres), centres, atol=1e-9), (
+    "at a centre its class has probability 1"
+)
 
 # %% tags=["hidden-tests"] exercise="pole" points=2
 generator = torch.Generator().manual_seed(SEED)
 for k in (2, 5, 12):
-    at = torch.cat([torch.eye(k, dtype=torch.float64), torch.randn(5, k, dtype=torch.float64, generator=generator)]).requires_grad_()
-    slopes = torch.stack([torch.autograd.grad(softrmax_everywhere(at)[:, i].sum(), at)[0] for i in range(k)], 1)
+    at = torch.cat(
+        [
+            torch.eye(k, dtype=torch.float64),
+            torch.randn(5, k, dtype=torch.float64, generator=generator),
+        ]
+    ).requires_grad_()
+    slopes = torch.stack(
+        [
+            torch.autograd.grad(softrmax_everywhere(at)[:, i].sum(), at)[0]
+            for i in range(k)
+        ],
+        1,
+    )
     assert bool(torch.isfinite(slopes).all()), "a gradient is infinite or not a number"
     assert float(slopes[:k].abs().max()) < 1e-9, "at a centre all gradients are zero"
     inverse = at.detach()[k:].clone().requires_grad_()
     plain = 1 / (inverse[:, None] - torch.eye(k, dtype=torch.float64)).square().sum(2)
     expected = torch.autograd.grad((plain[:, 0] / plain.sum(1)).sum(), inverse)[0]
-    assert torch.allclose(slopes[k:, 0], expected, rtol=1e-6, atol=1e-9), "away from the centres the gradient is that of the formula"
+    assert torch.allclose(slopes[k:, 0], expected, rtol=1e-6, atol=1e-9), (
+        "away from the centres the gradient is that of the formula"
+    )
 
 # %% tags=["hidden-tests"] exercise="pole" points=1
 generator = torch.Generator().manual_seed(SEED + 1)
 for distance in (1e-2, 1e-4, 1e-7):
-    near = torch.eye(6, dtype=torch.float64) + distance * torch.randn(6, 6, dtype=torch.float64, generator=generator)
-    for row, found in zip(near.tolist(), softrmax_everywhere(near).tolist(), strict=True):
-        inverse = [1 / sum((Fraction(entry) - (i == j)) ** 2 for j, entry in enumerate(row)) for i in range(6)]
+    near = torch.eye(6, dtype=torch.float64) + distance * torch.randn(
+        6, 6, dtype=torch.float64, generator=generator
+    )
+    for row, found in zip(
+        near.tolist(), softrmax_everywhere(near).tolist(), strict=True
+    ):
+        inverse = [
+            1 / sum((Fraction(entry) - (i == j)) ** 2 for j, entry in enumerate(row))
+            for i in range(6)
+        ]
         for got, exact in zip(found, inverse, strict=True):
-            assert math.isclose(got, float(exact / sum(inverse)), rel_tol=1e-6), f"a small probability is wrong at a distance of about {distance}"
+            assert math.isclose(got, float(exact / sum(inverse)), rel_tol=1e-6), (
+                f"a small probability is wrong at a distance of about {distance}"
+            )
 
 # %% [markdown] tags=["solution-text"] exercise="pole"
 # ```{solution-end}
@@ -242,9 +280,12 @@ for distance in (1e-2, 1e-4, 1e-7):
 # $D$ overflows from $10^{154}$ on, and the quotient does not if $z$ is divided by its largest entry first.
 # The sign of the lead shows that the class is $\arg\max z$ however far out $z$ lies.
 
+
 # %% tags=["solution"] exercise="lead"
 def log_lead(z):
-    """log p_m - log p_i (N, k) for softRmax and m = argmax z, to nine digits for any z (N, k) up to 1e200."""
+    """log p_m - log p_i (N, k) for softRmax and m = argmax z, to nine digits for any z
+    (N, k) up to 1e200.
+    """
     ### BEGIN SOLUTION
     rows, m = np.arange(len(z)), z.argmax(1)
     gap = z[rows, m][:, None] - z
@@ -265,7 +306,9 @@ d = ((z[:, None] - np.eye(6)) ** 2).sum(2)
 found = log_lead(z.copy())
 assert found.shape == (50, 6), "one lead for each class"
 assert (found >= 0).all(), "nobody is ahead of the leading class"
-assert np.allclose(found, np.log(d) - np.log(d.min(1, keepdims=True)), rtol=1e-9, atol=1e-12), "not the log of the ratio of squared distances"
+assert np.allclose(
+    found, np.log(d) - np.log(d.min(1, keepdims=True)), rtol=1e-9, atol=1e-12
+), "not the log of the ratio of squared distances"
 
 # %% tags=["hidden-tests"] exercise="lead" points=2
 rng = np.random.default_rng([SEED, 11])
@@ -277,17 +320,37 @@ for size in (1.0, 1e3, 1e8, 1e17, 1e80, 1e160, 1e200):
         m = max(range(5), key=row.__getitem__)
         nearest = sum((Fraction(entry) - (j == m)) ** 2 for j, entry in enumerate(row))
         for i in range(5):
-            exact = math.log1p(float(2 * (Fraction(row[m]) - Fraction(row[i])) / nearest))
-            assert math.isclose(leads[i], exact, rel_tol=1e-9), f"the lead is wrong for entries of size {size:g}"
+            exact = math.log1p(
+                float(2 * (Fraction(row[m]) - Fraction(row[i])) / nearest)
+            )
+            assert math.isclose(leads[i], exact, rel_tol=1e-9), (
+                f"the lead is wrong for entries of size {size:g}"
+            )
 
 # %% tags=["hidden-tests"] exercise="lead" points=1
 found = log_lead(np.eye(4))
-assert np.array_equal(np.diag(found), np.zeros(4)), "a centre's own class leads itself by nothing"
-assert np.isinf(found[~np.eye(4, dtype=bool)]).all(), "at a centre the lead over the other classes is infinite"
+assert np.array_equal(np.diag(found), np.zeros(4)), (
+    "a centre's own class leads itself by nothing"
+)
+assert np.isinf(found[~np.eye(4, dtype=bool)]).all(), (
+    "at a centre the lead over the other classes is infinite"
+)
 near = np.eye(3)[:1] + np.array([[1e-8, -2e-8, 1e-8]])
-exact = [float(sum((Fraction(entry) - (i == j)) ** 2 for j, entry in enumerate(near[0].tolist()))) for i in range(3)]
-assert np.allclose(log_lead(near.copy())[0, 1:], np.log(exact[1:]) - np.log(exact[0]), rtol=1e-9), "the lead is wrong near a centre"
-assert np.array_equal(log_lead(np.full((1, 3), 7e150)), np.zeros((1, 3))), "equal entries are level"
+exact = [
+    float(
+        sum(
+            (Fraction(entry) - (i == j)) ** 2
+            for j, entry in enumerate(near[0].tolist())
+        )
+    )
+    for i in range(3)
+]
+assert np.allclose(
+    log_lead(near.copy())[0, 1:], np.log(exact[1:]) - np.log(exact[0]), rtol=1e-9
+), "the lead is wrong near a centre"
+assert np.array_equal(log_lead(np.full((1, 3), 7e150)), np.zeros((1, 3))), (
+    "equal entries are level"
+)
 
 # %% [markdown] tags=["solution-text"] exercise="lead"
 # ```{solution-end}
@@ -322,6 +385,7 @@ assert np.array_equal(log_lead(np.full((1, 3), 7e150)), np.zeros((1, 3))), "equa
 # Among these the factors that depend on $\nu$ cancel, and the limit is $\pi_i s_i^\nu / \sum_j \pi_j s_j^\nu$.
 # It is $1/k$ only for a common $\nu$, common scales and equal priors.
 
+
 # %% tags=["solution"] exercise="limit"
 def posterior_far_out(scales, nus, priors):
     """Limit (k,) of the posterior of k t densities as |x| grows."""
@@ -336,28 +400,48 @@ def posterior_far_out(scales, nus, priors):
 # %% tags=["tests"] exercise="limit" points=1
 found = posterior_far_out(np.ones(4), np.full(4, 2.0), np.full(4, 0.25))
 assert np.allclose(found, 0.25), "everything equal: 1/k"
-found = posterior_far_out(np.array([1.0, 2.0]), np.array([3.0, 3.0]), np.array([0.5, 0.5]))
-assert np.allclose(found, [1 / 9, 8 / 9]), "a scale twice as large is 2^nu times as likely far out"
+found = posterior_far_out(
+    np.array([1.0, 2.0]), np.array([3.0, 3.0]), np.array([0.5, 0.5])
+)
+assert np.allclose(found, [1 / 9, 8 / 9]), (
+    "a scale twice as large is 2^nu times as likely far out"
+)
 
 # %% tags=["hidden-tests"] exercise="limit" points=2
 rng = np.random.default_rng([SEED, 20])
 for _ in range(10):
-    scales, nus, centres = rng.uniform(0.5, 3, 6), rng.choice([1.5, 3.0, 7.0], 6), rng.normal(0, 5, 6)
+    scales, nus, centres = (
+        rng.uniform(0.5, 3, 6),
+        rng.choice([1.5, 3.0, 7.0], 6),
+        rng.normal(0, 5, 6),
+    )
     logarithm = stats.t.logpdf(1e60, nus, centres, scales)
     direct = np.exp(logarithm - logarithm.max())
     found = posterior_far_out(scales, nus, np.full(6, 1 / 6))
-    assert np.allclose(found, direct / direct.sum(), atol=1e-6), "different degrees of freedom: which tail is the heaviest?"
+    assert np.allclose(found, direct / direct.sum(), atol=1e-6), (
+        "different degrees of freedom: which tail is the heaviest?"
+    )
 
 # %% tags=["hidden-tests"] exercise="limit" points=1
 rng = np.random.default_rng([SEED, 21])
 scales, priors = rng.uniform(0.5, 3, 5), rng.dirichlet(3 * np.ones(5))
 logarithm = np.log(priors) + stats.t.logpdf(-1e40, 2.5, rng.normal(size=5), scales)
 direct = np.exp(logarithm - logarithm.max())
-assert np.allclose(posterior_far_out(scales, np.full(5, 2.5), priors), direct / direct.sum(), atol=1e-6), "the priors do not cancel"
-mixed = posterior_far_out(np.array([9.0, 1.0, 2.0]), np.array([np.inf, 4.0, 4.0]), np.array([0.8, 0.1, 0.1]))
-assert np.allclose(mixed, [0, 1 / 17, 16 / 17]), "a Gaussian has the lightest tail of all"
-large = posterior_far_out(np.array([2e8, 1e8]), np.array([50.0, 50.0]), np.array([0.5, 0.5]))
-assert np.allclose(large[1], 2.0**-50, rtol=1e-6, atol=0), "the limit does not depend on the unit of the scales"
+assert np.allclose(
+    posterior_far_out(scales, np.full(5, 2.5), priors), direct / direct.sum(), atol=1e-6
+), "the priors do not cancel"
+mixed = posterior_far_out(
+    np.array([9.0, 1.0, 2.0]), np.array([np.inf, 4.0, 4.0]), np.array([0.8, 0.1, 0.1])
+)
+assert np.allclose(mixed, [0, 1 / 17, 16 / 17]), (
+    "a Gaussian has the lightest tail of all"
+)
+large = posterior_far_out(
+    np.array([2e8, 1e8]), np.array([50.0, 50.0]), np.array([0.5, 0.5])
+)
+assert np.allclose(large[1], 2.0**-50, rtol=1e-6, atol=0), (
+    "the limit does not depend on the unit of the scales"
+)
 
 # %% [markdown] tags=["solution-text"] exercise="limit"
 # ```{solution-end}
@@ -396,9 +480,12 @@ assert np.allclose(large[1], 2.0**-50, rtol=1e-6, atol=0), "the limit does not d
 # The limit for $x \to \infty$ is $R = 1$, the weight $(s_T / s_S)^{\nu \lambda}$: a special vector, and the largest weight only if $\delta = 0$ and $\rho \leq 1$.
 # As a rule the largest weight lies on the side of the target that is turned away from the source.
 
+
 # %% tags=["solution"] exercise="weight"
 def largest_weight(target, source, nu, lam):
-    """Least upper bound of (p_T / p_S)^lam for t densities (centre, scale) with nu degrees of freedom."""
+    """Least upper bound of (p_T / p_S)^lam for t densities (centre, scale) with nu
+    degrees of freedom.
+    """
     ### BEGIN SOLUTION
     delta = (source[0] - target[0]) / (math.sqrt(nu) * target[1])
     rho = source[1] / target[1]
@@ -408,22 +495,35 @@ def largest_weight(target, source, nu, lam):
 
 
 # %% tags=["tests"] exercise="weight" points=1
-assert np.isclose(largest_weight((0.0, 1.0), (0.0, 2.0), 3.0, 1.0), 2.0), "a common centre and a wider source: the weight is largest at the centre"
-assert np.isclose(largest_weight((0.0, 2.0), (0.0, 1.0), 3.0, 1.0), 8.0), "a common centre and a wider target: the weight grows towards its limit (2 / 1)^3"
-assert np.isclose(largest_weight((0.0, 2.0), (0.0, 1.0), 3.0, 0.5), math.sqrt(8.0)), "lam flattens the weight"
+assert np.isclose(largest_weight((0.0, 1.0), (0.0, 2.0), 3.0, 1.0), 2.0), (
+    "a common centre and a wider source: the weight is largest at the centre"
+)
+assert np.isclose(largest_weight((0.0, 2.0), (0.0, 1.0), 3.0, 1.0), 8.0), (
+    "a common centre and a wider target: the weight grows towards its limit (2 / 1)^3"
+)
+assert np.isclose(largest_weight((0.0, 2.0), (0.0, 1.0), 3.0, 0.5), math.sqrt(8.0)), (
+    "lam flattens the weight"
+)
 
 # %% tags=["hidden-tests"] exercise="weight" points=3
 rng = np.random.default_rng([SEED, 30])
 quantiles = np.tan(np.linspace(-math.pi / 2, math.pi / 2, 20_001)[1:-1])
 for unit in (1.0, 1e-6, 1e6):
     for _ in range(3):
-        (m_t, m_s), (s_t, s_s) = unit * rng.normal(0, 2, 2), unit * rng.uniform(0.4, 2, 2)
+        (m_t, m_s), (s_t, s_s) = (
+            unit * rng.normal(0, 2, 2),
+            unit * rng.uniform(0.4, 2, 2),
+        )
         nu, lam = rng.uniform(1, 6), rng.uniform(0.2, 1)
         found = largest_weight((m_t, s_t), (m_s, s_s), nu, lam)
         x = m_t + s_t * quantiles
-        searched = np.exp(lam * (stats.t.logpdf(x, nu, m_t, s_t) - stats.t.logpdf(x, nu, m_s, s_s))).max()
+        searched = np.exp(
+            lam * (stats.t.logpdf(x, nu, m_t, s_t) - stats.t.logpdf(x, nu, m_s, s_s))
+        ).max()
         assert searched <= found * (1 + 1e-9), "some point has a larger weight"
-        assert searched >= found * (1 - 1e-5), "no point comes near this weight: the bound is not the least one"
+        assert searched >= found * (1 - 1e-5), (
+            "no point comes near this weight: the bound is not the least one"
+        )
 
 # %% [markdown] tags=["solution-text"] exercise="weight"
 # ```{solution-end}
@@ -459,13 +559,22 @@ for unit in (1.0, 1e-6, 1e6):
 # Cross-entropy on $z$ does nearly as well as long as $p_y$ is not rounded to 1; from there on its gradient is zero.
 # And $-\log p_y$ of softRmax leads to where *all* classes are far from $z$, a maximum beside the boundary.
 
+
 # %% tags=["solution"] exercise="ascent"
 def strongest(scores, x, y, eps):
-    """One point (N, n) within eps of each row of x, misclassified wherever the search finds such a point."""
+    """One point (N, n) within eps of each row of x, misclassified wherever the search
+    finds such a point.
+    """
     ### BEGIN SOLUTION
     best = x.clone()
     for rival in range(scores(x).shape[1]):
-        found = climb(scores, lambda z, y, rival=rival: z[:, rival] - z.gather(1, y[:, None])[:, 0], x, y, eps)
+        found = climb(
+            scores,
+            lambda z, y, rival=rival: z[:, rival] - z.gather(1, y[:, None])[:, 0],
+            x,
+            y,
+            eps,
+        )
         fallen = scores(found).argmax(1) != y
         best[fallen] = found[fallen]
     return best
@@ -474,30 +583,48 @@ def strongest(scores, x, y, eps):
 
 # %% tags=["tests"] exercise="ascent" points=2
 generator = torch.Generator().manual_seed(SEED)
-w, b = 3 * torch.randn(2, 6, dtype=torch.float64, generator=generator), torch.randn(2, dtype=torch.float64, generator=generator)
+w, b = (
+    3 * torch.randn(2, 6, dtype=torch.float64, generator=generator),
+    torch.randn(2, dtype=torch.float64, generator=generator),
+)
 x = torch.randn(300, 6, dtype=torch.float64, generator=generator)
 y = (x @ w.T + b).argmax(1)
-lead = (x @ w.T + b).gather(1, y[:, None])[:, 0] - (x @ w.T + b).gather(1, 1 - y[:, None])[:, 0]
+lead = (x @ w.T + b).gather(1, y[:, None])[:, 0] - (x @ w.T + b).gather(
+    1, 1 - y[:, None]
+)[:, 0]
 reachable = lead < 0.3 * (w[0] - w[1]).abs().sum() - 1e-6
 moved = strongest(lambda at: at @ w.T + b, x, y, 0.3)
 assert moved.shape == x.shape, "one point for each point"
-assert float((moved - x).abs().max()) <= 0.3 + 1e-9, "a point has moved by more than eps"
+assert float((moved - x).abs().max()) <= 0.3 + 1e-9, (
+    "a point has moved by more than eps"
+)
 fallen = (moved @ w.T + b).argmax(1) != y
-assert bool(fallen[reachable].all()), f"{int((reachable & ~fallen).sum())} of {int(reachable.sum())} points withstand although they can be misled"
+assert bool(fallen[reachable].all()), (
+    f"{int((reachable & ~fallen).sum())} of {int(reachable.sum())} "
+    "points withstand although they can be misled"
+)
 
 # %% tags=["hidden-tests"] exercise="ascent" points=2
 generator = torch.Generator().manual_seed(SEED + 1)
 for size in (1.0, 1e3):
-    w, b = size * torch.randn(10, 3, generator=generator), size * torch.randn(10, generator=generator)
+    w, b = (
+        size * torch.randn(10, 3, generator=generator),
+        size * torch.randn(10, generator=generator),
+    )
     x = torch.randn(400, 3, generator=generator)
     z = x @ w.T + b
     y = z.argmax(1)
     slack = 0.4 * (w[y][:, None] - w).abs().sum(2) - (z.gather(1, y[:, None]) - z)
     reachable = (slack > 1e-3 * size).any(1)
     moved = strongest(lambda at, w=w, b=b: at @ w.T + b, x, y, 0.4)
-    assert float((moved - x).abs().max()) <= 0.4 + 1e-6, "a point has moved by more than eps"
+    assert float((moved - x).abs().max()) <= 0.4 + 1e-6, (
+        "a point has moved by more than eps"
+    )
     missed = reachable & ((moved @ w.T + b).argmax(1) == y)
-    assert not bool(missed.any()), f"{int(missed.sum())} of {int(reachable.sum())} points withstand although they can be misled, at scores of size {size:g}"
+    assert not bool(missed.any()), (
+        f"{int(missed.sum())} of {int(reachable.sum())} points withstand "
+        f"although they can be misled, at scores of size {size:g}"
+    )
 
 # %% tags=["hidden-tests"] exercise="ascent" points=1
 generator = torch.Generator().manual_seed(SEED + 2)
@@ -507,7 +634,10 @@ y = (x @ w.T).argmax(1)
 lead = (x @ (w[0] - w[1])).abs()
 reachable = lead < 0.3 * (w[0] - w[1]).abs().sum() - 1
 fallen = (strongest(lambda at: at @ w.T + b, x, y, 0.3) @ w.T).argmax(1) != y
-assert bool(fallen[reachable].all()), "a probability of one has no gradient left: with scores in the thousands some points seem robust"
+assert bool(fallen[reachable].all()), (
+    "a probability of one has no gradient left: with scores in "
+    "the thousands some points seem robust"
+)
 
 # %% [markdown] tags=["solution-text"] exercise="ascent"
 # ```{solution-end}
@@ -538,12 +668,16 @@ assert bool(fallen[reachable].all()), "a probability of one has no gradient left
 # One step is enough, because the rounded end is the nearest float32 number to the true one.
 # The interval is computed once from the clean image and never from an iterate: an attack that clips to a ball about its last iterate can drift away by as much as it likes.
 
+
 # %% tags=["solution"] exercise="inward"
 def keep_inside(x_adv, x, eps):
-    """x_adv, moved where needed to the nearest float32 number within eps of x and in [0, 1]."""
+    """x_adv, or where needed the nearest float32 within eps of x and in [0, 1]."""
     ### BEGIN SOLUTION
     exact = x.astype(np.float64)
-    low, high = np.maximum(exact - eps, 0).astype(np.float32), np.minimum(exact + eps, 1).astype(np.float32)
+    low, high = (
+        np.maximum(exact - eps, 0).astype(np.float32),
+        np.minimum(exact + eps, 1).astype(np.float32),
+    )
     low = np.where(exact - low > eps, np.nextafter(low, np.float32(2)), low)
     high = np.where(high - exact > eps, np.nextafter(high, np.float32(-1)), high)
     return np.clip(x_adv, low, high)
@@ -557,28 +691,42 @@ wanted = (x + rng.uniform(-0.1, 0.1, 10_000)).astype(np.float32)
 kept = keep_inside(wanted.copy(), x.copy(), 8 / 255)
 assert kept.dtype == np.float32 and kept.shape == x.shape, "float32 in, float32 out"
 assert kept.min() >= 0 and kept.max() <= 1, "pixels lie in [0, 1]"
-assert np.abs(kept.astype(float) - x).max() < 8 / 255 + 1e-6, "a pixel is far outside the bound"
+assert np.abs(kept.astype(float) - x).max() < 8 / 255 + 1e-6, (
+    "a pixel is far outside the bound"
+)
 free = (np.abs(wanted.astype(float) - x) < 8 / 255) & (wanted >= 0) & (wanted <= 1)
 assert (kept == wanted)[free].all(), "what is allowed stays as it is"
 
 # %% tags=["hidden-tests"] exercise="inward" points=2
 rng = np.random.default_rng([SEED, 41])
 for eps in (0.0, 1e-4, 1 / 255, 8 / 255, 0.1, 0.3, 1.0):
-    x = np.concatenate([rng.uniform(size=100_000), rng.uniform(size=1000) ** 20, [0, 1]]).astype(np.float32)
+    x = np.concatenate(
+        [rng.uniform(size=100_000), rng.uniform(size=1000) ** 20, [0, 1]]
+    ).astype(np.float32)
     for direction in (-2, 2):
         kept = keep_inside(np.clip(x + np.float32(direction), -1, 2), x.copy(), eps)
-        assert (np.abs(kept.astype(np.float64) - x.astype(np.float64)) <= eps).all(), f"the bound {eps:.6g} is broken, if only by a rounding error"
+        assert (np.abs(kept.astype(np.float64) - x.astype(np.float64)) <= eps).all(), (
+            f"the bound {eps:.6g} is broken, if only by a rounding error"
+        )
         assert kept.min() >= 0 and kept.max() <= 1, "pixels lie in [0, 1]"
 
 # %% tags=["hidden-tests"] exercise="inward" points=1
 rng = np.random.default_rng([SEED, 42])
-x = np.concatenate([rng.uniform(size=100_000), rng.uniform(size=1000) ** 20, [0, 1]]).astype(np.float32)
+x = np.concatenate(
+    [rng.uniform(size=100_000), rng.uniform(size=1000) ** 20, [0, 1]]
+).astype(np.float32)
 for eps in (0.0, 1 / 255, 0.3):
     for direction in (np.float32(-2), np.float32(2)):
         kept = keep_inside(np.full_like(x, direction), x.copy(), eps)
         beyond = np.nextafter(kept, direction)
-        allowed = (np.abs(beyond.astype(np.float64) - x.astype(np.float64)) <= eps) & (beyond >= 0) & (beyond <= 1)
-        assert not allowed.any(), "a float32 number nearer to the wanted one is allowed, too"
+        allowed = (
+            (np.abs(beyond.astype(np.float64) - x.astype(np.float64)) <= eps)
+            & (beyond >= 0)
+            & (beyond <= 1)
+        )
+        assert not allowed.any(), (
+            "a float32 number nearer to the wanted one is allowed, too"
+        )
 
 # %% [markdown] tags=["solution-text"] exercise="inward"
 # ```{solution-end}

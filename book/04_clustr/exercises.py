@@ -101,10 +101,15 @@ from torch.nn import functional
 # %% tags=["assignment-parameters", "hide-input"]
 SEED = 0  # the tests draw their numbers from it
 
+
 # %% tags=["assignment", "hide-input"]
 def normal(*sizes: int, offset: int = 0) -> torch.Tensor:
     """Standard normal numbers, float64, drawn from SEED."""
-    return torch.randn(sizes, generator=torch.Generator().manual_seed(1000 * SEED + offset), dtype=torch.float64)
+    return torch.randn(
+        sizes,
+        generator=torch.Generator().manual_seed(1000 * SEED + offset),
+        dtype=torch.float64,
+    )
 
 
 def squared(f: torch.Tensor, centers: torch.Tensor) -> torch.Tensor:
@@ -113,7 +118,9 @@ def squared(f: torch.Tensor, centers: torch.Tensor) -> torch.Tensor:
 
 
 def claimed_radius(f: torch.Tensor, centers: torch.Tensor) -> torch.Tensor:
-    """(N,) (|f - b|^2 - |f - a|^2) / (2 |b - a|) with a the nearest and b the second nearest centre: the distance to their bisector."""
+    """(N,) (|f - b|^2 - |f - a|^2) / (2 |b - a|) with a the nearest and b the second
+    nearest centre: the distance to their bisector.
+    """
     near = squared(f, centers).topk(2, dim=1, largest=False)
     apart = (centers[near.indices[:, 1]] - centers[near.indices[:, 0]]).norm(dim=1)
     return (near.values[:, 1] - near.values[:, 0]) / (2 * apart)
@@ -148,16 +155,26 @@ def claimed_radius(f: torch.Tensor, centers: torch.Tensor) -> torch.Tensor:
 # So we draw points on the scale of the centres, compute both distances, and keep the point at which the claim exceeds the truth by the largest factor.
 # The shortest way across a bisector is along the difference of its two centres.
 
+
 # %% tags=["solution"] exercise="refute"
 def refute(centers):
-    """A point (d,), and a point (d,) of another class that is closer to it than 0.95 times the claimed radius."""
+    """A point (d,), and a point (d,) of another class that is closer to it than 0.95
+    times the claimed radius.
+    """
     ### BEGIN SOLUTION
-    tries = torch.randn(4_000, centers.shape[1], generator=torch.Generator().manual_seed(0), dtype=centers.dtype)
+    tries = torch.randn(
+        4_000,
+        centers.shape[1],
+        generator=torch.Generator().manual_seed(0),
+        dtype=centers.dtype,
+    )
     tries = centers.mean(0) + 1.5 * centers.std(0) * tries
     d2 = squared(tries, centers)
     nearest = d2.argmin(1, keepdim=True)
     apart = torch.cdist(centers, centers)[nearest[:, 0]]
-    to_bisector = ((d2 - d2.gather(1, nearest)) / (2 * apart)).scatter(1, nearest, torch.inf)
+    to_bisector = ((d2 - d2.gather(1, nearest)) / (2 * apart)).scatter(
+        1, nearest, torch.inf
+    )
     shortest, rival = to_bisector.min(1)
     at = (claimed_radius(tries, centers) / shortest).argmax()
     way = centers[rival[at]] - centers[nearest[at, 0]]
@@ -166,21 +183,45 @@ def refute(centers):
 
 
 # %% tags=["tests"] exercise="refute" points=2
-for corners in (torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.5, 3.0]], dtype=torch.float64), normal(5, 2, offset=1)):
+for corners in (
+    torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.5, 3.0]], dtype=torch.float64),
+    normal(5, 2, offset=1),
+):
     origin_point, moved_point = refute(corners)
-    assert origin_point.shape == moved_point.shape == corners.shape[1:], "return two points, each of shape (d,)"
-    assert squared(origin_point[None], corners).argmin() != squared(moved_point[None], corners).argmin(), "the class has not changed, so nothing is refuted"
-    share_of_claim = (moved_point - origin_point).norm() / claimed_radius(origin_point[None], corners)[0]
-    assert share_of_claim < 0.95, f"the move has {share_of_claim:.3f} of the claimed radius: that is no counterexample, or hardly one"
+    assert origin_point.shape == moved_point.shape == corners.shape[1:], (
+        "return two points, each of shape (d,)"
+    )
+    assert (
+        squared(origin_point[None], corners).argmin()
+        != squared(moved_point[None], corners).argmin()
+    ), "the class has not changed, so nothing is refuted"
+    share_of_claim = (moved_point - origin_point).norm() / claimed_radius(
+        origin_point[None], corners
+    )[0]
+    assert share_of_claim < 0.95, (
+        f"the move has {share_of_claim:.3f} of the claimed radius: "
+        "that is no counterexample, or hardly one"
+    )
 
 # %% tags=["hidden-tests"] exercise="refute" points=3
 for case in range(12):
-    scale, count, width = (1e3, 1e-3, 1.0)[case % 3], (6, 10)[case % 2], (2, 3)[case // 6]
-    corners = scale * (normal(count, width, offset=100 + case) + (5.0 if case % 3 == 2 else 0.0))
+    scale, count, width = (
+        (1e3, 1e-3, 1.0)[case % 3],
+        (6, 10)[case % 2],
+        (2, 3)[case // 6],
+    )
+    corners = scale * (
+        normal(count, width, offset=100 + case) + (5.0 if case % 3 == 2 else 0.0)
+    )
     origin_point, moved_point = refute(corners)
     where = f"{count} centres in {width} dimensions, scale {scale:g}"
-    assert squared(origin_point[None], corners).argmin() != squared(moved_point[None], corners).argmin(), f"{where}: the class has not changed"
-    assert (moved_point - origin_point).norm() < 0.95 * claimed_radius(origin_point[None], corners)[0], f"{where}: the move is not inside the claimed radius"
+    assert (
+        squared(origin_point[None], corners).argmin()
+        != squared(moved_point[None], corners).argmin()
+    ), f"{where}: the class has not changed"
+    assert (moved_point - origin_point).norm() < 0.95 * claimed_radius(
+        origin_point[None], corners
+    )[0], f"{where}: the move is not inside the claimed radius"
 
 # %% [markdown] tags=["solution-text"] exercise="refute"
 # ```{solution-end}
@@ -214,6 +255,7 @@ for case in range(12):
 # The image may move by $1/L$ of what the features may.
 # Each own centre gives a proof by itself, so the maximum over $m$ is proven, too; a farther own centre that lies deeper in its class may well prove more.
 
+
 # %% tags=["solution"] exercise="certificate"
 def certificate(features, centers, kinds, lipschitz):
     """Certified l2 radius of each row of features, (N,)."""
@@ -223,29 +265,56 @@ def certificate(features, centers, kinds, lipschitz):
     best = torch.full_like(d2[:, 0], -torch.inf)
     for m in range(len(centers)):
         rivals = kinds != kinds[m]
-        to_bisector = (d2[:, rivals] - d2[:, m, None]) / (2 * (centers[rivals] - centers[m]).norm(dim=1))
-        best = torch.where(own == kinds[m], torch.maximum(best, to_bisector.amin(1)), best)
+        to_bisector = (d2[:, rivals] - d2[:, m, None]) / (
+            2 * (centers[rivals] - centers[m]).norm(dim=1)
+        )
+        best = torch.where(
+            own == kinds[m], torch.maximum(best, to_bisector.amin(1)), best
+        )
     return best / lipschitz
     ### END SOLUTION
 
 
 # %% tags=["tests"] exercise="certificate" points=1
-seats, seat_kinds = torch.tensor([[0.0, 0.0], [4.0, 0.0]], dtype=torch.float64), torch.tensor([0, 1])
+seats, seat_kinds = (
+    torch.tensor([[0.0, 0.0], [4.0, 0.0]], dtype=torch.float64),
+    torch.tensor([0, 1]),
+)
 guests = torch.tensor([[1.0, 7.0], [2.0, 0.0], [3.5, -1.0]], dtype=torch.float64)
 expected_radii = torch.tensor([0.5, 0.0, 0.75], dtype=torch.float64)
-assert certificate(guests, seats, seat_kinds, 2.0).shape == (3,), "one radius for each row"
-assert torch.allclose(certificate(guests, seats, seat_kinds, 2.0), expected_radii), "with L = 2 half the distance to the plane x = 2 is certified"
-seats, seat_kinds = torch.tensor([[0.0, 1.0], [0.0, -1.0], [4.0, 0.0]], dtype=torch.float64), torch.tensor([5, 5, 2])
-assert certificate(torch.zeros(1, 2, dtype=torch.float64), seats, seat_kinds, 1.0)[0] > 1.5, "to pass from one centre of a class to another of the same class is no change"
+assert certificate(guests, seats, seat_kinds, 2.0).shape == (3,), (
+    "one radius for each row"
+)
+assert torch.allclose(certificate(guests, seats, seat_kinds, 2.0), expected_radii), (
+    "with L = 2 half the distance to the plane x = 2 is certified"
+)
+seats, seat_kinds = (
+    torch.tensor([[0.0, 1.0], [0.0, -1.0], [4.0, 0.0]], dtype=torch.float64),
+    torch.tensor([5, 5, 2]),
+)
+assert (
+    certificate(torch.zeros(1, 2, dtype=torch.float64), seats, seat_kinds, 1.0)[0] > 1.5
+), "to pass from one centre of a class to another of the same class is no change"
 
 # %% tags=["hidden-tests"] exercise="certificate" points=2
 seats, guests = normal(7, 3, offset=2), normal(300, 3, offset=3)
 seat_kinds = torch.arange(7)
 at_seats = squared(guests, seats)
-lengths = torch.stack([(at_seats[:, k] - at_seats.amin(1)) / (2 * (seats[k] - seats[at_seats.argmin(1)]).norm(dim=1)) for k in range(7)], 1)
+lengths = torch.stack(
+    [
+        (at_seats[:, k] - at_seats.amin(1))
+        / (2 * (seats[k] - seats[at_seats.argmin(1)]).norm(dim=1))
+        for k in range(7)
+    ],
+    1,
+)
 expected_radii = lengths.nan_to_num(torch.inf).amin(1) / 3
-assert torch.allclose(certificate(guests, seats, seat_kinds, 3.0), expected_radii, atol=1e-9), "one centre a class: the nearest of all bisectors decides, whosever it is"
-assert torch.allclose(certificate(guests, seats, seat_kinds, 0.5), 6 * expected_radii, atol=1e-9), "a smaller Lipschitz constant certifies more"
+assert torch.allclose(
+    certificate(guests, seats, seat_kinds, 3.0), expected_radii, atol=1e-9
+), "one centre a class: the nearest of all bisectors decides, whosever it is"
+assert torch.allclose(
+    certificate(guests, seats, seat_kinds, 0.5), 6 * expected_radii, atol=1e-9
+), "a smaller Lipschitz constant certifies more"
 
 # %% tags=["hidden-tests"] exercise="certificate" points=2
 from support.certificates import radius
@@ -253,7 +322,9 @@ from support.certificates import radius
 seats, guests = normal(8, 2, offset=4), normal(400, 2, offset=5)
 seat_kinds = torch.tensor([3, 0, 1, 1, 0, 3, 3, 0])
 found_radii = certificate(guests, seats, seat_kinds, 2.0)
-assert torch.allclose(found_radii, radius.robustness_radius(guests, seats, seat_kinds, 2.0), atol=1e-9), "the best own centre is not always the nearest one"
+assert torch.allclose(
+    found_radii, radius.robustness_radius(guests, seats, seat_kinds, 2.0), atol=1e-9
+), "the best own centre is not always the nearest one"
 
 # %% [markdown] tags=["solution-text"] exercise="certificate"
 # ```{solution-end}
@@ -286,6 +357,7 @@ assert torch.allclose(found_radii, radius.robustness_radius(guests, seats, seat_
 # Centres of the own class get the exponent minus infinity, that is weight 0.
 # The gradient of the second term is $(f - \mu_{\text{own}}) / v$, that of the third $-\sum_j w_j (f - \mu_j) / v$ with weights $w$ that are the softmax of the exponents and sum to 1; so $f$ cancels, and $\frac 1 v (\sum_j w_j \mu_j - \mu_{\text{own}})$ is left.
 
+
 # %% tags=["solution"] exercise="magnet"
 def magnet(features, labels, centers, kinds, alpha, variance):
     """Magnet loss of each row of features, (N,)."""
@@ -300,33 +372,80 @@ def magnet(features, labels, centers, kinds, alpha, variance):
 
 # %% tags=["tests"] exercise="magnet" points=2
 pole_kinds, pole_labels = torch.tensor([0, 1]), torch.tensor([0, 0, 1])
-poles, probes_at = torch.tensor([[0.0], [3.0]], dtype=torch.float64), torch.tensor([[1.0], [2.0], [2.0]], dtype=torch.float64)
-expected_losses = torch.tensor([1.0 - 0.75, 1.0 + 0.75, 1.0 - 0.75], dtype=torch.float64)
-assert torch.allclose(magnet(probes_at, pole_labels, poles, pole_kinds, 1.0, 2.0), expected_losses, atol=1e-6), "one centre a class: alpha plus the difference of the squared distances over 2 v"
-assert not magnet(probes_at, pole_labels, poles, pole_kinds, -1.0, 2.0)[[0, 2]].any(), "the loss is cut off at zero"
+poles, probes_at = (
+    torch.tensor([[0.0], [3.0]], dtype=torch.float64),
+    torch.tensor([[1.0], [2.0], [2.0]], dtype=torch.float64),
+)
+expected_losses = torch.tensor(
+    [1.0 - 0.75, 1.0 + 0.75, 1.0 - 0.75], dtype=torch.float64
+)
+assert torch.allclose(
+    magnet(probes_at, pole_labels, poles, pole_kinds, 1.0, 2.0),
+    expected_losses,
+    atol=1e-6,
+), "one centre a class: alpha plus the difference of the squared distances over 2 v"
+assert not magnet(probes_at, pole_labels, poles, pole_kinds, -1.0, 2.0)[[0, 2]].any(), (
+    "the loss is cut off at zero"
+)
 
 # %% tags=["hidden-tests"] exercise="magnet" points=1
 poles, probes_at = normal(6, 4, offset=6), normal(90, 4, offset=7)
 pole_kinds, pole_labels = torch.tensor([2, 0, 1, 1, 0, 2]), torch.arange(90) % 3
 at_poles = squared(probes_at, poles)
 for row, kind in enumerate(pole_labels.tolist()):
-    own_part = min(float(at_poles[row, j]) for j in range(6) if pole_kinds[j] == kind) / 1.6
-    rival_part = math.log(sum(math.exp(-float(at_poles[row, j]) / 1.6) for j in range(6) if pole_kinds[j] != kind))
-    answer = float(magnet(probes_at[row : row + 1], pole_labels[row : row + 1], poles, pole_kinds, 2.0, 0.8))
-    assert abs(answer - max(0.0, 2.0 + own_part + rival_part)) < 1e-9, "the nearest own centre, the sum over all centres of other classes, nothing added to it"
+    own_part = (
+        min(float(at_poles[row, j]) for j in range(6) if pole_kinds[j] == kind) / 1.6
+    )
+    rival_part = math.log(
+        sum(
+            math.exp(-float(at_poles[row, j]) / 1.6)
+            for j in range(6)
+            if pole_kinds[j] != kind
+        )
+    )
+    answer = float(
+        magnet(
+            probes_at[row : row + 1],
+            pole_labels[row : row + 1],
+            poles,
+            pole_kinds,
+            2.0,
+            0.8,
+        )
+    )
+    assert abs(answer - max(0.0, 2.0 + own_part + rival_part)) < 1e-9, (
+        "the nearest own centre, the sum over all centres of "
+        "other classes, nothing added to it"
+    )
 
 # %% tags=["hidden-tests"] exercise="magnet" points=2
-poles, pole_kinds = torch.tensor([[0.0, 0.0], [0.0, 2.0], [0.0, -1.0]], dtype=torch.float64), torch.tensor([0, 1, 1])
-far_probe = torch.tensor([[1000.0, 0.5], [-1000.0, 1.25]], dtype=torch.float64, requires_grad=True)
+poles, pole_kinds = (
+    torch.tensor([[0.0, 0.0], [0.0, 2.0], [0.0, -1.0]], dtype=torch.float64),
+    torch.tensor([0, 1, 1]),
+)
+far_probe = torch.tensor(
+    [[1000.0, 0.5], [-1000.0, 1.25]], dtype=torch.float64, requires_grad=True
+)
 far_labels = torch.zeros(2, dtype=torch.int64)
 far_losses = magnet(far_probe, far_labels, poles, pole_kinds, 4.0, 1.0)
-assert torch.isfinite(far_losses).all(), "at a distance of 1000 the loss is an ordinary number"
+assert torch.isfinite(far_losses).all(), (
+    "at a distance of 1000 the loss is an ordinary number"
+)
 gap = [[(x2 - c) ** 2 - x2**2 for c in (2.0, -1.0)] for x2 in (0.5, 1.25)]
-expected_losses = torch.tensor([4.0 + math.log(sum(math.exp(-g / 2) for g in row)) for row in gap], dtype=torch.float64)
-assert torch.allclose(far_losses, expected_losses, atol=1e-6), "the squared distance of 10^6 is common to all terms and cancels"
+expected_losses = torch.tensor(
+    [4.0 + math.log(sum(math.exp(-g / 2) for g in row)) for row in gap],
+    dtype=torch.float64,
+)
+assert torch.allclose(far_losses, expected_losses, atol=1e-6), (
+    "the squared distance of 10^6 is common to all terms and cancels"
+)
 (far_slope,) = torch.autograd.grad(far_losses.sum(), far_probe)
 weight = [math.exp(-row[0] / 2) / sum(math.exp(-g / 2) for g in row) for row in gap]
-assert torch.allclose(far_slope, torch.tensor([[0.0, 2 * w - (1 - w)] for w in weight], dtype=torch.float64), atol=1e-6), "the gradient is the weighted mean of the rivals minus the own centre, over v"
+assert torch.allclose(
+    far_slope,
+    torch.tensor([[0.0, 2 * w - (1 - w)] for w in weight], dtype=torch.float64),
+    atol=1e-6,
+), "the gradient is the weighted mean of the rivals minus the own centre, over v"
 
 # %% [markdown] tags=["solution-text"] exercise="magnet"
 # ```{solution-end}
@@ -360,37 +479,70 @@ assert torch.allclose(far_slope, torch.tensor([[0.0, 2 * w - (1 - w)] for w in w
 # So the gradient is zero exactly where all $D$ counted clusters are of the class $y$: the fraction is 1 there, and 1 in a whole neighbourhood.
 # With $D = 1$ these are all images that are classified correctly.
 
+
 # %% tags=["solution"] exercise="idle"
 def without_gradient(features, labels, centers, nearest):
-    """Whether the loss has a gradient of exactly zero at each row of features, (N,) bool."""
+    """Whether the loss has a gradient of exactly zero at each row, (N,) bool."""
     ### BEGIN SOLUTION
-    counted = squared(features, centers.flatten(0, 1)).topk(nearest, dim=1, largest=False).indices
+    counted = (
+        squared(features, centers.flatten(0, 1))
+        .topk(nearest, dim=1, largest=False)
+        .indices
+    )
     return (counted // centers.shape[1] == labels[:, None]).all(1)
     ### END SOLUTION
 
 
 # %% tags=["tests"] exercise="idle" points=2
-pairs_at = torch.tensor([[[0.0, 0.0], [0.0, 1.0]], [[3.0, 0.0], [3.0, 1.0]]], dtype=torch.float64)  # two classes of two clusters
+pairs_at = torch.tensor(
+    [[[0.0, 0.0], [0.0, 1.0]], [[3.0, 0.0], [3.0, 1.0]]], dtype=torch.float64
+)  # two classes of two clusters
 walkers = torch.tensor([[0.2, 0.3], [1.4, 0.1], [2.9, 0.6]], dtype=torch.float64)
 walker_labels = torch.tensor([0, 0, 1])
-assert without_gradient(walkers, walker_labels, pairs_at, 1).tolist() == [True, True, True], "with one cluster the fraction is 1 wherever the answer is right"
-assert without_gradient(walkers, walker_labels, pairs_at, 2).tolist() == [True, False, True], "the two clusters nearest to the second point are of both classes: compare all distances"
-assert not without_gradient(walkers, walker_labels, pairs_at, 4).any(), "with all clusters every class is in the sum"
+assert without_gradient(walkers, walker_labels, pairs_at, 1).tolist() == [
+    True,
+    True,
+    True,
+], "with one cluster the fraction is 1 wherever the answer is right"
+assert without_gradient(walkers, walker_labels, pairs_at, 2).tolist() == [
+    True,
+    False,
+    True,
+], (
+    "the two clusters nearest to the second point are of "
+    "both classes: compare all distances"
+)
+assert not without_gradient(walkers, walker_labels, pairs_at, 4).any(), (
+    "with all clusters every class is in the sum"
+)
 
 # %% tags=["hidden-tests"] exercise="idle" points=3
 from support.models import heads
 
 for stretch in (1.0, 100.0):
-    pairs_at, walkers = stretch * normal(4, 3, 2, offset=8), stretch * 1.5 * normal(300, 2, offset=9)
-    walker_labels = (squared(walkers, pairs_at.flatten(0, 1)).argmin(1) // 3 + (torch.arange(300) % 5 == 0)) % 4  # every fifth is misclassified
+    pairs_at, walkers = (
+        stretch * normal(4, 3, 2, offset=8),
+        stretch * 1.5 * normal(300, 2, offset=9),
+    )
+    walker_labels = (
+        squared(walkers, pairs_at.flatten(0, 1)).argmin(1) // 3
+        + (torch.arange(300) % 5 == 0)
+    ) % 4  # every fifth is misclassified
     for count in (1, 2, 3, 5, 12):
         leaf = walkers.clone().requires_grad_()
-        log_p = heads.cluster_log_prob(leaf, pairs_at, (20 * stretch) ** 2, count).gather(1, walker_labels[:, None])[:, 0]
-        (slope_at,) = torch.autograd.grad(log_p[log_p.isfinite()].sum(), leaf)  # kernels this wide do not underflow
+        log_p = heads.cluster_log_prob(
+            leaf, pairs_at, (20 * stretch) ** 2, count
+        ).gather(1, walker_labels[:, None])[:, 0]
+        (slope_at,) = torch.autograd.grad(
+            log_p[log_p.isfinite()].sum(), leaf
+        )  # kernels this wide do not underflow
         zero = (slope_at.norm(dim=1) * stretch < 1e-10) & log_p.isfinite()
         answer = without_gradient(walkers, walker_labels, pairs_at, count)
         assert answer.dtype == torch.bool, "return a bool tensor"
-        assert torch.equal(answer, zero), f"D = {count}, centres at distances of about {stretch:g}: {int((answer != zero).sum())} of 300 points are judged wrongly"
+        assert torch.equal(answer, zero), (
+            f"D = {count}, centres at distances of about {stretch:g}: "
+            f"{int((answer != zero).sum())} of 300 points are judged wrongly"
+        )
 
 # %% [markdown] tags=["solution-text"] exercise="idle"
 # ```{solution-end}
@@ -423,11 +575,16 @@ for stretch in (1.0, 100.0):
 # So one step for each rival decides, and *each* rival has to be tried: the nearest centre is not the one that is the easiest to reach.
 # This is the margin loss with all targets; it knows no $\sigma$.
 
+
 # %% tags=["solution"] exercise="saturated"
 def break_all(x, y, centers, eps):
-    """Points (N, d) in the cubes of half-width eps about x, misclassified wherever that is possible."""
+    """Points (N, d) in the cubes of half-width eps about x, misclassified wherever
+    that is possible.
+    """
     ### BEGIN SOLUTION
-    corner = x[:, None] + eps * (centers - centers[y][:, None]).sign()  # (N, K, d), one corner for each rival
+    corner = (
+        x[:, None] + eps * (centers - centers[y][:, None]).sign()
+    )  # (N, K, d), one corner for each rival
     to_own = (corner - centers[y][:, None]).square().sum(2)
     to_rival = (corner - centers).square().sum(2)
     lead = (to_own - to_rival).scatter(1, y[:, None], -torch.inf)
@@ -440,23 +597,41 @@ hearts = torch.tensor([[0.0, 0.0, 0.0], [2.0, 1.0, 0.0]], dtype=torch.float64)
 victims = hearts[0] + 0.6 * normal(200, 3, offset=10)
 victim_labels = torch.zeros(200, dtype=torch.int64)
 attacked = break_all(victims, victim_labels, hearts, 0.3)
-assert attacked.shape == victims.shape and (attacked - victims).abs().max() <= 0.3 + 1e-12, "stay within eps in the maximum norm"
+assert (
+    attacked.shape == victims.shape and (attacked - victims).abs().max() <= 0.3 + 1e-12
+), "stay within eps in the maximum norm"
 # The bisector is 2 x_1 + x_2 = 2.5; within the cube 2 x_1 + x_2 grows by at most 0.3 * (2 + 1).
 can_break = 2 * victims[:, 0] + victims[:, 1] > 2.5 - 0.9
-assert torch.equal(squared(attacked, hearts).argmin(1) == 1, can_break), "some points that can be misclassified are not"
+assert torch.equal(squared(attacked, hearts).argmin(1) == 1, can_break), (
+    "some points that can be misclassified are not"
+)
 
 # %% tags=["hidden-tests"] exercise="saturated" points=3
 for width, half_width in ((3, 0.1), (3, 0.3), (20, 0.1), (20, 0.3)):
-    hearts = normal(10, width, offset=11) * torch.linspace(0.2, 2, 10, dtype=torch.float64)[:, None]
+    hearts = (
+        normal(10, width, offset=11)
+        * torch.linspace(0.2, 2, 10, dtype=torch.float64)[:, None]
+    )
     victims = hearts[torch.arange(400) % 10] + 0.9 * normal(400, width, offset=12)
     to_hearts = squared(victims, hearts)
     victim_labels = to_hearts.argmin(1)
     attacked = break_all(victims, victim_labels, hearts, half_width)
-    assert (attacked - victims).abs().max() <= half_width + 1e-12, "stay within eps in the maximum norm"
+    assert (attacked - victims).abs().max() <= half_width + 1e-12, (
+        "stay within eps in the maximum norm"
+    )
     reach = 2 * half_width * (hearts - hearts[victim_labels][:, None]).abs().sum(2)
-    lead = (to_hearts.gather(1, victim_labels[:, None]) - to_hearts + reach).scatter(1, victim_labels[:, None], -torch.inf).amax(1)
-    missed = int(((lead > 1e-9) & (squared(attacked, hearts).argmin(1) == victim_labels)).sum())
-    assert missed == 0, f"{width} dimensions, eps = {half_width}: {missed} of {int((lead > 0).sum())} points that can be misclassified are not"
+    lead = (
+        (to_hearts.gather(1, victim_labels[:, None]) - to_hearts + reach)
+        .scatter(1, victim_labels[:, None], -torch.inf)
+        .amax(1)
+    )
+    missed = int(
+        ((lead > 1e-9) & (squared(attacked, hearts).argmin(1) == victim_labels)).sum()
+    )
+    assert missed == 0, (
+        f"{width} dimensions, eps = {half_width}: {missed} of "
+        f"{int((lead > 0).sum())} points that can be misclassified are not"
+    )
 
 # %% [markdown] tags=["solution-text"] exercise="saturated"
 # ```{solution-end}
@@ -485,9 +660,12 @@ for width, half_width in ((3, 0.1), (3, 0.3), (20, 0.1), (20, 0.3)):
 # Failed starts get the loss minus infinity, which is below every loss of any sign, but only where there is a success to prefer.
 # An image is counted once, however many of its starts succeeded.
 
+
 # %% tags=["solution"] exercise="merge"
 def merge(losses, broken):
-    """The start to keep for each image, (N,), and how many successes keeping the largest loss would drop."""
+    """The start to keep for each image, (N,), and how many successes keeping the
+    largest loss would drop.
+    """
     ### BEGIN SOLUTION
     found = broken.any(0)
     kept = losses.masked_fill(found & ~broken, -torch.inf).argmax(0)
@@ -498,20 +676,35 @@ def merge(losses, broken):
 
 # %% tags=["tests"] exercise="merge" points=1
 final_losses = torch.tensor([[2.2, 0.3, 1.0], [2.3, 0.9, 3.0], [0.1, 0.5, 2.0]])
-final_broken = torch.tensor([[True, False, False], [False, False, True], [False, False, True]])
+final_broken = torch.tensor(
+    [[True, False, False], [False, False, True], [False, False, True]]
+)
 kept_start, forgotten = merge(final_losses, final_broken)
-assert kept_start.tolist() == [0, 1, 1], "a success goes before any failure; among equals the largest loss decides"
-assert forgotten == 1, "the first image was broken, and its largest loss belongs to a start that failed"
+assert kept_start.tolist() == [0, 1, 1], (
+    "a success goes before any failure; among equals the largest loss decides"
+)
+assert forgotten == 1, (
+    "the first image was broken, and its largest loss belongs to a start that failed"
+)
 
 # %% tags=["hidden-tests"] exercise="merge" points=3
-final_losses, final_broken = normal(8, 500, offset=13) - 2.0, normal(8, 500, offset=14) > 1.2
+final_losses, final_broken = (
+    normal(8, 500, offset=13) - 2.0,
+    normal(8, 500, offset=14) > 1.2,
+)
 kept_start, forgotten = merge(final_losses, final_broken)
 missing = 0
 for image in range(500):
     wins = [start for start in range(8) if final_broken[start, image]]
     missing += bool(wins) and not final_broken[final_losses[:, image].argmax(), image]
-    expected_start = max(wins or range(8), key=lambda start, image=image: float(final_losses[start, image]))
-    assert int(kept_start[image]) == expected_start, "the wrong start is kept: mind losses below zero, and images that no start broke"
+    expected_start = max(
+        wins or range(8),
+        key=lambda start, image=image: float(final_losses[start, image]),
+    )
+    assert int(kept_start[image]) == expected_start, (
+        "the wrong start is kept: mind losses below zero, "
+        "and images that no start broke"
+    )
 assert forgotten == missing, "count images, each once"
 
 # %% [markdown] tags=["solution-text"] exercise="merge"
@@ -540,11 +733,19 @@ assert forgotten == missing, "count images, each once"
 # For a symmetric kernel on one channel it looks like the convolution itself, which is why a wrong adjoint may go unnoticed.
 # The visible test has a closed form: the 3 × 3 kernel of ones is the product of two tridiagonal matrices of ones, whose largest eigenvalue on $n$ places is $1 + 2 \cos \frac{\pi}{n + 1}$.
 
+
 # %% tags=["solution"] exercise="convolution"
 def convolution_norm(weight, height, width, padding):
     """Spectral norm of the convolution on images of this size, a float."""
     ### BEGIN SOLUTION
-    u = torch.randn(1, weight.shape[1], height, width, generator=torch.Generator().manual_seed(0), dtype=weight.dtype)
+    u = torch.randn(
+        1,
+        weight.shape[1],
+        height,
+        width,
+        generator=torch.Generator().manual_seed(0),
+        dtype=weight.dtype,
+    )
     for _ in range(400):
         u = u / u.norm()
         image = functional.conv2d(u, weight, padding=padding)
@@ -556,16 +757,45 @@ def convolution_norm(weight, height, width, padding):
 # %% tags=["tests"] exercise="convolution" points=2
 box = torch.ones(1, 1, 3, 3, dtype=torch.float64)
 for side, other_side in ((6, 6), (9, 5)):
-    exact_norm = (1 + 2 * math.cos(math.pi / (side + 1))) * (1 + 2 * math.cos(math.pi / (other_side + 1)))
-    assert abs(convolution_norm(box, side, other_side, 1) / exact_norm - 1) < 1e-3, "nine ones, padding 1: the norm is just below 9 and depends on the size of the image"
+    exact_norm = (1 + 2 * math.cos(math.pi / (side + 1))) * (
+        1 + 2 * math.cos(math.pi / (other_side + 1))
+    )
+    assert abs(convolution_norm(box, side, other_side, 1) / exact_norm - 1) < 1e-3, (
+        "nine ones, padding 1: the norm is just below 9 and "
+        "depends on the size of the image"
+    )
 
 # %% tags=["hidden-tests"] exercise="convolution" points=3
-for number, (outputs, inputs, kernel_height, kernel_width, side, other_side, margin_width) in enumerate([(4, 3, 3, 3, 6, 7, 1), (2, 5, 3, 3, 7, 5, 0), (3, 3, 2, 4, 6, 6, 2), (6, 2, 1, 1, 4, 5, 0)]):
+for number, (
+    outputs,
+    inputs,
+    kernel_height,
+    kernel_width,
+    side,
+    other_side,
+    margin_width,
+) in enumerate(
+    [
+        (4, 3, 3, 3, 6, 7, 1),
+        (2, 5, 3, 3, 7, 5, 0),
+        (3, 3, 2, 4, 6, 6, 2),
+        (6, 2, 1, 1, 4, 5, 0),
+    ]
+):
     filters = normal(outputs, inputs, kernel_height, kernel_width, offset=20 + number)
-    units = torch.eye(inputs * side * other_side, dtype=torch.float64).view(-1, inputs, side, other_side)
-    exact_norm = float(torch.linalg.matrix_norm(functional.conv2d(units, filters, padding=margin_width).flatten(1), ord=2))
+    units = torch.eye(inputs * side * other_side, dtype=torch.float64).view(
+        -1, inputs, side, other_side
+    )
+    exact_norm = float(
+        torch.linalg.matrix_norm(
+            functional.conv2d(units, filters, padding=margin_width).flatten(1), ord=2
+        )
+    )
     answer = convolution_norm(filters, side, other_side, margin_width)
-    assert abs(answer / exact_norm - 1) < 1e-3, f"{tuple(filters.shape)} on {side} x {other_side}, padding {margin_width}: {answer:.4f}, and the matrix has {exact_norm:.4f}"
+    assert abs(answer / exact_norm - 1) < 1e-3, (
+        f"{tuple(filters.shape)} on {side} x {other_side}, padding {margin_width}: "
+        f"{answer:.4f}, and the matrix has {exact_norm:.4f}"
+    )
 
 # %% [markdown] tags=["solution-text"] exercise="convolution"
 # ```{solution-end}

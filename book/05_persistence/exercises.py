@@ -30,6 +30,7 @@ run = chapter_run.start("05_persistence/exercises", profile, seed, device, overr
 # Outside the wedge of two planes, the class is three quarters of the plane.
 # At any point of it stability tends to 3/4 as $\sigma$ grows, and where the point lies far from the edge it never falls below 0.7; it does fall below 0.8.
 
+
 # %% tags=["nbval-check-output"]
 def wedge(x: torch.Tensor) -> torch.Tensor:
     """Scores of class 0 outside the first quadrant, class 1 inside it."""
@@ -120,39 +121,69 @@ SEED = 0  # the tests draw their numbers from it
 # The stability grows with every distance, so the crossing lies between the closed forms for $\min d_i$ and for $\max d_i$.
 # Logarithms keep a product of a thousand factors from losing its digits.
 
+
 # %% tags=["solution"] exercise="sheets"
 def sheet_persistence(distances, gamma):
-    """gamma-persistence at these distances from orthogonal sheets, a float, possibly infinite."""
+    """gamma-persistence, maybe infinite, at these distances from orthogonal sheets."""
     ### BEGIN SOLUTION
     near = np.asarray(distances, dtype=float)
     if math.log(gamma) <= -len(near) * math.log(2):
         return math.inf
-    unit = 1 / stats.norm.isf(-math.expm1(math.log(gamma) / len(near)))  # the persistence at distance 1 from all sheets
+    unit = 1 / stats.norm.isf(
+        -math.expm1(math.log(gamma) / len(near))
+    )  # the persistence at distance 1 from all sheets
 
     def excess(log_sigma):
         return stats.norm.logcdf(near / math.exp(log_sigma)).sum() - math.log(gamma)
 
-    return math.exp(brentq(excess, math.log(unit * near.min()) - 1e-6, math.log(unit * near.max()) + 1e-6, xtol=1e-12))
+    return math.exp(
+        brentq(
+            excess,
+            math.log(unit * near.min()) - 1e-6,
+            math.log(unit * near.max()) + 1e-6,
+            xtol=1e-12,
+        )
+    )
     ### END SOLUTION
 
 
 # %% tags=["tests"] exercise="sheets" points=1
-assert abs(sheet_persistence([1.0], 0.7) - 1 / stats.norm.ppf(0.7)) < 1e-6, "a flat boundary at distance 1: Phi(1 / sigma) = 0.7"
-assert abs(sheet_persistence([2.0, 2.0, 2.0], 0.7) - 2 / stats.norm.ppf(0.7 ** (1 / 3))) < 1e-6, "three sheets: each is kept with probability gamma^(1/3)"
+assert abs(sheet_persistence([1.0], 0.7) - 1 / stats.norm.ppf(0.7)) < 1e-6, (
+    "a flat boundary at distance 1: Phi(1 / sigma) = 0.7"
+)
+assert (
+    abs(sheet_persistence([2.0, 2.0, 2.0], 0.7) - 2 / stats.norm.ppf(0.7 ** (1 / 3)))
+    < 1e-6
+), "three sheets: each is kept with probability gamma^(1/3)"
 
 # %% tags=["hidden-tests"] exercise="sheets" points=2
 numbers = np.random.default_rng(SEED)
-for sheets, level, scale in ((2, 0.7, 1.0), (3, 0.5, 1e-4), (5, 0.9, 1e4), (30, 0.7, 1.0), (1000, 0.8, 0.1), (2, 0.26, 1.0)):
+for sheets, level, scale in (
+    (2, 0.7, 1.0),
+    (3, 0.5, 1e-4),
+    (5, 0.9, 1e4),
+    (30, 0.7, 1.0),
+    (1000, 0.8, 0.1),
+    (2, 0.26, 1.0),
+):
     lengths = scale * numbers.uniform(0.2, 3.0, sheets)
     answer = sheet_persistence(lengths, level)
     for factor, above in ((1 - 1e-5, True), (1 + 1e-5, False)):
         kept = math.exp(stats.norm.logcdf(lengths / (factor * answer)).sum())
-        assert (kept > level) == above, f"{sheets} sheets, gamma = {level}: the stability does not cross gamma at {answer:.6g}"
+        assert (kept > level) == above, (
+            f"{sheets} sheets, gamma = {level}: the stability does "
+            f"not cross gamma at {answer:.6g}"
+        )
 
 # %% tags=["hidden-tests"] exercise="sheets" points=2
 for sheets, level in ((1, 0.5), (1, 0.3), (2, 0.25), (3, 0.1), (40, 1e-13)):
-    assert sheet_persistence(np.linspace(1, 2, sheets), level) == math.inf, f"{sheets} sheets: however large sigma is, the class keeps more than 2^-{sheets} of the noise"
-assert math.isfinite(sheet_persistence([1.0, 1.5, 2.0], 0.13)), "three sheets at gamma = 0.13 are crossed, for 0.13 > 1/8"
+    assert sheet_persistence(np.linspace(1, 2, sheets), level) == math.inf, (
+        f"{sheets} sheets: however large sigma is, the class keeps "
+        f"more than 2^-{sheets} of the noise"
+    )
+assert math.isfinite(sheet_persistence([1.0, 1.5, 2.0], 0.13)), (
+    "three sheets at gamma = 0.13 are crossed, for 0.13 > 1/8"
+)
 
 # %% [markdown] tags=["solution-text"] exercise="sheets"
 # ```{solution-end}
@@ -182,6 +213,7 @@ assert math.isfinite(sheet_persistence([1.0, 1.5, 2.0], 0.13)), "three sheets at
 # The upper end is where $\mathbb P[\mathrm{Bin}(n, p) \le S] = 1 - \mathbb P[\mathrm{Bin}(n, p) \ge S + 1]$ equals it: the upper quantile of $\mathrm{Beta}(S + 1, n - S)$, with other parameters, since the observation itself is counted on both sides.
 # If $p$ lies outside, one of two events of probability below $(1 - c) / 2$ has happened, so the interval errs with probability at most $1 - c$.
 
+
 # %% tags=["solution"] exercise="interval"
 def interval(kept, samples, confidence):
     """Ends of the Clopper-Pearson interval, two floats."""
@@ -195,24 +227,44 @@ def interval(kept, samples, confidence):
 
 # %% tags=["tests"] exercise="interval" points=2
 low_end, high_end = interval(70, 100, 0.95)
-assert 0.55 < low_end < 0.65 and 0.75 < high_end < 0.85, "the interval holds the share 0.7, with about a tenth to each side"
+assert 0.55 < low_end < 0.65 and 0.75 < high_end < 0.85, (
+    "the interval holds the share 0.7, with about a tenth to each side"
+)
 low_end, high_end = interval(20, 20, 0.95)
-assert high_end == 1 and abs(low_end - 0.025 ** (1 / 20)) < 0.025, "20 of 20 happen with probability p^20: p = 0.83 is just possible"
+assert high_end == 1 and abs(low_end - 0.025 ** (1 / 20)) < 0.025, (
+    "20 of 20 happen with probability p^20: p = 0.83 is just possible"
+)
 assert interval(0, 20, 0.95)[0] == 0, "where no copy kept the class, no p is too small"
 
 # %% tags=["hidden-tests"] exercise="interval" points=2
 for samples, level in ((1, 0.9), (12, 0.95), (30, 0.99), (60, 0.8)):
     ends = np.array([interval(kept, samples, level) for kept in range(samples + 1)])
-    truths = np.unique(np.r_[np.linspace(0.001, 0.999, 400), ends.ravel() - 1e-9, ends.ravel() + 1e-9].clip(0, 1))
+    truths = np.unique(
+        np.r_[
+            np.linspace(0.001, 0.999, 400), ends.ravel() - 1e-9, ends.ravel() + 1e-9
+        ].clip(0, 1)
+    )
     held = (ends[:, :1] <= truths) & (truths <= ends[:, 1:])
-    coverage = (stats.binom.pmf(np.arange(samples + 1)[:, None], samples, truths) * held).sum(0)
+    coverage = (
+        stats.binom.pmf(np.arange(samples + 1)[:, None], samples, truths) * held
+    ).sum(0)
     worst = coverage.argmin()
-    assert coverage[worst] >= level - 1e-6, f"n = {samples}: at p = {truths[worst]:.3f} the interval holds p with probability {coverage[worst]:.3f} only, below {level}"
+    assert coverage[worst] >= level - 1e-6, (
+        f"n = {samples}: at p = {truths[worst]:.3f} the interval holds p with "
+        f"probability {coverage[worst]:.3f} only, below {level}"
+    )
 
 # %% tags=["hidden-tests"] exercise="interval" points=1
-for kept, samples, level in ((0, 9, 0.95), (9, 9, 0.95), (3, 50, 0.99), (1400 + SEED % 50, 2000, 0.9999)):
+for kept, samples, level in (
+    (0, 9, 0.95),
+    (9, 9, 0.95),
+    (3, 50, 0.99),
+    (1400 + SEED % 50, 2000, 0.9999),
+):
     wanted = stats.binomtest(kept, samples).proportion_ci(level)
-    assert np.allclose(interval(kept, samples, level), (wanted.low, wanted.high), atol=1e-9), f"{kept} of {samples}: the interval is not the one of Clopper and Pearson"
+    assert np.allclose(
+        interval(kept, samples, level), (wanted.low, wanted.high), atol=1e-9
+    ), f"{kept} of {samples}: the interval is not the one of Clopper and Pearson"
 
 # %% [markdown] tags=["solution-text"] exercise="interval"
 # ```{solution-end}
@@ -246,9 +298,10 @@ for kept, samples, level in ((0, 9, 0.95), (9, 9, 0.95), (3, 50, 0.99), (1400 + 
 # On the linear scale a crossing at $10^{-4}$ would need 43 halvings.
 # The share is compared with $\gamma$ and never asked to be close to it: a flat stability is close to $\gamma$ on a wide range of $\sigma$, and one that jumps is never.
 
+
 # %% tags=["solution"] exercise="search"
 def search(stability, gamma, cap):
-    """Where stability crosses gamma, between 1e-5 and the cap; 0.0 below and math.inf above."""
+    """Where stability crosses gamma in [1e-5, cap]; 0.0 below and math.inf above."""
     ### BEGIN SOLUTION
     low, high = 1e-5, cap
     if stability(high) >= gamma:
@@ -267,7 +320,7 @@ spent_calls = 0
 
 
 def flat_boundary(sigma):
-    """Stability at distance 1 from a flat boundary; it complains of a search without end."""
+    """Stability at distance 1 from a flat boundary; a search without end fails."""
     global spent_calls
     spent_calls += 1
     assert spent_calls <= 400, "the search does not seem to end"
@@ -275,30 +328,66 @@ def flat_boundary(sigma):
 
 
 answer = search(flat_boundary, 0.7, 64.0)
-assert abs(answer * stats.norm.ppf(0.7) - 1) < 1e-6, "the crossing is not found with six digits"
+assert abs(answer * stats.norm.ppf(0.7) - 1) < 1e-6, (
+    "the crossing is not found with six digits"
+)
 assert spent_calls <= 32, f"{spent_calls} calls of stability; 32 are allowed"
 
 # %% tags=["hidden-tests"] exercise="search" points=3
 for told, curve, level, cap, wanted in (
-    ("a class that keeps three quarters of any noise", lambda sigma: 0.75 + 0.25 * math.exp(-sigma), 0.7, 64.0, math.inf),
+    (
+        "a class that keeps three quarters of any noise",
+        lambda sigma: 0.75 + 0.25 * math.exp(-sigma),
+        0.7,
+        64.0,
+        math.inf,
+    ),
     ("a point on the boundary", lambda sigma: 0.5, 0.7, 64.0, 0.0),
     ("stable exactly at gamma", lambda sigma: 0.7, 0.7, 64.0, math.inf),
-    ("a crossing at 2e-4", lambda sigma: stats.norm.cdf(2e-4 * stats.norm.ppf(0.8) / sigma), 0.8, 1e3, 2e-4),
-    ("a crossing at 900", lambda sigma: stats.norm.cdf(900 * stats.norm.ppf(0.6) / sigma), 0.6, 1e3, 900.0),
+    (
+        "a crossing at 2e-4",
+        lambda sigma: stats.norm.cdf(2e-4 * stats.norm.ppf(0.8) / sigma),
+        0.8,
+        1e3,
+        2e-4,
+    ),
+    (
+        "a crossing at 900",
+        lambda sigma: stats.norm.cdf(900 * stats.norm.ppf(0.6) / sigma),
+        0.6,
+        1e3,
+        900.0,
+    ),
     ("a jump", lambda sigma: 1.0 if sigma < 3.3 else 0.0, 0.5, 64.0, 3.3),
-    ("a flat stability", lambda sigma: 0.7 - 0.001 * math.log10(sigma / 5), 0.7, 100.0, 5.0),
-    ("a drawn crossing", lambda sigma: math.exp(-sigma / (2 + SEED % 17)), 0.9, 64.0, -math.log(0.9) * (2 + SEED % 17)),
+    (
+        "a flat stability",
+        lambda sigma: 0.7 - 0.001 * math.log10(sigma / 5),
+        0.7,
+        100.0,
+        5.0,
+    ),
+    (
+        "a drawn crossing",
+        lambda sigma: math.exp(-sigma / (2 + SEED % 17)),
+        0.9,
+        64.0,
+        -math.log(0.9) * (2 + SEED % 17),
+    ),
 ):
     asked = []
 
     def watched(sigma, curve=curve, asked=asked, cap=cap):
         asked.append(sigma)
         assert len(asked) <= 400, "the search does not seem to end"
-        assert 1e-5 * (1 - 1e-9) <= sigma <= cap * (1 + 1e-9), f"stability was asked at {sigma:g}, outside of the range"
+        assert 1e-5 * (1 - 1e-9) <= sigma <= cap * (1 + 1e-9), (
+            f"stability was asked at {sigma:g}, outside of the range"
+        )
         return curve(sigma)
 
     answer = search(watched, level, cap)
-    right = answer == wanted if wanted in (0, math.inf) else abs(answer / wanted - 1) < 1e-6
+    right = (
+        answer == wanted if wanted in (0, math.inf) else abs(answer / wanted - 1) < 1e-6
+    )
     assert right, f"{told}: {answer:g}, and {wanted:g} is right"
     assert len(asked) <= 32, f"{told}: {len(asked)} calls of stability; 32 are allowed"
 
@@ -334,9 +423,11 @@ for told, curve, level, cap, wanted in (
 # There a bisection between a small and a large $\sigma$ finds both ends stable and no crossing, though the definition, "for all $\sigma < \sigma^*$", gives a finite value.
 # A scan upwards finds the first $\sigma$ at which the stability is below $\gamma$; the root lies in the step before it.
 
+
 # %% tags=["solution"] exercise="outside"
 def outside_persistence(x1, x2, gamma):
     """gamma-persistence outside of the quarter plane, a float, possibly infinite."""
+
     ### BEGIN SOLUTION
     def excess(sigma):
         return 1 - stats.norm.cdf(x1 / sigma) * stats.norm.cdf(x2 / sigma) - gamma
@@ -346,29 +437,66 @@ def outside_persistence(x1, x2, gamma):
     unstable = np.flatnonzero(excess(sigmas) < 0)
     if not len(unstable):
         return math.inf
-    return float(brentq(excess, sigmas[unstable[0] - 1], sigmas[unstable[0]], rtol=1e-10))
+    return float(
+        brentq(excess, sigmas[unstable[0] - 1], sigmas[unstable[0]], rtol=1e-10)
+    )
     ### END SOLUTION
 
 
 # %% tags=["tests"] exercise="outside" points=1
 answer = outside_persistence(-3.0, -3.0, 0.8)
-assert abs(1 - stats.norm.cdf(-3 / answer) ** 2 - 0.8) < 1e-4, "both coordinates have to turn positive, independently of each other, for the class to be lost"
-assert outside_persistence(-3.0, -3.0, 0.7) == math.inf, "three quarters of the plane are left however large the noise is"
-assert abs(outside_persistence(-1.0, 500.0, 0.9) * stats.norm.ppf(0.9) - 1) < 1e-3, "far from the edge the boundary is flat"
+assert abs(1 - stats.norm.cdf(-3 / answer) ** 2 - 0.8) < 1e-4, (
+    "both coordinates have to turn positive, independently of "
+    "each other, for the class to be lost"
+)
+assert outside_persistence(-3.0, -3.0, 0.7) == math.inf, (
+    "three quarters of the plane are left however large the noise is"
+)
+assert abs(outside_persistence(-1.0, 500.0, 0.9) * stats.norm.ppf(0.9) - 1) < 1e-3, (
+    "far from the edge the boundary is flat"
+)
 
 # %% tags=["hidden-tests"] exercise="outside" points=3
-for x1, x2, level in ((-0.05, 0.3, 0.7), (0.3, -0.05, 0.7), (-1.0, 3.0 + 0.01 * (SEED % 100), 0.74), (-20.0, 400.0, 0.6), (-0.002, 0.5, 0.55)):
+for x1, x2, level in (
+    (-0.05, 0.3, 0.7),
+    (0.3, -0.05, 0.7),
+    (-1.0, 3.0 + 0.01 * (SEED % 100), 0.74),
+    (-20.0, 400.0, 0.6),
+    (-0.002, 0.5, 0.55),
+):
     answer = outside_persistence(x1, x2, level)
-    assert math.isfinite(answer), f"({x1}, {x2}), gamma = {level}: the stability falls below gamma before it comes back, and the definition says for all smaller sigma"
-    below, after = (1 - stats.norm.cdf(x1 / sigma) * stats.norm.cdf(x2 / sigma) for sigma in (answer * np.linspace(0.01, 1 - 1e-4, 2000), answer * (1 + 1e-4)))
-    assert below.min() >= level, f"({x1}, {x2}), gamma = {level}: a smaller sigma is unstable already"
-    assert after < level, f"({x1}, {x2}), gamma = {level}: the stability does not cross gamma at {answer:.6g}"
+    assert math.isfinite(answer), (
+        f"({x1}, {x2}), gamma = {level}: the stability falls below gamma before it "
+        "comes back, and the definition says for all smaller sigma"
+    )
+    below, after = (
+        1 - stats.norm.cdf(x1 / sigma) * stats.norm.cdf(x2 / sigma)
+        for sigma in (answer * np.linspace(0.01, 1 - 1e-4, 2000), answer * (1 + 1e-4))
+    )
+    assert below.min() >= level, (
+        f"({x1}, {x2}), gamma = {level}: a smaller sigma is unstable already"
+    )
+    assert after < level, (
+        f"({x1}, {x2}), gamma = {level}: the stability does "
+        f"not cross gamma at {answer:.6g}"
+    )
 
 # %% tags=["hidden-tests"] exercise="outside" points=1
-assert outside_persistence(-0.6, 0.5, 0.7) == math.inf, "with x_2 below |x_1| the stability falls towards 3/4 all the way, and never below"
-assert outside_persistence(-2.0, -0.003, 0.75) == math.inf, "both coordinates negative: the stability stays above 3/4"
+assert outside_persistence(-0.6, 0.5, 0.7) == math.inf, (
+    "with x_2 below |x_1| the stability falls towards 3/4 all the way, and never below"
+)
+assert outside_persistence(-2.0, -0.003, 0.75) == math.inf, (
+    "both coordinates negative: the stability stays above 3/4"
+)
 for scale in (0.01, 100.0):
-    assert abs(outside_persistence(-scale, 0.8 * scale, 0.9) / (scale * outside_persistence(-1.0, 0.8, 0.9)) - 1) < 1e-3, "in other units of length the persistence is the same length"
+    assert (
+        abs(
+            outside_persistence(-scale, 0.8 * scale, 0.9)
+            / (scale * outside_persistence(-1.0, 0.8, 0.9))
+            - 1
+        )
+        < 1e-3
+    ), "in other units of length the persistence is the same length"
 
 # %% [markdown] tags=["solution-text"] exercise="outside"
 # ```{solution-end}
@@ -401,13 +529,16 @@ for scale in (0.01, 100.0):
 # It falls more slowly than $e^{-\epsilon^2 / 16}$ as soon as $\sigma > 4$, and then a large $\epsilon$ refutes the bound; the nearer $\sigma$ is to 4, the larger it has to be.
 # So we go up in $\epsilon$ until the exact tail is the larger one.
 
+
 # %% tags=["solution"] exercise="units"
 def refute_bound(sigma):
     """n and eps at which the printed bound is false for this sigma."""
     ### BEGIN SOLUTION
     n = 10_000
     for eps in np.linspace(0.5, 60, 240):
-        tail = stats.chi(n).sf(math.sqrt(n) + eps / sigma) + stats.chi(n).cdf(math.sqrt(n) - eps / sigma)
+        tail = stats.chi(n).sf(math.sqrt(n) + eps / sigma) + stats.chi(n).cdf(
+            math.sqrt(n) - eps / sigma
+        )
         if tail > 1.2 * 2 * math.exp(-(eps**2) / 16):
             return n, float(eps)
     ### END SOLUTION
@@ -415,16 +546,30 @@ def refute_bound(sigma):
 
 # %% tags=["tests"] exercise="units" points=1
 n_found, eps_found = refute_bound(7.0)
-assert n_found == int(n_found) >= 1 and eps_found > 0, "n is a whole number of at least 1, and eps positive"
-outside_shell = stats.chi(n_found).sf(math.sqrt(n_found) + eps_found / 7) + stats.chi(n_found).cdf(math.sqrt(n_found) - eps_found / 7)
-assert outside_shell >= 1.05 * 2 * math.exp(-(eps_found**2) / 16), f"outside of the shell lies {outside_shell:.4f}, and the bound allows {2 * math.exp(-(eps_found**2) / 16):.4f}: it holds here"
+assert n_found == int(n_found) >= 1 and eps_found > 0, (
+    "n is a whole number of at least 1, and eps positive"
+)
+outside_shell = stats.chi(n_found).sf(math.sqrt(n_found) + eps_found / 7) + stats.chi(
+    n_found
+).cdf(math.sqrt(n_found) - eps_found / 7)
+assert outside_shell >= 1.05 * 2 * math.exp(-(eps_found**2) / 16), (
+    f"outside of the shell lies {outside_shell:.4f}, and the bound allows "
+    f"{2 * math.exp(-(eps_found**2) / 16):.4f}: it holds here"
+)
 
 # %% tags=["hidden-tests"] exercise="units" points=3
 for sigma_here in (4.5, 5.0, 5.5 + 0.01 * (SEED % 100), 10.0, 40.0, 1000.0):
     n_found, eps_found = refute_bound(sigma_here)
-    assert n_found == int(n_found) >= 1 and eps_found > 0, "n is a whole number of at least 1, and eps positive"
-    outside_shell = stats.chi(n_found).sf(math.sqrt(n_found) + eps_found / sigma_here) + stats.chi(n_found).cdf(math.sqrt(n_found) - eps_found / sigma_here)
-    assert outside_shell >= 1.05 * 2 * math.exp(-(eps_found**2) / 16) > 0, f"sigma = {sigma_here:g}: outside of the shell lies {outside_shell:.3g}, and the bound allows {2 * math.exp(-(eps_found**2) / 16):.3g}: it holds here"
+    assert n_found == int(n_found) >= 1 and eps_found > 0, (
+        "n is a whole number of at least 1, and eps positive"
+    )
+    outside_shell = stats.chi(n_found).sf(
+        math.sqrt(n_found) + eps_found / sigma_here
+    ) + stats.chi(n_found).cdf(math.sqrt(n_found) - eps_found / sigma_here)
+    assert outside_shell >= 1.05 * 2 * math.exp(-(eps_found**2) / 16) > 0, (
+        f"sigma = {sigma_here:g}: outside of the shell lies {outside_shell:.3g}, and "
+        f"the bound allows {2 * math.exp(-(eps_found**2) / 16):.3g}: it holds here"
+    )
 
 # %% [markdown] tags=["solution-text"] exercise="units"
 # ```{solution-end}
@@ -455,6 +600,7 @@ for sigma_here in (4.5, 5.0, 5.5 + 0.01 * (SEED % 100), 10.0, 40.0, 1000.0):
 # To add up the probabilities of stopping at each look without removing them counts a walk as often as the rule would have stopped it, and to look at the end only forgets the walks that came back.
 # The hidden tests compare two rules at the same nominal error: a binomial test at each look errs several times as often as it says, while the rule $(m + 1) \binom{m}{S} \gamma^S (1 - \gamma)^{m - S} \le \alpha$ of {cite:t}`robbins1970` keeps its word however often one looks.
 
+
 # %% tags=["solution"] exercise="peeking"
 def ever_stops(stops, p, samples):
     """Probability that the rule stops within so many copies, a float."""
@@ -470,8 +616,16 @@ def ever_stops(stops, p, samples):
 
 
 # %% tags=["tests"] exercise="peeking" points=2
-assert abs(ever_stops(lambda m, kept: m == 1 and kept == 0, 0.7, 5) - 0.3) < 1e-12, "a rule that stops if the first copy is lost, and never later"
-assert abs(ever_stops(lambda m, kept: m == 12 and kept <= 5, 0.7, 12) - stats.binom.cdf(5, 12, 0.7)) < 1e-12, "a rule that looks once, after the last copy"
+assert abs(ever_stops(lambda m, kept: m == 1 and kept == 0, 0.7, 5) - 0.3) < 1e-12, (
+    "a rule that stops if the first copy is lost, and never later"
+)
+assert (
+    abs(
+        ever_stops(lambda m, kept: m == 12 and kept <= 5, 0.7, 12)
+        - stats.binom.cdf(5, 12, 0.7)
+    )
+    < 1e-12
+), "a rule that looks once, after the last copy"
 
 # %% tags=["hidden-tests"] exercise="peeking" points=2
 table = np.random.default_rng(SEED).random((11, 11)) < 0.08
@@ -483,14 +637,33 @@ for p_here in (0.2, 0.7):
         if any(table[m, sum(bits[:m])] for m in range(1, 11)):
             total += p_here ** sum(bits) * (1 - p_here) ** (10 - sum(bits))
     answer = ever_stops(lambda m, kept: bool(table[m, kept]), p_here, 10)
-    assert abs(answer - total) < 1e-12, f"p = {p_here}: {answer:.6f}, and the sum over all 1024 walks is {total:.6f}"
+    assert abs(answer - total) < 1e-12, (
+        f"p = {p_here}: {answer:.6f}, and the sum over all 1024 walks is {total:.6f}"
+    )
 
 # %% tags=["hidden-tests"] exercise="peeking" points=1
-tails = [np.cumsum([math.comb(m, kept) * 0.7**kept * 0.3 ** (m - kept) for kept in range(m + 1)]) for m in range(151)]
+tails = [
+    np.cumsum(
+        [math.comb(m, kept) * 0.7**kept * 0.3 ** (m - kept) for kept in range(m + 1)]
+    )
+    for m in range(151)
+]
 each_look = ever_stops(lambda m, kept: bool(tails[m][kept] <= 0.05), 0.7, 150)
-mended = ever_stops(lambda m, kept: kept < 0.7 * m and (m + 1) * math.comb(m, kept) * 0.7**kept * 0.3 ** (m - kept) <= 0.05, 0.7, 150)
-assert 0.15 < each_look < 0.3, "a test at 5 % that is repeated after each of 150 copies errs in about a fifth of all cases"
-assert 0 < mended <= 0.05, "the rule of Robbins errs in at most 5 % of all cases, however often one looks"
+mended = ever_stops(
+    lambda m, kept: (
+        kept < 0.7 * m
+        and (m + 1) * math.comb(m, kept) * 0.7**kept * 0.3 ** (m - kept) <= 0.05
+    ),
+    0.7,
+    150,
+)
+assert 0.15 < each_look < 0.3, (
+    "a test at 5 % that is repeated after each of 150 copies "
+    "errs in about a fifth of all cases"
+)
+assert 0 < mended <= 0.05, (
+    "the rule of Robbins errs in at most 5 % of all cases, however often one looks"
+)
 
 # %% [markdown] tags=["solution-text"] exercise="peeking"
 # ```{solution-end}
@@ -525,43 +698,73 @@ assert 0 < mended <= 0.05, "the rule of Robbins errs in at most 5 % of all cases
 # The interval is then inside of the true one, and clipping to it needs no further arithmetic.
 # It still contains $x$, so it is never empty.
 
+
 # %% tags=["solution"] exercise="rounding"
 def sign_step(x, z, g, eps, alpha):
     """One signed step against g, cut to the ball about x and to [0, 1], exactly."""
     ### BEGIN SOLUTION
     low, high = (x.double() - eps).clamp(min=0), (x.double() + eps).clamp(max=1)
     low32, high32 = low.float(), high.float()
-    low32 = torch.where(low32.double() < low, torch.nextafter(low32, torch.full_like(x, torch.inf)), low32)
-    high32 = torch.where(high32.double() > high, torch.nextafter(high32, torch.full_like(x, -torch.inf)), high32)
+    low32 = torch.where(
+        low32.double() < low,
+        torch.nextafter(low32, torch.full_like(x, torch.inf)),
+        low32,
+    )
+    high32 = torch.where(
+        high32.double() > high,
+        torch.nextafter(high32, torch.full_like(x, -torch.inf)),
+        high32,
+    )
     return torch.minimum(torch.maximum(z - alpha * g.sign(), low32), high32)
     ### END SOLUTION
 
 
 # %% tags=["tests"] exercise="rounding" points=1
-pixels_x, pixels_z = torch.tensor([0.5, 0.5, 0.5, 0.05, 0.95]), torch.tensor([0.5, 0.45, 0.5, 0.03, 0.97])
-moved_z = sign_step(pixels_x, pixels_z, torch.tensor([2.0, 0.1, 0.0, 5.0, -5.0]), 0.1, 0.06)
+pixels_x, pixels_z = (
+    torch.tensor([0.5, 0.5, 0.5, 0.05, 0.95]),
+    torch.tensor([0.5, 0.45, 0.5, 0.03, 0.97]),
+)
+moved_z = sign_step(
+    pixels_x, pixels_z, torch.tensor([2.0, 0.1, 0.0, 5.0, -5.0]), 0.1, 0.06
+)
 assert moved_z.dtype == torch.float32, "float32 in, float32 out"
-assert torch.allclose(moved_z, torch.tensor([0.44, 0.4, 0.5, 0.0, 1.0]), atol=1e-6), "against the sign of the gradient, from z; the ball is about x"
+assert torch.allclose(moved_z, torch.tensor([0.44, 0.4, 0.5, 0.0, 1.0]), atol=1e-6), (
+    "against the sign of the gradient, from z; the ball is about x"
+)
 
 # %% tags=["hidden-tests"] exercise="rounding" points=2
 drawn = torch.Generator().manual_seed(SEED)
-pixels_x, slopes = torch.rand(50_000, generator=drawn), torch.randn(50_000, generator=drawn)
+pixels_x, slopes = (
+    torch.rand(50_000, generator=drawn),
+    torch.randn(50_000, generator=drawn),
+)
 for budget_here in (0.1, 8 / 255, 0.3, 1e-3):
     moved_z = pixels_x
     for _ in range(12):
         moved_z = sign_step(pixels_x, moved_z, slopes, budget_here, budget_here / 10)
     too_long = int(((moved_z.double() - pixels_x.double()).abs() > budget_here).sum())
-    assert too_long == 0, f"eps = {budget_here:.4g}: {too_long} of 50,000 entries are farther than eps from x when judged in float64"
+    assert too_long == 0, (
+        f"eps = {budget_here:.4g}: {too_long} of 50,000 entries are "
+        "farther than eps from x when judged in float64"
+    )
     assert moved_z.min() >= 0 and moved_z.max() <= 1, "an image has values in [0, 1]"
-    assert ((moved_z - pixels_x) * slopes <= 0).all(), "a step towards the target goes against the sign of the gradient"
+    assert ((moved_z - pixels_x) * slopes <= 0).all(), (
+        "a step towards the target goes against the sign of the gradient"
+    )
 
 # %% tags=["hidden-tests"] exercise="rounding" points=2
 moved_z = pixels_x
 for _ in range(3):  # with steps of eps / 2 the third is cut
-    plain = (moved_z - 0.05 * slopes.sign()).clamp(min=(pixels_x - 0.1).clamp(min=0), max=(pixels_x + 0.1).clamp(max=1))
+    plain = (moved_z - 0.05 * slopes.sign()).clamp(
+        min=(pixels_x - 0.1).clamp(min=0), max=(pixels_x + 0.1).clamp(max=1)
+    )
     moved_z = sign_step(pixels_x, moved_z, slopes, 0.1, 0.05)
-    assert (moved_z - plain).abs().max() <= 2**-23, "this gives away more than one unit in the last place"
-assert torch.equal(sign_step(pixels_x, moved_z, torch.zeros_like(slopes), 0.1, 0.05), moved_z), "without a gradient nothing moves"
+    assert (moved_z - plain).abs().max() <= 2**-23, (
+        "this gives away more than one unit in the last place"
+    )
+assert torch.equal(
+    sign_step(pixels_x, moved_z, torch.zeros_like(slopes), 0.1, 0.05), moved_z
+), "without a gradient nothing moves"
 
 # %% [markdown] tags=["solution-text"] exercise="rounding"
 # ```{solution-end}

@@ -8,7 +8,6 @@ device: str = "cpu"
 overrides: dict = {}
 
 # %% tags=["hide-input"]
-import torch
 from torch import nn
 
 from support import data, models, path_kernel
@@ -34,7 +33,9 @@ def square_model(w, x):
 
 
 def tiny_scores(w, x):
-    """(N, 2) scores of a small tanh network of the plane, 2 - 4 - 2 without biases, at its flat weights w (16,); float64."""
+    """(N, 2) scores of a small tanh network of the plane, 2 - 4 - 2 without biases, at
+    its flat weights w (16,); float64.
+    """
     return torch.tanh(x @ w[:8].reshape(4, 2).T) @ w[8:].reshape(2, 4).T
 
 
@@ -71,9 +72,12 @@ SEED = 0
 #
 # Only the first argument is averaged: the training point was looked at before the step.
 
+
 # %% tags=["solution"] exercise="by-hand"
 def step_kernel(u0, v0, u1, v1, xq, x):
-    """Path kernel (N, M) of one step of f(x) = v . U x, from the weights u0 (h, d), v0 (h,) to u1, v1."""
+    """Path kernel (N, M) of one step of f(x) = v . U x, from weights u0 (h, d) and
+    v0 (h,) to u1 and v1.
+    """
     ### BEGIN SOLUTION
     u, v = (u0 + u1) / 2, (v0 + v1) / 2
     return (v @ v0) * (xq @ x.T) + (xq @ u.T) @ (x @ u0.T).T
@@ -81,15 +85,27 @@ def step_kernel(u0, v0, u1, v1, xq, x):
 
 
 # %% tags=["tests"] exercise="by-hand" points=1
-start_u, start_v, end_u, end_v, query_, input_ = torch.tensor([1.0, 2.0, 2.0, 6.0, 3.0, 5.0], dtype=torch.float64)[:, None]
-found = step_kernel(start_u[None], start_v, end_u[None], end_v, query_[None], input_[None])
+start_u, start_v, end_u, end_v, query_, input_ = torch.tensor(
+    [1.0, 2.0, 2.0, 6.0, 3.0, 5.0], dtype=torch.float64
+)[:, None]
+found = step_kernel(
+    start_u[None], start_v, end_u[None], end_v, query_[None], input_[None]
+)
 assert found.shape == (1, 1), "one query and one training point make a (1, 1) kernel"
-assert float(found) != 75, "75 has the weights of the start in both places: the first argument is averaged over the step"
-assert abs(float(found) - 142.5) < 1e-9, "on paper: v goes from 2 to 6 and u from 1 to 2, so k = (4 * 2 + 1.5 * 1) * 3 * 5"
+assert float(found) != 75, (
+    "75 has the weights of the start in both places: the first "
+    "argument is averaged over the step"
+)
+assert abs(float(found) - 142.5) < 1e-9, (
+    "on paper: v goes from 2 to 6 and u from 1 to 2, so k = (4 * 2 + 1.5 * 1) * 3 * 5"
+)
 
 # %% tags=["hidden-tests"] exercise="by-hand" points=2
 draw = torch.Generator().manual_seed(SEED + 1)
-a0, b0, da, db, queries_, inputs_ = (torch.randn(size, generator=draw, dtype=torch.float64) for size in ((3, 4), (3,), (3, 4), (3,), (5, 4), (6, 4)))
+a0, b0, da, db, queries_, inputs_ = (
+    torch.randn(size, generator=draw, dtype=torch.float64)
+    for size in ((3, 4), (3,), (3, 4), (3,), (5, 4), (6, 4))
+)
 
 
 def flat_gradients(a, b, z):
@@ -98,21 +114,38 @@ def flat_gradients(a, b, z):
     return torch.cat([by_a.flatten(1), by_b], 1)
 
 
-averaged_ = sum(flat_gradients(a0 + t * da, b0 + t * db, queries_) for t in (torch.arange(8) + 0.5) / 8) / 8
+averaged_ = (
+    sum(
+        flat_gradients(a0 + t * da, b0 + t * db, queries_)
+        for t in (torch.arange(8) + 0.5) / 8
+    )
+    / 8
+)
 wanted = averaged_ @ flat_gradients(a0, b0, inputs_).T
 found = step_kernel(a0, b0, a0 + da, b0 + db, queries_, inputs_)
-assert found.shape == (5, 6), "queries along the first axis, training points along the second"
-assert torch.allclose(found, wanted, atol=1e-9), "the kernel is not the average of the inner products over the step"
+assert found.shape == (5, 6), (
+    "queries along the first axis, training points along the second"
+)
+assert torch.allclose(found, wanted, atol=1e-9), (
+    "the kernel is not the average of the inner products over the step"
+)
 
 # %% tags=["hidden-tests"] exercise="by-hand" points=1
 draw = torch.Generator().manual_seed(SEED + 2)
-a0, b0, inputs_, aims = (torch.randn(size, generator=draw, dtype=torch.float64) for size in ((4, 3), (4,), (7, 3), (7,)))
+a0, b0, inputs_, aims = (
+    torch.randn(size, generator=draw, dtype=torch.float64)
+    for size in ((4, 3), (4,), (7, 3), (7,))
+)
 slopes_ = inputs_ @ a0.T @ b0 - aims  # of half the squared error
 a1 = a0 - 0.1 * torch.outer(b0, slopes_ @ inputs_)
 b1 = b0 - 0.1 * (slopes_ @ inputs_ @ a0.T)
 queries_ = torch.cat([inputs_, torch.randn(4, 3, generator=draw, dtype=torch.float64)])
 change_ = queries_ @ a1.T @ b1 - queries_ @ a0.T @ b0
-assert torch.allclose(step_kernel(a0, b0, a1, b1, queries_, inputs_) @ (-0.1 * slopes_), change_, atol=1e-9), "the kernel machine misses the step, on the training points or off them"
+assert torch.allclose(
+    step_kernel(a0, b0, a1, b1, queries_, inputs_) @ (-0.1 * slopes_),
+    change_,
+    atol=1e-9,
+), "the kernel machine misses the step, on the training points or off them"
 
 # %% [markdown] tags=["solution-text"] exercise="by-hand"
 # ```{solution-end}
@@ -142,9 +175,12 @@ assert torch.allclose(step_kernel(a0, b0, a1, b1, queries_, inputs_) @ (-0.1 * s
 # A growing pre-activation makes $(\tau, 1)$, a falling one $(0, \tau)$, and one that stands still everything or nothing.
 # The 100 left points of the text count $\lceil 100\,\tau \rceil / 100$ in place of $\tau$ for a unit that switches off: an error of up to one hundredth, however small the step is.
 
+
 # %% tags=["solution"] exercise="crossing"
 def switch_moments(z, delta):
-    """The integrals over t in [0, 1] of 1[z + t delta > 0] and of t 1[z + t delta > 0], both in the shape of z."""
+    """The integrals over t in [0, 1] of 1[z + t delta > 0] and of t times it, both in
+    the shape of z.
+    """
     ### BEGIN SOLUTION
     still = delta == 0
     turn = (-z / torch.where(still, 1.0, delta)).clamp(0, 1)
@@ -156,9 +192,16 @@ def switch_moments(z, delta):
 
 
 # %% tags=["tests"] exercise="crossing" points=1
-zeroth, first_ = switch_moments(torch.tensor([1.0, 1.0, -1.0], dtype=torch.float64), torch.tensor([-4.0, 2.0, 0.5], dtype=torch.float64))
-assert torch.allclose(zeroth, torch.tensor([0.25, 1.0, 0.0], dtype=torch.float64), atol=1e-12), "m_0 is the share of the step in which the unit is on"
-assert torch.allclose(first_, torch.tensor([0.03125, 0.5, 0.0], dtype=torch.float64), atol=1e-12), "m_1 of a unit that is on up to t = 1/4 is the integral of t from 0 to 1/4"
+zeroth, first_ = switch_moments(
+    torch.tensor([1.0, 1.0, -1.0], dtype=torch.float64),
+    torch.tensor([-4.0, 2.0, 0.5], dtype=torch.float64),
+)
+assert torch.allclose(
+    zeroth, torch.tensor([0.25, 1.0, 0.0], dtype=torch.float64), atol=1e-12
+), "m_0 is the share of the step in which the unit is on"
+assert torch.allclose(
+    first_, torch.tensor([0.03125, 0.5, 0.0], dtype=torch.float64), atol=1e-12
+), "m_1 of a unit that is on up to t = 1/4 is the integral of t from 0 to 1/4"
 
 # %% tags=["hidden-tests"] exercise="crossing" points=2
 draw = torch.Generator().manual_seed(SEED + 3)
@@ -168,15 +211,26 @@ shift_ = torch.where(shift_.abs() < 0.05, 0.05, shift_)
 before_, after_ = pre.clamp_min(0), (pre + shift_).clamp_min(0)
 zeroth, first_ = switch_moments(pre, shift_)
 assert zeroth.shape == first_.shape == pre.shape, "the shape of z"
-assert torch.allclose(zeroth, (after_ - before_) / shift_, atol=1e-10), "m_0 times delta is the change of max(z + t delta, 0): does your unit also switch on?"
-assert torch.allclose(pre * zeroth + shift_ * first_, (after_.square() - before_.square()) / (2 * shift_), atol=1e-10), "z m_0 + delta m_1 is not the average output"
+assert torch.allclose(zeroth, (after_ - before_) / shift_, atol=1e-10), (
+    "m_0 times delta is the change of max(z + t delta, 0): "
+    "does your unit also switch on?"
+)
+assert torch.allclose(
+    pre * zeroth + shift_ * first_,
+    (after_.square() - before_.square()) / (2 * shift_),
+    atol=1e-10,
+), "z m_0 + delta m_1 is not the average output"
 
 # %% tags=["hidden-tests"] exercise="crossing" points=1
 pre = torch.tensor([0.7, -0.7, 0.0, 0.0, 0.0, 2.0, -2.0], dtype=torch.float64)
 shift_ = torch.tensor([0.0, 0.0, 0.0, 1.5, -1.5, 1e-320, -1e-320], dtype=torch.float64)
 zeroth, first_ = switch_moments(pre, shift_)
-assert torch.equal(zeroth, torch.tensor([1.0, 0.0, 0.0, 1.0, 0.0, 1.0, 0.0], dtype=torch.float64)), "a unit that stands still, or begins on the kink"
-assert torch.equal(first_, zeroth / 2), "m_1 of a unit that is on all the way is one half"
+assert torch.equal(
+    zeroth, torch.tensor([1.0, 0.0, 0.0, 1.0, 0.0, 1.0, 0.0], dtype=torch.float64)
+), "a unit that stands still, or begins on the kink"
+assert torch.equal(first_, zeroth / 2), (
+    "m_1 of a unit that is on all the way is one half"
+)
 
 # %% [markdown] tags=["solution-text"] exercise="crossing"
 # ```{solution-end}
@@ -211,12 +265,14 @@ assert torch.equal(first_, zeroth / 2), "m_1 of a unit that is on all the way is
 #
 # The last term is not symmetric in $j$ and $k$: the block of $(x', x)$ is the transpose.
 
+
 # %% tags=["solution"] exercise="blocks"
 def tangent_blocks(u, w, v, x1, x2):
-    """Tangent kernel (N, M, K, K) of f(x) = v tanh(w tanh(u x)) between x1 (N, d) and x2 (M, d)."""
+    """Tangent kernel (N, M, K, K) of v tanh(w tanh(u x)), x1 (N, d), x2 (M, d)."""
+
     ### BEGIN SOLUTION
     def layers(x):
-        """What comes into each layer (N, inputs) and what flows back to it (N, K, outputs)."""
+        """What comes into each layer (N, inputs), flows back to it (N, K, outputs)."""
         a1 = torch.tanh(x @ u.T)
         a2 = torch.tanh(a1 @ w.T)
         b3 = torch.eye(len(v), dtype=x.dtype).expand(len(x), -1, -1)
@@ -225,35 +281,66 @@ def tangent_blocks(u, w, v, x1, x2):
         return (x, b1), (a1, b2), (a2, b3)
 
     pairs = zip(layers(x1), layers(x2), strict=True)
-    return sum(torch.einsum("na,ma,nji,mki->nmjk", a, other_a, b, other_b) for (a, b), (other_a, other_b) in pairs)
+    return sum(
+        torch.einsum("na,ma,nji,mki->nmjk", a, other_a, b, other_b)
+        for (a, b), (other_a, other_b) in pairs
+    )
     ### END SOLUTION
 
 
 # %% tags=["tests"] exercise="blocks" points=1
 draw = torch.Generator().manual_seed(SEED + 4)
-u_, w_, one_side, other_side = (torch.randn(size, generator=draw, dtype=torch.float64) for size in ((5, 2), (4, 5), (3, 2), (6, 2)))
-found = tangent_blocks(u_, w_, torch.zeros(3, 4, dtype=torch.float64), one_side, other_side)
+u_, w_, one_side, other_side = (
+    torch.randn(size, generator=draw, dtype=torch.float64)
+    for size in ((5, 2), (4, 5), (3, 2), (6, 2))
+)
+found = tangent_blocks(
+    u_, w_, torch.zeros(3, 4, dtype=torch.float64), one_side, other_side
+)
 into_last = [torch.tanh(torch.tanh(z @ u_.T) @ w_.T) for z in (one_side, other_side)]
-assert found.shape == (3, 6, 3, 3), "(N, M, K, K): one 3 x 3 block for each of the 3 x 6 pairs"
-assert torch.allclose(found.diagonal(dim1=2, dim2=3), (into_last[0] @ into_last[1].T)[:, :, None].expand(3, 6, 3)), "V = 0 leaves the last layer's share: the inner product of its inputs, for each score"
-assert float((found - torch.diag_embed(found.diagonal(dim1=2, dim2=3))).abs().max()) == 0, "a score's gradient has nothing in another score's row of V"
+assert found.shape == (3, 6, 3, 3), (
+    "(N, M, K, K): one 3 x 3 block for each of the 3 x 6 pairs"
+)
+assert torch.allclose(
+    found.diagonal(dim1=2, dim2=3),
+    (into_last[0] @ into_last[1].T)[:, :, None].expand(3, 6, 3),
+), (
+    "V = 0 leaves the last layer's share: the inner "
+    "product of its inputs, for each score"
+)
+assert (
+    float((found - torch.diag_embed(found.diagonal(dim1=2, dim2=3))).abs().max()) == 0
+), "a score's gradient has nothing in another score's row of V"
 
 # %% tags=["hidden-tests"] exercise="blocks" points=4
 draw = torch.Generator().manual_seed(SEED + 5)
-u_, w_, v_, one_side, other_side = (torch.randn(size, generator=draw, dtype=torch.float64) for size in ((5, 2), (4, 5), (3, 4), (3, 2), (6, 2)))
+u_, w_, v_, one_side, other_side = (
+    torch.randn(size, generator=draw, dtype=torch.float64)
+    for size in ((5, 2), (4, 5), (3, 4), (3, 2), (6, 2))
+)
 
 
 def all_gradients(z):
     """(N, K, P) by automatic differentiation."""
-    parts = torch.func.jacrev(lambda u, w, v: torch.tanh(torch.tanh(z @ u.T) @ w.T) @ v.T, (0, 1, 2))(u_, w_, v_)
+    parts = torch.func.jacrev(
+        lambda u, w, v: torch.tanh(torch.tanh(z @ u.T) @ w.T) @ v.T, (0, 1, 2)
+    )(u_, w_, v_)
     return torch.cat([part.flatten(2) for part in parts], 2)
 
 
-wanted = torch.einsum("njp,mkp->nmjk", all_gradients(one_side), all_gradients(other_side))
+wanted = torch.einsum(
+    "njp,mkp->nmjk", all_gradients(one_side), all_gradients(other_side)
+)
 found = tangent_blocks(u_, w_, v_, one_side, other_side)
-assert not torch.allclose(found, wanted.mT, atol=1e-8), "the blocks are transposed: the first index of a block belongs to x1"
-assert torch.allclose(found.diagonal(dim1=2, dim2=3), wanted.diagonal(dim1=2, dim2=3), atol=1e-8), "the diagonals of the blocks are wrong"
-assert torch.allclose(found, wanted, atol=1e-8), "different scores share the hidden layers: the blocks are full"
+assert not torch.allclose(found, wanted.mT, atol=1e-8), (
+    "the blocks are transposed: the first index of a block belongs to x1"
+)
+assert torch.allclose(
+    found.diagonal(dim1=2, dim2=3), wanted.diagonal(dim1=2, dim2=3), atol=1e-8
+), "the diagonals of the blocks are wrong"
+assert torch.allclose(found, wanted, atol=1e-8), (
+    "different scores share the hidden layers: the blocks are full"
+)
 
 # %% [markdown] tags=["solution-text"] exercise="blocks"
 # ```{solution-end}
@@ -289,9 +376,13 @@ assert torch.allclose(found, wanted, atol=1e-8), "different scores share the hid
 # one entry for each score.
 # A hundred points make the jump a hundred times smaller; one Gauss-Legendre node, at the middle, removes this term altogether.
 
+
 # %% tags=["solution"] exercise="jump"
 def left_residual(scores, w, dw, x, nodes):
-    """Leading term (N, K) of (left rule - true change) on the step from w (P,) to w + dw, with this number of left points."""
+    """Leading term (N, K) of (left rule - true change) on the step from w (P,) to w +
+    dw, with this number of left points.
+    """
+
     ### BEGIN SOLUTION
     def slope(weights):
         """Derivative of the scores along the step, at some weights."""
@@ -303,30 +394,75 @@ def left_residual(scores, w, dw, x, nodes):
 
 # %% tags=["tests"] exercise="jump" points=1
 places_ = torch.tensor([[1.0], [-2.0]], dtype=torch.float64)
-found = left_residual(square_model, torch.tensor([1.0], dtype=torch.float64), torch.tensor([0.5], dtype=torch.float64), places_, 1)
+found = left_residual(
+    square_model,
+    torch.tensor([1.0], dtype=torch.float64),
+    torch.tensor([0.5], dtype=torch.float64),
+    places_,
+    1,
+)
 assert found.shape == (2, 1), "one residual for each input and score"
-assert torch.allclose(found, -0.25 * places_), "f = w^2 x from w = 1 to 1.5: the rule says 2 * 0.5 x, the truth is (1.5^2 - 1) x, and the residual is the rule minus the truth"
+assert torch.allclose(found, -0.25 * places_), (
+    "f = w^2 x from w = 1 to 1.5: the rule says 2 * 0.5 x, the truth is (1.5^2 "
+    "- 1) x, and the residual is the rule minus the truth"
+)
 
 # %% tags=["hidden-tests"] exercise="jump" points=1
 draw = torch.Generator().manual_seed(SEED + 6)
-w_, dw_, places_ = (torch.randn(size, generator=draw, dtype=torch.float64) for size in ((3,), (3,), (4, 1)))
+w_, dw_, places_ = (
+    torch.randn(size, generator=draw, dtype=torch.float64)
+    for size in ((3,), (3,), (4, 1))
+)
 for count_ in (1, 2, 7, 100):
-    rule_ = sum(2 * places_ * ((w_ + j / count_ * dw_) @ dw_) for j in range(count_)) / count_
+    rule_ = (
+        sum(2 * places_ * ((w_ + j / count_ * dw_) @ dw_) for j in range(count_))
+        / count_
+    )
     truth_ = square_model(w_ + dw_, places_) - square_model(w_, places_)
-    assert torch.allclose(left_residual(square_model, w_, dw_, places_, count_), rule_ - truth_, atol=1e-9), f"with {count_} left points"
+    assert torch.allclose(
+        left_residual(square_model, w_, dw_, places_, count_), rule_ - truth_, atol=1e-9
+    ), f"with {count_} left points"
 
 # %% tags=["hidden-tests"] exercise="jump" points=2
 draw = torch.Generator().manual_seed(SEED + 7)
-w_, dw_, places_ = (torch.randn(size, generator=draw, dtype=torch.float64) for size in ((16,), (16,), (5, 2)))
-half, whole = (left_residual(tiny_scores, w_, size * dw_, places_, 3) for size in (0.01, 0.02))
-assert half.shape == (5, 2) and float(half.abs().max()) > 1e-6, "each score has its own residual"
-assert torch.allclose(whole, 4 * half, rtol=1e-9, atol=1e-14), "the leading term is exactly quadratic in the step"
+w_, dw_, places_ = (
+    torch.randn(size, generator=draw, dtype=torch.float64)
+    for size in ((16,), (16,), (5, 2))
+)
+half, whole = (
+    left_residual(tiny_scores, w_, size * dw_, places_, 3) for size in (0.01, 0.02)
+)
+assert half.shape == (5, 2) and float(half.abs().max()) > 1e-6, (
+    "each score has its own residual"
+)
+assert torch.allclose(whole, 4 * half, rtol=1e-9, atol=1e-14), (
+    "the leading term is exactly quadratic in the step"
+)
 missed = []
 for size in (0.01, 0.02):
-    rule_ = sum(torch.func.jvp(lambda w: tiny_scores(w, places_), (w_ + j / 3 * size * dw_,), (size * dw_,))[1] for j in range(3)) / 3
+    rule_ = (
+        sum(
+            torch.func.jvp(
+                lambda w: tiny_scores(w, places_),
+                (w_ + j / 3 * size * dw_,),
+                (size * dw_,),
+            )[1]
+            for j in range(3)
+        )
+        / 3
+    )
     truth_ = tiny_scores(w_ + size * dw_, places_) - tiny_scores(w_, places_)
-    missed.append(float((left_residual(tiny_scores, w_, size * dw_, places_, 3) - (rule_ - truth_)).norm()))
-assert 6 < missed[1] / missed[0] < 10, "what is left out should grow by 8 as the step doubles"
+    missed.append(
+        float(
+            (
+                left_residual(tiny_scores, w_, size * dw_, places_, 3)
+                - (rule_ - truth_)
+            ).norm()
+        )
+    )
+assert 6 < missed[1] / missed[0] < 10, (
+    "what is left out should grow by 8 as the step doubles"
+)
 
 # %% [markdown] tags=["solution-text"] exercise="jump"
 # ```{solution-end}
@@ -362,51 +498,88 @@ assert 6 < missed[1] / missed[0] < 10, "what is left out should grow by 8 as the
 # The bracket is built from the last step back, $T_r = A_r + \mu\, T_{r+1}$.
 # The factor $1/(1 - \mu)$ of a long run with constant gradients is not exact: the last steps have not pushed to the end.
 
+
 # %% tags=["solution"] exercise="momentum"
 def momentum_contributions(averaged, jacobians, slopes, epsilon, mu):
-    """What each training point adds to the scores of each query, (N, M, K), over a run with momentum mu and steps of size epsilon."""
+    """What each training point adds to the scores of each query, (N, M, K), over a run
+    with momentum mu and steps of size epsilon.
+    """
     ### BEGIN SOLUTION
     tail, total = torch.zeros_like(averaged[0]), 0.0
     for s in reversed(range(len(averaged))):
         tail = averaged[s] + mu * tail
-        total = total - epsilon * torch.einsum("nkp,mcp,mc->nmk", tail, jacobians[s], slopes[s])
+        total = total - epsilon * torch.einsum(
+            "nkp,mcp,mc->nmk", tail, jacobians[s], slopes[s]
+        )
     return total
     ### END SOLUTION
 
 
 # %% tags=["tests"] exercise="momentum" points=1
 draw = torch.Generator().manual_seed(SEED + 8)
-mean_, seen, loss_ = (torch.randn(size, generator=draw, dtype=torch.float64) for size in ((3, 2, 2, 5), (3, 4, 2, 5), (3, 4, 2)))
+mean_, seen, loss_ = (
+    torch.randn(size, generator=draw, dtype=torch.float64)
+    for size in ((3, 2, 2, 5), (3, 4, 2, 5), (3, 4, 2))
+)
 found = momentum_contributions(mean_, seen, loss_, 0.1, 0.0)
 assert found.shape == (2, 4, 2), "(N, M, K)"
-assert torch.allclose(found, -0.1 * torch.einsum("snkp,smcp,smc->nmk", mean_, seen, loss_)), "without momentum each step stands for itself, with a minus sign and all pairs of scores"
+assert torch.allclose(
+    found, -0.1 * torch.einsum("snkp,smcp,smc->nmk", mean_, seen, loss_)
+), (
+    "without momentum each step stands for itself, with a "
+    "minus sign and all pairs of scores"
+)
 
 # %% tags=["hidden-tests"] exercise="momentum" points=2
 draw = torch.Generator().manual_seed(SEED + 9)
-mean_, seen, loss_ = (torch.randn(size, generator=draw, dtype=torch.float64) for size in ((4, 2, 3, 6), (4, 5, 3, 6), (4, 5, 3)))
+mean_, seen, loss_ = (
+    torch.randn(size, generator=draw, dtype=torch.float64)
+    for size in ((4, 2, 3, 6), (4, 5, 3, 6), (4, 5, 3))
+)
 for seen_at in range(4):
     single = torch.zeros_like(loss_)
     single[seen_at, 2] = loss_[seen_at, 2]
     pushed_by = sum(0.7 ** (s - seen_at) * mean_[s] for s in range(seen_at, 4))
     found = momentum_contributions(mean_, seen, single, 0.2, 0.7)
-    assert torch.allclose(found[:, 2], -0.2 * pushed_by @ (seen[seen_at, 2].T @ single[seen_at, 2]), atol=1e-10), f"a gradient that was seen at step {seen_at} of 0 to 3"
-    assert float(found[:, [0, 1, 3, 4]].abs().max()) == 0, "the other points added nothing"
+    assert torch.allclose(
+        found[:, 2],
+        -0.2 * pushed_by @ (seen[seen_at, 2].T @ single[seen_at, 2]),
+        atol=1e-10,
+    ), f"a gradient that was seen at step {seen_at} of 0 to 3"
+    assert float(found[:, [0, 1, 3, 4]].abs().max()) == 0, (
+        "the other points added nothing"
+    )
 
 # %% tags=["hidden-tests"] exercise="momentum" points=2
 draw = torch.Generator().manual_seed(SEED + 10)
 w_, velocity = torch.randn(16, generator=draw, dtype=torch.float64), 0.0
-inputs_, queries_ = torch.randn(6, 2, generator=draw, dtype=torch.float64), torch.randn(3, 2, generator=draw, dtype=torch.float64)
-aims, begin = torch.eye(2, dtype=torch.float64)[torch.arange(6) % 2], tiny_scores(w_, queries_)
+inputs_, queries_ = (
+    torch.randn(6, 2, generator=draw, dtype=torch.float64),
+    torch.randn(3, 2, generator=draw, dtype=torch.float64),
+)
+aims, begin = (
+    torch.eye(2, dtype=torch.float64)[torch.arange(6) % 2],
+    tiny_scores(w_, queries_),
+)
 gauss_nodes = [(0.5 - 0.15**0.5, 5 / 18), (0.5, 8 / 18), (0.5 + 0.15**0.5, 5 / 18)]
 mean_, seen, loss_ = [], [], []
 for _ in range(6):
     seen.append(torch.func.jacrev(tiny_scores)(w_, inputs_))
     loss_.append(tiny_scores(w_, inputs_).softmax(1) - aims)
     velocity = 0.8 * velocity + torch.einsum("mkp,mk->p", seen[-1], loss_[-1])
-    mean_.append(sum(share_ * torch.func.jacrev(tiny_scores)(w_ - t * 0.02 * velocity, queries_) for t, share_ in gauss_nodes))
+    mean_.append(
+        sum(
+            share_ * torch.func.jacrev(tiny_scores)(w_ - t * 0.02 * velocity, queries_)
+            for t, share_ in gauss_nodes
+        )
+    )
     w_ = w_ - 0.02 * velocity
-found = momentum_contributions(torch.stack(mean_), torch.stack(seen), torch.stack(loss_), 0.02, 0.8)
-assert torch.allclose(found.sum(1), tiny_scores(w_, queries_) - begin, atol=1e-6), "the contributions do not add up to the change of the scores"
+found = momentum_contributions(
+    torch.stack(mean_), torch.stack(seen), torch.stack(loss_), 0.02, 0.8
+)
+assert torch.allclose(found.sum(1), tiny_scores(w_, queries_) - begin, atol=1e-6), (
+    "the contributions do not add up to the change of the scores"
+)
 
 # %% [markdown] tags=["solution-text"] exercise="momentum"
 # ```{solution-end}
@@ -439,9 +612,12 @@ assert torch.allclose(found.sum(1), tiny_scores(w_, queries_) - begin, atol=1e-6
 # For any network the extra term is $-\varepsilon\lambda \sum_s A_s(x)\, w_s$ with the averaged Jacobian $A_s$; only for models that are linear in their weights does it become such a discount.
 # A start that ceases to matter is a fact about weight decay, and not about long training.
 
+
 # %% tags=["solution"] exercise="decay"
 def decayed(w0, x, y, xq, epsilon, decay, steps):
-    """What is left of the start (N,), and what each training point has added (N, M), to the scores of xq after these steps."""
+    """What is left of the start (N,), and what each training point has added (N, M),
+    to the scores of xq after these steps.
+    """
     ### BEGIN SOLUTION
     keep = 1 - epsilon * decay
     w, total = w0, torch.zeros_like(y)  # total of each point: its gradients, discounted
@@ -454,34 +630,71 @@ def decayed(w0, x, y, xq, epsilon, decay, steps):
 
 
 # %% tags=["tests"] exercise="decay" points=1
-inputs_, aims = torch.tensor([[1.0, 0.0], [0.0, 2.0]], dtype=torch.float64), torch.tensor([3.0, 0.0], dtype=torch.float64)
-left_, added = decayed(torch.tensor([1.0, 1.0], dtype=torch.float64), inputs_, aims, torch.tensor([[1.0, 1.0]], dtype=torch.float64), 0.1, 0.5, 1)
-assert left_.shape == (1,) and added.shape == (1, 2), "one number of the start for each query, one of each training point"
-assert torch.allclose(left_, torch.tensor([1.9], dtype=torch.float64)), "one step keeps 1 - 0.1 * 0.5 of the start, which is 2 at this query"
-assert torch.allclose(added, torch.tensor([[0.2, -0.4]], dtype=torch.float64)), "the loss gradients are -2 and 2; their step has not decayed yet"
+inputs_, aims = (
+    torch.tensor([[1.0, 0.0], [0.0, 2.0]], dtype=torch.float64),
+    torch.tensor([3.0, 0.0], dtype=torch.float64),
+)
+left_, added = decayed(
+    torch.tensor([1.0, 1.0], dtype=torch.float64),
+    inputs_,
+    aims,
+    torch.tensor([[1.0, 1.0]], dtype=torch.float64),
+    0.1,
+    0.5,
+    1,
+)
+assert left_.shape == (1,) and added.shape == (1, 2), (
+    "one number of the start for each query, one of each training point"
+)
+assert torch.allclose(left_, torch.tensor([1.9], dtype=torch.float64)), (
+    "one step keeps 1 - 0.1 * 0.5 of the start, which is 2 at this query"
+)
+assert torch.allclose(added, torch.tensor([[0.2, -0.4]], dtype=torch.float64)), (
+    "the loss gradients are -2 and 2; their step has not decayed yet"
+)
 
 # %% tags=["hidden-tests"] exercise="decay" points=1
 draw = torch.Generator().manual_seed(SEED + 11)
-w_, inputs_, aims, queries_ = (torch.randn(size, generator=draw, dtype=torch.float64) for size in ((3,), (5, 3), (5,), (4, 3)))
+w_, inputs_, aims, queries_ = (
+    torch.randn(size, generator=draw, dtype=torch.float64)
+    for size in ((3,), (5, 3), (5,), (4, 3))
+)
 for rate_, lam, count_ in ((0.05, 0.8, 2), (0.05, 0.8, 9), (0.02, 0.0, 30)):
     after_ = w_
     for _ in range(count_):
         after_ = after_ - rate_ * ((inputs_ @ after_ - aims) @ inputs_ + lam * after_)
     left_, added = decayed(w_, inputs_, aims, queries_, rate_, lam, count_)
-    assert torch.allclose(left_ + added.sum(1), queries_ @ after_, atol=1e-9), f"the parts do not add up to the score after {count_} steps"
+    assert torch.allclose(left_ + added.sum(1), queries_ @ after_, atol=1e-9), (
+        f"the parts do not add up to the score after {count_} steps"
+    )
 
 # %% tags=["hidden-tests"] exercise="decay" points=2
 draw = torch.Generator().manual_seed(SEED + 15)
-w_, inputs_, aims, queries_ = (torch.randn(size, generator=draw, dtype=torch.float64) for size in ((3,), (5, 3), (5,), (4, 3)))
-for rate_, lam, count_ in ((0.05, 0.8, 2), (0.05, 0.8, 9), (0.02, 0.0, 30), (0.1, 10.0, 4)):
-    after_, parts_ = w_, torch.zeros(5, 3, dtype=torch.float64)  # each point's share of the weights, carried along by itself
+w_, inputs_, aims, queries_ = (
+    torch.randn(size, generator=draw, dtype=torch.float64)
+    for size in ((3,), (5, 3), (5,), (4, 3))
+)
+for rate_, lam, count_ in (
+    (0.05, 0.8, 2),
+    (0.05, 0.8, 9),
+    (0.02, 0.0, 30),
+    (0.1, 10.0, 4),
+):
+    after_, parts_ = (
+        w_,
+        torch.zeros(5, 3, dtype=torch.float64),
+    )  # each point's share of the weights, carried along by itself
     for _ in range(count_):
         slopes_ = inputs_ @ after_ - aims
         after_ = after_ - rate_ * (slopes_ @ inputs_ + lam * after_)
         parts_ = parts_ - rate_ * (slopes_[:, None] * inputs_ + lam * parts_)
     left_, added = decayed(w_, inputs_, aims, queries_, rate_, lam, count_)
-    assert torch.allclose(left_, (1 - rate_ * lam) ** count_ * (queries_ @ w_), atol=1e-9), "what is left of the start"
-    assert torch.allclose(added, queries_ @ parts_.T, atol=1e-9), "what a point adds decays in the steps after it, and not in its own"
+    assert torch.allclose(
+        left_, (1 - rate_ * lam) ** count_ * (queries_ @ w_), atol=1e-9
+    ), "what is left of the start"
+    assert torch.allclose(added, queries_ @ parts_.T, atol=1e-9), (
+        "what a point adds decays in the steps after it, and not in its own"
+    )
 
 # %% [markdown] tags=["solution-text"] exercise="decay"
 # ```{solution-end}
@@ -510,9 +723,12 @@ for rate_, lam, count_ in ((0.05, 0.8, 2), (0.05, 0.8, 9), (0.02, 0.0, 30), (0.1
 # Then $\sum_s \sum_i c_s \alpha_i k_s(x, x_i) = \sum_i \alpha_i K(x, x_i)$ with $K = \sum_s c_s k_s$, and with $c_s \ge 0$ this is a sum of kernels, hence a kernel.
 # The construction $K(x, x_i) = \sum_s |a_{s,i}|\, k_s(x, x_i)$ has the right sum for weights of constant sign, but it weighs each column by itself: it is not symmetric.
 
+
 # %% tags=["solution"] exercise="one-machine"
 def single_machine(kernels, weights):
-    """alpha (M,) and a kernel (M, M) with the same sum as kernels (S, M, M) under weights (S, M), or None where these do not factor."""
+    """alpha (M,) and a kernel (M, M) with the same sum as kernels (S, M, M) under
+    weights (S, M), or None where these do not factor.
+    """
     ### BEGIN SOLUTION
     left, lengths, right = torch.linalg.svd(weights, full_matrices=False)
     factors, alpha = left[:, 0] * lengths[0], right[0]
@@ -528,34 +744,59 @@ def single_machine(kernels, weights):
 # %% tags=["tests"] exercise="one-machine" points=1
 draw = torch.Generator().manual_seed(SEED + 12)
 roots = torch.randn(3, 4, 4, generator=draw, dtype=torch.float64)
-grams, by_step, by_point = roots @ roots.mT, torch.tensor([1.0, 0.5, 2.0], dtype=torch.float64), torch.tensor([1.0, -2.0, 0.5, 1.0], dtype=torch.float64)
+grams, by_step, by_point = (
+    roots @ roots.mT,
+    torch.tensor([1.0, 0.5, 2.0], dtype=torch.float64),
+    torch.tensor([1.0, -2.0, 0.5, 1.0], dtype=torch.float64),
+)
 found = single_machine(grams, torch.outer(by_step, by_point))
 assert found is not None, "these weights factor"
-assert torch.allclose(found[1], found[1].T), "a kernel is symmetric: is a column weighed by its own training point?"
-assert torch.allclose(found[1] @ found[0], torch.einsum("sij,s,j->i", grams, by_step, by_point)), "the machine has other values than the sum"
+assert torch.allclose(found[1], found[1].T), (
+    "a kernel is symmetric: is a column weighed by its own training point?"
+)
+assert torch.allclose(
+    found[1] @ found[0], torch.einsum("sij,s,j->i", grams, by_step, by_point)
+), "the machine has other values than the sum"
 
 # %% tags=["hidden-tests"] exercise="one-machine" points=2
 draw = torch.Generator().manual_seed(SEED + 13)
 roots = torch.randn(5, 6, 2, generator=draw, dtype=torch.float64)
 grams, by_point = roots @ roots.mT, torch.randn(6, generator=draw, dtype=torch.float64)
 by_point[0] = 0
-for by_step in ((1.0, 0.2, 3.0, 0.0, 1.0), (-1.0, -0.2, -3.0, -1.0, 0.0), (0.0, 0.0, 2.0, 0.0, 0.0), (0.0, 1e-4, 1.0, 3e3, 1.0)):
+for by_step in (
+    (1.0, 0.2, 3.0, 0.0, 1.0),
+    (-1.0, -0.2, -3.0, -1.0, 0.0),
+    (0.0, 0.0, 2.0, 0.0, 0.0),
+    (0.0, 1e-4, 1.0, 3e3, 1.0),
+):
     by_step = torch.tensor(by_step, dtype=torch.float64)
     found = single_machine(grams, torch.outer(by_step, by_point))
     assert found is not None, "these weights factor"
     wanted = torch.einsum("sij,s,j->i", grams, by_step, by_point)
     assert torch.allclose(found[1], found[1].T), "the kernel must be symmetric"
     spectrum_ = torch.linalg.eigvalsh(found[1])
-    assert float(spectrum_[0]) > -1e-9 * float(spectrum_.abs().max()), "the kernel must be positive semi-definite: the sign belongs to alpha"
-    assert torch.allclose(found[1] @ found[0], wanted, atol=1e-8 * float(wanted.abs().max())), "the machine has other values than the sum"
+    assert float(spectrum_[0]) > -1e-9 * float(spectrum_.abs().max()), (
+        "the kernel must be positive semi-definite: the sign belongs to alpha"
+    )
+    assert torch.allclose(
+        found[1] @ found[0], wanted, atol=1e-8 * float(wanted.abs().max())
+    ), "the machine has other values than the sum"
 
 # %% tags=["hidden-tests"] exercise="one-machine" points=2
 draw = torch.Generator().manual_seed(SEED + 14)
 roots = torch.randn(3, 4, 4, generator=draw, dtype=torch.float64)
 grams, by_point = roots @ roots.mT, torch.randn(4, generator=draw, dtype=torch.float64)
 signs_only = torch.rand(3, 4, generator=draw, dtype=torch.float64) * by_point.sign()
-assert single_machine(grams, signs_only) is None, "constant signs do not make weights that factor"
-assert single_machine(grams, torch.outer(torch.tensor([1.0, -1.0, 2.0], dtype=torch.float64), by_point)) is None, "steps of both signs do not make a kernel"
+assert single_machine(grams, signs_only) is None, (
+    "constant signs do not make weights that factor"
+)
+assert (
+    single_machine(
+        grams,
+        torch.outer(torch.tensor([1.0, -1.0, 2.0], dtype=torch.float64), by_point),
+    )
+    is None
+), "steps of both signs do not make a kernel"
 
 # %% [markdown] tags=["solution-text"] exercise="one-machine"
 # ```{solution-end}
@@ -584,7 +825,9 @@ assert single_machine(grams, torch.outer(torch.tensor([1.0, -1.0, 2.0], dtype=to
 points, labels = data.two_gaussians(24, 0)
 points = points.double()
 weight = torch.randn(2, 2, generator=torch.Generator().manual_seed(0))
-linear = models.Classifier(nn.Flatten(), heads.LinearHead(weight, torch.zeros(2))).double()
+linear = models.Classifier(
+    nn.Flatten(), heads.LinearHead(weight, torch.zeros(2))
+).double()
 affine = path_kernel.train_path(linear, points, labels, lr=1.0, steps=30)
 residual = affine.residual(points, rule="left", nodes=1).abs().max()
 print("one left node is exact for a linear model:", bool(residual < 1e-13))

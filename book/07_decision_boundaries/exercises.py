@@ -8,15 +8,14 @@ device: str = "cpu"
 overrides: dict = {}
 
 # %% tags=["hide-input"]
-import math
-
-import numpy as np
 import torch
 
 from support import geometry
 from support.book import chapter_run
 
-run = chapter_run.start("07_decision_boundaries/exercises", profile, seed, device, overrides)
+run = chapter_run.start(
+    "07_decision_boundaries/exercises", profile, seed, device, overrides
+)
 
 # %% [markdown]
 # ## Graded exercises
@@ -59,9 +58,12 @@ SEED = 0
 # What has to stay true from step to step is the statement about the two sides, so the middle is compared with the class of $a$, and becomes *near* if it has it and *far* if not.
 # Compared with the class of $b$ instead, a middle in a third class becomes *near*, and the search runs off to a boundary between the third class and that of $b$.
 
+
 # %% tags=["solution"] exercise="bracket"
 def bracket(classify, a, b, steps):
-    """Places near (N,), far (N,) on the segments a + t (b - a): the class of a at near, another at far, 2^-steps apart."""
+    """Places near (N,), far (N,) on the segments a + t (b - a): the class of a at
+    near, another at far, 2^-steps apart.
+    """
     ### BEGIN SOLUTION
     own = classify(a)
     near, far = np.zeros(len(a)), np.ones(len(a))
@@ -74,11 +76,20 @@ def bracket(classify, a, b, steps):
 
 
 # %% tags=["tests"] exercise="bracket" points=1
-left_ends, right_ends = np.array([[0.0, 0.0], [0.0, 1.0]]), np.array([[1.0, 0.0], [4.0, 1.0]])
-near_side, far_side = bracket(lambda z: (z[:, 0] > 0.3).astype(int), left_ends, right_ends, 20)
+left_ends, right_ends = (
+    np.array([[0.0, 0.0], [0.0, 1.0]]),
+    np.array([[1.0, 0.0], [4.0, 1.0]]),
+)
+near_side, far_side = bracket(
+    lambda z: (z[:, 0] > 0.3).astype(int), left_ends, right_ends, 20
+)
 assert near_side.shape == far_side.shape == (2,), "one place for each segment"
-assert np.allclose(far_side - near_side, 2.0**-20, rtol=1e-6, atol=0), "each step halves the bracket"
-assert (near_side <= [0.3, 0.075]).all() and (far_side > [0.3, 0.075]).all(), "the crossings are at 0.3 and 0.075 of the segments, counted from a"
+assert np.allclose(far_side - near_side, 2.0**-20, rtol=1e-6, atol=0), (
+    "each step halves the bracket"
+)
+assert (near_side <= [0.3, 0.075]).all() and (far_side > [0.3, 0.075]).all(), (
+    "the crossings are at 0.3 and 0.075 of the segments, counted from a"
+)
 
 # %% tags=["hidden-tests"] exercise="bracket" points=2
 draw = np.random.default_rng(SEED + 1)
@@ -95,9 +106,15 @@ differ_ = many_classes(left_ends) != many_classes(right_ends)
 left_ends, right_ends = left_ends[differ_], right_ends[differ_]
 near_side, far_side = bracket(many_classes, left_ends, right_ends, 30)
 own_ = many_classes(left_ends)
-assert np.allclose(far_side - near_side, 2.0**-30, rtol=1e-6, atol=0), "the bracket has another width"
-assert (many_classes(left_ends + near_side[:, None] * (right_ends - left_ends)) == own_).all(), "the near side must have the class of a, whatever else lies between a and b"
-assert (many_classes(left_ends + far_side[:, None] * (right_ends - left_ends)) != own_).all(), "the far side must have another class than a"
+assert np.allclose(far_side - near_side, 2.0**-30, rtol=1e-6, atol=0), (
+    "the bracket has another width"
+)
+assert (
+    many_classes(left_ends + near_side[:, None] * (right_ends - left_ends)) == own_
+).all(), "the near side must have the class of a, whatever else lies between a and b"
+assert (
+    many_classes(left_ends + far_side[:, None] * (right_ends - left_ends)) != own_
+).all(), "the far side must have another class than a"
 
 # %% tags=["hidden-tests"] exercise="bracket" points=1
 calls_ = []
@@ -113,8 +130,12 @@ draw = np.random.default_rng(SEED + 2)
 towards = draw.normal(size=(50, 3))
 towards *= 2 / np.linalg.norm(towards, axis=1, keepdims=True)
 near_side, far_side = bracket(counted, np.zeros((50, 3)), towards, 12)
-assert ((near_side <= 0.5 + 1e-9) & (far_side >= 0.5 - 1e-9)).all(), "the sphere is half-way"
-assert len(calls_) <= 14, f"12 steps took {len(calls_)} calls of the classifier: bisect all segments at once"
+assert ((near_side <= 0.5 + 1e-9) & (far_side >= 0.5 - 1e-9)).all(), (
+    "the sphere is half-way"
+)
+assert len(calls_) <= 14, (
+    f"12 steps took {len(calls_)} calls of the classifier: bisect all segments at once"
+)
 
 # %% [markdown] tags=["solution-text"] exercise="bracket"
 # ```{solution-end}
@@ -148,11 +169,16 @@ assert len(calls_) <= 14, f"12 steps took {len(calls_)} calls of the classifier:
 # A weight that goes from one to the other in between keeps the scores continuous.
 # So the level set is neither larger nor smaller than the boundary: it has to be taken among points where the difference changes its sign, and its closure has to be added.
 
+
 # %% tags=["solution"] exercise="ties"
 def tied_scores(z):
-    """Continuous scores (N, 3) of points (N, 2): a tie without a boundary at (-2, 0), a boundary without a tie of two at (2, 0)."""
+    """Continuous scores (N, 3) of points (N, 2): a tie without a boundary at (-2, 0),
+    a boundary without a tie of two at (2, 0).
+    """
     ### BEGIN SOLUTION
-    touch = np.stack([0 * z[:, 0], -(z[:, 0] + 2) ** 2 - z[:, 1] ** 2, -1 + 0 * z[:, 0]], 1)
+    touch = np.stack(
+        [0 * z[:, 0], -((z[:, 0] + 2) ** 2) - z[:, 1] ** 2, -1 + 0 * z[:, 0]], 1
+    )
     meet = np.stack([z[:, 0] - 2, 2 - z[:, 0], z[:, 1]], 1)
     share = np.clip(-z[:, :1], 0, 1)  # 1 around A, 0 around B
     return share * touch + (1 - share) * meet
@@ -164,33 +190,59 @@ two_points = tied_scores(np.array([[-2.0, 0.0], [2.0, 0.0]]))
 turns_ = 2 * np.pi * np.arange(360) / 360
 unit_circle = np.stack([np.cos(turns_), np.sin(turns_)], 1)
 assert two_points.shape == (2, 3), "three scores for each point"
-leaders_ = np.isclose(two_points, two_points.max(1, keepdims=True), rtol=0, atol=1e-12).sum(1)
+leaders_ = np.isclose(
+    two_points, two_points.max(1, keepdims=True), rtol=0, atol=1e-12
+).sum(1)
 assert leaders_[0] == 2, "at A exactly two scores share the largest value"
 assert leaders_[1] != 2, "at B the level set definition must fail: one leader, or three"
-around_a, around_b = (tied_scores(np.array([[at, 0.0]]) + 0.01 * unit_circle).argmax(1) for at in (-2, 2))
+around_a, around_b = (
+    tied_scores(np.array([[at, 0.0]]) + 0.01 * unit_circle).argmax(1) for at in (-2, 2)
+)
 assert len(set(around_a)) == 1, "A is no boundary point: around it there is one class"
-assert len(set(around_b)) > 1, "B is a boundary point: around it there are two classes or three"
+assert len(set(around_b)) > 1, (
+    "B is a boundary point: around it there are two classes or three"
+)
 
 # %% tags=["hidden-tests"] exercise="ties" points=2
 turns_ = 2 * np.pi * (np.arange(720) + 0.123) / 720
 for radius_ in (1e-3, 1e-5, 1e-6):
     rim = radius_ * np.stack([np.cos(turns_), np.sin(turns_)], 1)
-    inside_a, inside_b = (tied_scores(np.concatenate([centre_, centre_ + rim / 2, centre_ + rim])).argmax(1) for centre_ in (np.array([[-2.0, 0.0]]), np.array([[2.0, 0.0]])))
+    inside_a, inside_b = (
+        tied_scores(np.concatenate([centre_, centre_ + rim / 2, centre_ + rim])).argmax(
+            1
+        )
+        for centre_ in (np.array([[-2.0, 0.0]]), np.array([[2.0, 0.0]]))
+    )
     assert len(set(inside_a)) == 1, f"two classes within {radius_} of A"
     assert len(set(inside_b)) > 1, f"one class only within {radius_} of B"
 at_both = np.sort(tied_scores(np.array([[-2.0, 0.0], [2.0, 0.0]])), 1)
-assert at_both[0, 2] - at_both[0, 1] < 1e-12 and at_both[0, 1] - at_both[0, 0] > 1e-9, "A: two equal leaders and a smaller third score"
-assert not (at_both[1, 2] - at_both[1, 1] < 1e-12 and at_both[1, 1] - at_both[1, 0] > 1e-9), "B must not belong to the level set"
+assert at_both[0, 2] - at_both[0, 1] < 1e-12 and at_both[0, 1] - at_both[0, 0] > 1e-9, (
+    "A: two equal leaders and a smaller third score"
+)
+assert not (
+    at_both[1, 2] - at_both[1, 1] < 1e-12 and at_both[1, 1] - at_both[1, 0] > 1e-9
+), "B must not belong to the level set"
 
 # %% tags=["hidden-tests"] exercise="ties" points=1
 draw = np.random.default_rng(SEED + 3)
-spots = np.concatenate([draw.uniform(-4, 4, (20_000, 2)), np.array([[-2.0, 0.0], [2.0, 0.0]]).repeat(2_000, 0)])
+spots = np.concatenate(
+    [
+        draw.uniform(-4, 4, (20_000, 2)),
+        np.array([[-2.0, 0.0], [2.0, 0.0]]).repeat(2_000, 0),
+    ]
+)
 for gap in (1e-2, 1e-4, 1e-7):
     beside_ = spots + gap * draw.normal(size=spots.shape)
-    jumps_ = np.abs(tied_scores(beside_) - tied_scores(spots)).max(1) / np.linalg.norm(beside_ - spots, axis=1)
-    assert np.isfinite(jumps_).all() and jumps_.max() < 1000, "the scores jump: a step makes any set a boundary"
+    jumps_ = np.abs(tied_scores(beside_) - tied_scores(spots)).max(1) / np.linalg.norm(
+        beside_ - spots, axis=1
+    )
+    assert np.isfinite(jumps_).all() and jumps_.max() < 1000, (
+        "the scores jump: a step makes any set a boundary"
+    )
 across = np.stack([np.linspace(-4, 4, 80_001), np.zeros(80_001)], 1)
-assert np.abs(np.diff(tied_scores(across), axis=0)).max() < 0.1, "the scores jump on the way from A to B"
+assert np.abs(np.diff(tied_scores(across), axis=0)).max() < 0.1, (
+    "the scores jump on the way from A to B"
+)
 
 # %% [markdown] tags=["solution-text"] exercise="ties"
 # ```{solution-end}
@@ -218,6 +270,7 @@ assert np.abs(np.diff(tied_scores(across), axis=0)).max() < 0.1, "the scores jum
 # By the parallelogram law $4 \lVert k - m \rVert^2 = 2 \lVert k - i \rVert^2 + 2 \lVert k - j \rVert^2 - \lVert i - j \rVert^2$, and the test becomes one of Thales and Pythagoras: there is no $k$ with $\lVert k - i \rVert^2 + \lVert k - j \rVert^2 < \lVert i - j \rVert^2$, that is, none that sees the segment under an obtuse angle.
 # These are the edges of Gabriel, a part of Delaunay's.
 
+
 # %% tags=["solution"] exercise="midpoint"
 def direct_edges(points):
     """(n, n) bool: which segments between points (n, d) pass no third Voronoi cell."""
@@ -231,22 +284,41 @@ def direct_edges(points):
 # %% tags=["tests"] exercise="midpoint" points=1
 flat_triangle = direct_edges(np.array([[0.0, 0.0], [4.0, 0.0], [2.0, 0.9]]))
 steep_triangle = direct_edges(np.array([[0.0, 0.0], [4.0, 0.0], [2.0, 3.6]]))
-assert flat_triangle.shape == (3, 3) and not flat_triangle.diagonal().any(), "(n, n), and no edge from a point to itself"
-assert flat_triangle[0, 2] and flat_triangle[1, 2], "the short sides of the flat triangle meet two cells only"
-assert not flat_triangle[0, 1], "the long side of the flat triangle passes through the cell of the third point, although it is a Delaunay edge"
-assert steep_triangle.sum() == 6, "all three sides of the steep triangle meet two cells only, in both directions"
+assert flat_triangle.shape == (3, 3) and not flat_triangle.diagonal().any(), (
+    "(n, n), and no edge from a point to itself"
+)
+assert flat_triangle[0, 2] and flat_triangle[1, 2], (
+    "the short sides of the flat triangle meet two cells only"
+)
+assert not flat_triangle[0, 1], (
+    "the long side of the flat triangle passes through the cell of the "
+    "third point, although it is a Delaunay edge"
+)
+assert steep_triangle.sum() == 6, (
+    "all three sides of the steep triangle meet two cells only, in both directions"
+)
 
 # %% tags=["hidden-tests"] exercise="midpoint" points=3
 for dimensions_, count_ in ((2, 18), (3, 16), (6, 14)):
-    cloud_ = np.random.default_rng(SEED + 10 * dimensions_).uniform(size=(count_, dimensions_))
+    cloud_ = np.random.default_rng(SEED + 10 * dimensions_).uniform(
+        size=(count_, dimensions_)
+    )
     found = np.asarray(direct_edges(cloud_))
-    assert found.shape == (count_, count_) and (found == found.T).all(), "a symmetric (n, n) array"
+    assert found.shape == (count_, count_) and (found == found.T).all(), (
+        "a symmetric (n, n) array"
+    )
     for i, j in itertools.combinations(range(count_), 2):
         walk = cloud_[i] + np.linspace(0, 1, 101)[:, None] * (cloud_[j] - cloud_[i])
         away = np.linalg.norm(walk[:, None] - cloud_[None], axis=2)
-        pair_, third_ = np.minimum(away[:, i], away[:, j]), np.delete(away, [i, j], 1).min(1)
+        pair_, third_ = (
+            np.minimum(away[:, i], away[:, j]),
+            np.delete(away, [i, j], 1).min(1),
+        )
         if abs((third_ - pair_).min()) > 1e-9:  # a walk that decides
-            assert found[i, j] == ((third_ - pair_).min() > 0), f"in {dimensions_} dimensions a walk from one point to the other says otherwise"
+            assert found[i, j] == ((third_ - pair_).min() > 0), (
+                f"in {dimensions_} dimensions a walk from one point "
+                "to the other says otherwise"
+            )
 
 # %% [markdown] tags=["solution-text"] exercise="midpoint"
 # ```{solution-end}
@@ -275,13 +347,19 @@ for dimensions_, count_ in ((2, 18), (3, 16), (6, 14)):
 # The triangles with an empty circle cover the convex hull once, so each query inside meets exactly one of them.
 # The three *nearest* sample points need not even be a triangle that holds the query.
 
+
 # %% tags=["solution"] exercise="weights"
 def label_weights(points, labels, queries, classes):
-    """Barycentric weights of queries (N, 2) in their Delaunay triangles, summed by label: (N, classes), zeros outside the hull."""
+    """Barycentric weights of queries (N, 2) in their Delaunay triangles, summed by
+    label: (N, classes), zeros outside the hull.
+    """
     ### BEGIN SOLUTION
     out = np.zeros((len(queries), classes))
     for corners in itertools.combinations(range(len(points)), 3):
-        start, edges = points[corners[0]], points[list(corners[1:])] - points[corners[0]]
+        start, edges = (
+            points[corners[0]],
+            points[list(corners[1:])] - points[corners[0]],
+        )
         to_centre = np.linalg.solve(2 * edges, (edges**2).sum(1))
         distances = ((points - start - to_centre) ** 2).sum(1)
         if (np.delete(distances, corners) < to_centre @ to_centre).any():
@@ -297,30 +375,53 @@ def label_weights(points, labels, queries, classes):
 
 # %% tags=["tests"] exercise="weights" points=1
 corners_ = np.array([[0.0, 0.0], [4.0, 0.0], [0.0, 4.0]])
-found = label_weights(corners_, np.array([0, 1, 1]), np.array([[1.0, 2.0], [3.0, 3.0]]), 3)
+found = label_weights(
+    corners_, np.array([0, 1, 1]), np.array([[1.0, 2.0], [3.0, 3.0]]), 3
+)
 assert found.shape == (2, 3), "one row for each query, one column for each class"
-assert np.allclose(found[0], [0.25, 0.75, 0]), "the weights of the corners are 1/4, 1/4 and 1/2; two of them have label 1"
+assert np.allclose(found[0], [0.25, 0.75, 0]), (
+    "the weights of the corners are 1/4, 1/4 and 1/2; two of them have label 1"
+)
 assert np.allclose(found[1], 0), "no triangle holds the second query"
 
 # %% tags=["hidden-tests"] exercise="weights" points=1
-kite = np.array([[0.0, 0.0], [4.0, 0.1], [2.0, 1.0], [2.1, -1.2]])  # two triangles on either diagonal; the short one is Delaunay's
-found = label_weights(kite, np.array([0, 1, 2, 3]), np.array([[1.0, 0.1], [2.02, 0.0], [3.0, -0.1]]), 4)
-assert np.allclose(found.sum(1), 1) and (found >= 0).all(), "weights are not negative and add up to one"
-assert (found[:2, 1] == 0).all() and found[2, 0] == 0, "of the two triangulations of four points the one with empty circles counts"
+kite = np.array(
+    [[0.0, 0.0], [4.0, 0.1], [2.0, 1.0], [2.1, -1.2]]
+)  # two triangles on either diagonal; the short one is Delaunay's
+found = label_weights(
+    kite, np.array([0, 1, 2, 3]), np.array([[1.0, 0.1], [2.02, 0.0], [3.0, -0.1]]), 4
+)
+assert np.allclose(found.sum(1), 1) and (found >= 0).all(), (
+    "weights are not negative and add up to one"
+)
+assert (found[:2, 1] == 0).all() and found[2, 0] == 0, (
+    "of the two triangulations of four points the one with empty circles counts"
+)
 
 # %% tags=["hidden-tests"] exercise="weights" points=3
 from scipy.spatial import Delaunay
 
 draw = np.random.default_rng(SEED + 4)
 for count_ in (6, 13):
-    cloud_, marks_, asked = draw.uniform(size=(count_, 2)), draw.integers(0, 3, count_), draw.uniform(size=(60, 2))
+    cloud_, marks_, asked = (
+        draw.uniform(size=(count_, 2)),
+        draw.integers(0, 3, count_),
+        draw.uniform(size=(60, 2)),
+    )
     mesh_ = Delaunay(cloud_)
     cell_ = mesh_.find_simplex(asked)
     wanted = np.zeros((60, 3))
     for q in np.flatnonzero(cell_ >= 0):
         trio = mesh_.simplices[cell_[q]]
-        np.add.at(wanted[q], marks_[trio], np.linalg.solve(np.vstack([cloud_[trio].T, np.ones(3)]), [*asked[q], 1]))
-    assert np.allclose(label_weights(cloud_, marks_, asked, 3), wanted, atol=1e-6), f"with {count_} random points some weights differ from those of the Delaunay triangulation"
+        np.add.at(
+            wanted[q],
+            marks_[trio],
+            np.linalg.solve(np.vstack([cloud_[trio].T, np.ones(3)]), [*asked[q], 1]),
+        )
+    assert np.allclose(label_weights(cloud_, marks_, asked, 3), wanted, atol=1e-6), (
+        f"with {count_} random points some weights differ from "
+        "those of the Delaunay triangulation"
+    )
 
 # %% [markdown] tags=["solution-text"] exercise="weights"
 # ```{solution-end}
@@ -353,9 +454,10 @@ for count_ in (6, 13):
 # Dykstra's method minimises the same function over one $\lambda_i$ after the other.
 # Alternating projections without a correction keep what an earlier, farther point has made them add; projecting onto all violated planes at once forces $\nu_i^\top p = 0$ with a $\lambda_i$ that may be negative.
 
+
 # %% tags=["solution"] exercise="wedge"
 def nearest_in_wedge(x, normals):
-    """Nearest points (N, n) of the wedge with inward unit normals (k, n) to x (N, n)."""
+    """Points (N, n) nearest to x (N, n) in the wedge with inward normals (k, n)."""
     ### BEGIN SOLUTION
     return np.stack([one + nnls(normals.T, -one)[0] @ normals for one in x])
     ### END SOLUTION
@@ -365,17 +467,31 @@ def nearest_in_wedge(x, normals):
 starts_ = np.random.default_rng(SEED + 5).normal(size=(20, 4))
 orthant_ = nearest_in_wedge(starts_, np.eye(4)[:3])
 assert orthant_.shape == (20, 4), "a point for each point"
-assert np.allclose(orthant_, np.concatenate([starts_[:, :3].clip(0), starts_[:, 3:]], 1), atol=1e-6), "the nearest point of an orthant cuts the negative coordinates off, and leaves the others"
+assert np.allclose(
+    orthant_, np.concatenate([starts_[:, :3].clip(0), starts_[:, 3:]], 1), atol=1e-6
+), (
+    "the nearest point of an orthant cuts the negative "
+    "coordinates off, and leaves the others"
+)
 
 # %% tags=["hidden-tests"] exercise="wedge" points=2
 sixty = np.array([[1.0, 0.0], [-math.sin(math.pi / 3), math.cos(math.pi / 3)]])
 asked = np.array([[0.1, -5.0], [1.0, 4.0], [2.0, 0.0], [-1.0, 2.0], [-1.0, -3.0]])
 ray = np.array([0.5, math.sqrt(0.75)])
 found = nearest_in_wedge(asked, sixty)
-assert np.allclose(found[0], 0, atol=1e-6), "(0.1, -5) violates one face of the 30 degree wedge, but its nearest point is the apex, where both are active"
-assert np.allclose(found[1], asked[1], atol=1e-6), "a point inside is its own nearest point"
-assert np.allclose(found[2], ray * (ray @ asked[2]), atol=1e-6), "(2, 0) lands on the slanted face"
-assert np.allclose(found[3], [0, 2], atol=1e-6) and np.allclose(found[4], 0, atol=1e-6), "(-1, 2) lands on the upright face, (-1, -3) on the apex"
+assert np.allclose(found[0], 0, atol=1e-6), (
+    "(0.1, -5) violates one face of the 30 degree wedge, but its "
+    "nearest point is the apex, where both are active"
+)
+assert np.allclose(found[1], asked[1], atol=1e-6), (
+    "a point inside is its own nearest point"
+)
+assert np.allclose(found[2], ray * (ray @ asked[2]), atol=1e-6), (
+    "(2, 0) lands on the slanted face"
+)
+assert np.allclose(found[3], [0, 2], atol=1e-6) and np.allclose(
+    found[4], 0, atol=1e-6
+), "(-1, 2) lands on the upright face, (-1, -3) on the apex"
 
 # %% tags=["hidden-tests"] exercise="wedge" points=3
 draw = np.random.default_rng(SEED + 6)
@@ -390,10 +506,18 @@ for faces_ in (tipped_, any_angle):
     asked = 2 * draw.normal(size=(40, faces_.shape[1]))
     found = nearest_in_wedge(asked, faces_)
     assert (found @ faces_.T > -1e-5).all(), "a point was put outside the wedge"
-    pull = (found - asked) @ np.linalg.pinv(faces_)  # the multipliers, since the normals are independent
-    assert np.allclose(pull @ faces_, found - asked, atol=1e-5), "a point was moved in a direction that no face pulls in"
-    assert (pull > -1e-5).all(), "a face pushes the point outwards: it is violated and yet not active"
-    assert (np.abs(pull * (found @ faces_.T)) < 1e-4).all(), "a face pulls at a point that does not touch it: the point has gone too far"
+    pull = (found - asked) @ np.linalg.pinv(
+        faces_
+    )  # the multipliers, since the normals are independent
+    assert np.allclose(pull @ faces_, found - asked, atol=1e-5), (
+        "a point was moved in a direction that no face pulls in"
+    )
+    assert (pull > -1e-5).all(), (
+        "a face pushes the point outwards: it is violated and yet not active"
+    )
+    assert (np.abs(pull * (found @ faces_.T)) < 1e-4).all(), (
+        "a face pulls at a point that does not touch it: the point has gone too far"
+    )
 
 # %% [markdown] tags=["solution-text"] exercise="wedge"
 # ```{solution-end}
@@ -426,9 +550,12 @@ for faces_ in (tipped_, any_angle):
 # Around zero, every pair of cut coordinates has the moment $m^2$: the matrix is the covariance plus $m^2$ times the matrix of ones on the first $k$ coordinates, whose one eigenvalue is $k$.
 # So $k - 1$ eigenvalues are $q - m^2$, and one is $q - m^2 + k m^2$, which can hide a face.
 
+
 # %% tags=["solution"] exercise="spectrum"
 def orthant_spectrum(k, n, d, sigma, centred):
-    """Eigenvalues (n,), descending, of the second moments of Gaussian noise around (d, ..., d, 0, ..., 0), projected onto the k-orthant."""
+    """Eigenvalues (n,), descending, of the second moments of Gaussian noise around
+    (d, ..., d, 0, ..., 0), projected onto the k-orthant.
+    """
     ### BEGIN SOLUTION
     r = d / sigma
     mean = d * norm.cdf(r) + sigma * norm.pdf(r)
@@ -443,23 +570,41 @@ def orthant_spectrum(k, n, d, sigma, centred):
 # %% tags=["tests"] exercise="spectrum" points=1
 found = orthant_spectrum(2, 5, 0.0, 1.0, True)
 assert len(found) == 5, "n eigenvalues"
-assert np.allclose(found[:3], 1) and np.allclose(found[3:], 0.5 - 0.5 / np.pi), "a coordinate that is cut off at zero has the second moment 1/2, the mean 1/sqrt(2 pi), and the variance 1/2 - 1/(2 pi)"
+assert np.allclose(found[:3], 1) and np.allclose(found[3:], 0.5 - 0.5 / np.pi), (
+    "a coordinate that is cut off at zero has the second moment 1/2, the "
+    "mean 1/sqrt(2 pi), and the variance 1/2 - 1/(2 pi)"
+)
 
 # %% tags=["hidden-tests"] exercise="spectrum" points=2
 shape_of_noise = np.linspace(-12, 12, 400_001)
-density_ = np.exp(-0.5 * shape_of_noise**2) / math.sqrt(2 * math.pi) * (shape_of_noise[1] - shape_of_noise[0])
+density_ = (
+    np.exp(-0.5 * shape_of_noise**2)
+    / math.sqrt(2 * math.pi)
+    * (shape_of_noise[1] - shape_of_noise[0])
+)
 draw = np.random.default_rng(SEED + 7)
 for k_, n_ in ((1, 3), (3, 3), (4, 9)):
     place_, spread_ = draw.normal(), draw.uniform(0.3, 2)
     cut = (place_ + spread_ * shape_of_noise).clip(0)
     mean_, second_ = float(cut @ density_), float(cut**2 @ density_)
-    wanted = np.sort(np.array([second_ - mean_**2] * k_ + [spread_**2] * (n_ - k_)))[::-1]
-    assert np.allclose(orthant_spectrum(k_, n_, place_, spread_, True), wanted, atol=1e-6), f"centred: d = {place_:.2f}, sigma = {spread_:.2f}, {k_} faces in {n_} dimensions"
+    wanted = np.sort(np.array([second_ - mean_**2] * k_ + [spread_**2] * (n_ - k_)))[
+        ::-1
+    ]
+    assert np.allclose(
+        orthant_spectrum(k_, n_, place_, spread_, True), wanted, atol=1e-6
+    ), (
+        f"centred: d = {place_:.2f}, sigma = {spread_:.2f}, "
+        f"{k_} faces in {n_} dimensions"
+    )
 
 # %% tags=["hidden-tests"] exercise="spectrum" points=2
 draw = np.random.default_rng(SEED + 8)
 shape_of_noise = np.linspace(-12, 12, 400_001)
-density_ = np.exp(-0.5 * shape_of_noise**2) / math.sqrt(2 * math.pi) * (shape_of_noise[1] - shape_of_noise[0])
+density_ = (
+    np.exp(-0.5 * shape_of_noise**2)
+    / math.sqrt(2 * math.pi)
+    * (shape_of_noise[1] - shape_of_noise[0])
+)
 for k_, n_ in ((1, 3), (3, 3), (6, 9)):
     place_, spread_ = draw.normal(), draw.uniform(0.3, 2)
     cut = (place_ + spread_ * shape_of_noise).clip(0)
@@ -467,8 +612,14 @@ for k_, n_ in ((1, 3), (3, 3), (6, 9)):
     matrix_ = np.diag([spread_**2] * n_)
     matrix_[:k_, :k_] = mean_**2
     matrix_[range(k_), range(k_)] = second_
-    assert np.allclose(orthant_spectrum(k_, n_, place_, spread_, False), np.linalg.eigvalsh(matrix_)[::-1], atol=1e-6), "not centred: different coordinates have a second moment in common, too"
-assert np.allclose(orthant_spectrum(0, 4, 0.5, 2.0, False), 4), "without faces the noise is what it was"
+    assert np.allclose(
+        orthant_spectrum(k_, n_, place_, spread_, False),
+        np.linalg.eigvalsh(matrix_)[::-1],
+        atol=1e-6,
+    ), "not centred: different coordinates have a second moment in common, too"
+assert np.allclose(orthant_spectrum(0, 4, 0.5, 2.0, False), 4), (
+    "without faces the noise is what it was"
+)
 
 # %% [markdown] tags=["solution-text"] exercise="spectrum"
 # ```{solution-end}
@@ -499,11 +650,16 @@ assert np.allclose(orthant_spectrum(0, 4, 0.5, 2.0, False), 4), "without faces t
 # A plane, $k = 1$, is symmetric.
 # With $\gamma = 0.7$ two faces are enough to make the persistence behind them infinite: the drop of persistence on the way into the class of an adversarial example is the solid angle of a corner.
 
+
 # %% tags=["solution"] exercise="drop"
 def corner_persistence(d, k, gamma):
-    """gamma-persistence of the point at the signed distance d from all k faces of an orthant, outside for d < 0; may be infinite."""
+    """gamma-persistence of the point at the signed distance d from all k faces of an
+    orthant, outside for d < 0; may be infinite.
+    """
     ### BEGIN SOLUTION
-    landed = gamma if d > 0 else 1 - gamma  # probability of the orthant at which the class is lost
+    landed = (
+        gamma if d > 0 else 1 - gamma
+    )  # probability of the orthant at which the class is lost
     far = 2.0**-k
     if (d > 0 and far >= landed) or (d < 0 and far <= landed):
         return math.inf
@@ -512,9 +668,15 @@ def corner_persistence(d, k, gamma):
 
 
 # %% tags=["tests"] exercise="drop" points=1
-assert abs(corner_persistence(1.0, 1, 0.7) - 1 / norm.ppf(0.7)) < 1e-9, "one face: the noise crosses the plane with probability Phi(-1 / sigma)"
-assert abs(corner_persistence(-2.0, 1, 0.7) - 2 / norm.ppf(0.7)) < 1e-9, "a plane is the same from both sides, and twice the distance bears twice the noise"
-assert abs(norm.cdf(1 / corner_persistence(1.0, 10, 0.7)) ** 10 - 0.7) < 1e-9, "ten faces: at the persistence the probability of staying inside is gamma"
+assert abs(corner_persistence(1.0, 1, 0.7) - 1 / norm.ppf(0.7)) < 1e-9, (
+    "one face: the noise crosses the plane with probability Phi(-1 / sigma)"
+)
+assert abs(corner_persistence(-2.0, 1, 0.7) - 2 / norm.ppf(0.7)) < 1e-9, (
+    "a plane is the same from both sides, and twice the distance bears twice the noise"
+)
+assert abs(norm.cdf(1 / corner_persistence(1.0, 10, 0.7)) ** 10 - 0.7) < 1e-9, (
+    "ten faces: at the persistence the probability of staying inside is gamma"
+)
 
 # %% tags=["hidden-tests"] exercise="drop" points=2
 draw = np.random.default_rng(SEED + 9)
@@ -522,16 +684,37 @@ for k_, gamma_ in ((1, 0.9), (2, 0.9), (3, 0.95), (5, 0.999)):
     far_off = draw.uniform(0.2, 3)
     for side_ in (far_off, -far_off):
         noise_ = corner_persistence(side_, k_, gamma_)
-        assert 0 < noise_ < math.inf, f"finite and positive at d = {side_:.2f}, {k_} faces, gamma = {gamma_}"
-        kept = norm.cdf(side_ / noise_) ** k_ if side_ > 0 else 1 - norm.cdf(side_ / noise_) ** k_
-        assert abs(kept - gamma_) < 1e-9, f"at the persistence the class is kept with probability gamma: d = {side_:.2f}, {k_} faces"
+        assert 0 < noise_ < math.inf, (
+            f"finite and positive at d = {side_:.2f}, {k_} faces, gamma = {gamma_}"
+        )
+        kept = (
+            norm.cdf(side_ / noise_) ** k_
+            if side_ > 0
+            else 1 - norm.cdf(side_ / noise_) ** k_
+        )
+        assert abs(kept - gamma_) < 1e-9, (
+            "at the persistence the class is kept with probability "
+            f"gamma: d = {side_:.2f}, {k_} faces"
+        )
 
 # %% tags=["hidden-tests"] exercise="drop" points=2
-assert corner_persistence(-1.0, 2, 0.7) == math.inf, "behind two faces at least 3/4 of the noise stays outside"
-assert corner_persistence(-0.3, 10, 0.99) == math.inf, "behind ten faces at most one in 1024 lands inside"
-assert corner_persistence(1.0, 1, 0.4) == math.inf and corner_persistence(-1.0, 1, 0.4) == math.inf, "half of the noise stays on either side of a plane, however strong it is"
-assert corner_persistence(0.5, 3, 0.1) == math.inf, "an eighth of the noise stays inside three faces"
-assert 0 < corner_persistence(0.5, 3, 0.2) < math.inf and 0 < corner_persistence(-0.5, 3, 0.9) < math.inf, "just above these shares the persistence is finite"
+assert corner_persistence(-1.0, 2, 0.7) == math.inf, (
+    "behind two faces at least 3/4 of the noise stays outside"
+)
+assert corner_persistence(-0.3, 10, 0.99) == math.inf, (
+    "behind ten faces at most one in 1024 lands inside"
+)
+assert (
+    corner_persistence(1.0, 1, 0.4) == math.inf
+    and corner_persistence(-1.0, 1, 0.4) == math.inf
+), "half of the noise stays on either side of a plane, however strong it is"
+assert corner_persistence(0.5, 3, 0.1) == math.inf, (
+    "an eighth of the noise stays inside three faces"
+)
+assert (
+    0 < corner_persistence(0.5, 3, 0.2) < math.inf
+    and 0 < corner_persistence(-0.5, 3, 0.9) < math.inf
+), "just above these shares the persistence is finite"
 
 # %% [markdown] tags=["solution-text"] exercise="drop"
 # ```{solution-end}
