@@ -2,8 +2,9 @@
 raises a ``ValueError`` that names it and says what is wanted and what was given.
 
 - numbers: :func:`whole_number`, :func:`number`; words: :func:`choice`, :func:`flag`;
-- tensors: :func:`images` (in [0,1]), :func:`points` (finite), :func:`class_vector` (int64),
-  :func:`labels` (one for each image), :func:`radii` (one for all images, or one for each);
+- tensors: :func:`images` (in [0,1]), :func:`points` and :func:`matrix` (finite),
+  :func:`class_vector` (int64), :func:`labels` (one for each image), :func:`radii` (one for all
+  images, or one for each);
 - functions: :func:`function`, and :func:`scoring_model` for one that is asked about images in
   batches;
 - draws: :func:`random_stream`, with :data:`SEED` where a caller gives no generator.
@@ -140,7 +141,29 @@ def points(name: str, value: object, *, matrix: bool = False) -> Tensor:
     wanted = _tensor(name, value, "(N, d)" if matrix else "(N, ...)", "finite values")
     if matrix and value.ndim != 2:
         raise ValueError(f"{wanted}; {described(value)} was given")
-    if not all(math.isfinite(end.item()) for end in value.detach().aminmax()):
+    return _finite(name, value)
+
+
+def matrix(name: str, value: object, *, rows: int = 1, columns: int | None = None) -> Tensor:
+    """Finite numbers of any floating dtype, (N, d) with d >= 1 and at least so many rows; with so
+    many columns where that is known."""
+    if (
+        not isinstance(value, Tensor)
+        or value.ndim != 2
+        or not value.is_floating_point()
+        or len(value) < rows
+        or not value.shape[1]
+    ):
+        raise ValueError(
+            f"{name} must be a floating-point matrix that is not empty; {described(value)} was given"
+        )
+    if columns not in (None, value.shape[1]):
+        raise ValueError(f"{name} must have {columns} columns; {value.shape[1]} were given")
+    return _finite(name, value)
+
+
+def _finite(name: str, value: Tensor) -> Tensor:
+    if value.numel() and not all(math.isfinite(end.item()) for end in value.detach().aminmax()):
         bad = int((~value.isfinite()).sum())
         raise ValueError(f"{name} must be finite; {bad} of {value.numel()} are NaN or infinite")
     return value
