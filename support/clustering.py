@@ -2,8 +2,8 @@
 
 The centroids of hess2020's Theorem 1, assignments to them, and the distances its Theorem 2 is
 about: chapter 1. These computations are in float64 whatever the inputs' type: norms that are equal
-    to seven digits decide nothing. The clusters of each class that
-alfarra2021 trains towards: chapter 4.
+to seven digits decide nothing. The clusters of each class that alfarra2021 trains towards:
+chapter 4.
 """
 
 import math
@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from support.models.heads import squared_distances
+from support.common.arguments import class_vector, matrix, number, random_stream, whole_number
+from support.models.heads import last_layer, squared_distances
 
 _RANK = 1e-10  # a direction shorter than this share of the longest counts as none
 _EQUAL = 1e-9  # squared norms that differ by less than this share of their mean count as equal
@@ -58,14 +59,10 @@ class Centroids:
     def assign(self, features: Tensor) -> Tensor:
         """Index of the nearest centroid, (N,), for features (N, d) as the layer sees them (the
         constant 1 is added here)."""
-        _matrix("features", features, rows=0)
-        features = features.to(torch.float64)
-        return assign(
-            torch.cat([features, features.new_ones(len(features), 1)], 1)
-            if self.bias
-            else features,
-            self.centers,
-        )
+        matrix("features", features, rows=0)
+        if self.bias:
+            features = torch.cat([features, features.new_ones(len(features), 1)], 1)
+        return assign(features, self.centers)
 
 
 def equidistant_centroids(weight: Tensor, bias: Tensor | None = None) -> Centroids:
@@ -76,9 +73,8 @@ def equidistant_centroids(weight: Tensor, bias: Tensor | None = None) -> Centroi
     lie on a common sphere (affine independence is enough; d >= K - 1 is neither enough nor
     necessary), and is unique up to directions orthogonal to all W_k - W_l. This returns the v of
     least norm, which lies in the span of those differences: v is zero where the weights have equal
-        norms already, and Z and W have the same component outside the span. Without that component,
-        Z_k is W_k minus the
-    circumcentre of the weights' simplex.
+    norms already, and Z and W have the same component outside the span. Without that component, Z_k
+    is W_k minus the circumcentre of the weights' simplex.
 
     With a bias the theorem is applied to the weights (W_k, b_k) and the features (f, 1). The cells
     in the space of (f, 1) are cones; those in the space of f are slices of cones, which is to say a
@@ -95,7 +91,9 @@ def equidistant_centroids(weight: Tensor, bias: Tensor | None = None) -> Centroi
         NoEquidistantCentroids: the weights lie on no common sphere.
         ValueError: shapes that do not fit, NaN or infinity.
     """
-    w = _weights(weight, bias)
+    w, offset = last_layer(weight, bias)
+    if bias is not None:
+        w = torch.cat([w, offset[:, None]], 1)
     mean = w.mean(0)
     centred = w - mean
     u, sigma, vt = torch.linalg.svd(centred, full_matrices=False)
@@ -109,8 +107,9 @@ def equidistant_centroids(weight: Tensor, bias: Tensor | None = None) -> Centroi
     norms = centers.square().sum(1)
     if (norms.max() - norms.min()) > _EQUAL * norms.mean():
         raise NoEquidistantCentroids(
-            f"the {len(w)} class weights lie on no common sphere (their differences span {rank} dimensions): no shift gives them "
-            f"equal norms, the best leaves them between {float(norms.min().sqrt()):.6g} and {float(norms.max().sqrt()):.6g}"
+            f"the {len(w)} class weights lie on no common sphere (their differences span {rank} "
+            f"dimensions): no shift gives them equal norms, the best leaves them between "
+            f"{float(norms.min().sqrt()):.6g} and {float(norms.max().sqrt()):.6g}"
         )
     return Centroids(centers, shift, float(norms.mean().sqrt()), bias is not None)
 
@@ -122,8 +121,8 @@ def assign(features: Tensor, centers: Tensor) -> Tensor:
         features: (N, d).
         centers: (K, d).
     """
-    _matrix("features", features, rows=0)
-    _matrix("centers", centers)
+    matrix("features", features, rows=0)
+    matrix("centers", centers)
     return squared_distances(features.to(torch.float64), centers.to(torch.float64)).argmin(1)
 
 
@@ -140,45 +139,28 @@ def class_centroids(features: Tensor, labels: Tensor, n_classes: int) -> Tensor:
     Raises:
         ValueError: a class without images, labels out of range, shapes that do not fit.
     """
-    _matrix("features", features, rows=0)
-    labels = _labels("labels", labels, len(features), n_classes).to(features.device)
+    matrix("features", features, rows=0)
+    labels = class_vector("labels", labels, len(features), n_classes).to(features.device)
     counts = labels.bincount(minlength=n_classes)
-    if (counts == 0).any():
-        raise ValueError(
-            f"every class needs at least one image; classes {torch.nonzero(counts == 0)[:, 0].tolist()} have none"
-        )
+    if empty := torch.nonzero(counts == 0)[:, 0].tolist():
+        raise ValueError(f"every class needs at least one image; classes {empty} have none")
     sums = torch.zeros(n_classes, features.shape[1], dtype=torch.float64, device=features.device)
     return (sums.index_add_(0, labels, features.to(torch.float64)) / counts[:, None]).to(
         features.dtype
     )
 
 
-def kmeans_plus_plus(
-    x: Tensor,
-    k: int,
-    *,
-    restarts: int = 1,
-    max_iter: int = 100,
-    tol: float = 1e-4,
-    generator: torch.Generator | None = None,
-) -> Clusters:
+def kmeans_plus_plus(x: Tensor, k: int, **settings) -> Clusters:
     """k-means of points without classes: :func:`class_clusters` of one class, ``centers`` (k, d)
     and ``inertia`` ().
 
     Args:
         x: (N, d), at least k rows.
+        settings: ``restarts``, ``max_iter``, ``tol``, ``generator`` of :func:`class_clusters`.
     """
-    _points("x", x)
-    found = class_clusters(
-        x,
-        torch.zeros(len(x), dtype=torch.int64, device=x.device),
-        1,
-        k,
-        restarts=restarts,
-        max_iter=max_iter,
-        tol=tol,
-        generator=generator,
-    )
+    matrix("x", x)
+    one = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+    found = class_clusters(x, one, 1, k, **settings)
     return Clusters(found.centers[0], found.index, found.inertia[0])
 
 
@@ -218,31 +200,25 @@ def class_clusters(
         ValueError: a class with fewer than k images, named with their number; labels out of range;
             NaN; impossible numbers.
     """
-    _points("features", features)
-    for name, value in (
-        ("n_classes", n_classes),
-        ("k", k),
-        ("restarts", restarts),
-        ("max_iter", max_iter),
+    matrix("features", features)
+    for name, value in zip(
+        ("n_classes", "k", "restarts", "max_iter"), (n_classes, k, restarts, max_iter), strict=True
     ):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} must be a whole number of at least 1; {value!r} was given")
-    if not 0 <= tol < math.inf:
-        raise ValueError(f"tol must be a number of at least 0; {tol} was given")
-    labels = _labels("labels", labels, len(features), n_classes).to(features.device)
+        whole_number(name, value, 1)
+    number("tol", tol, least=0)
+    labels = class_vector("labels", labels, len(features), n_classes).to(features.device)
     counts = labels.bincount(minlength=n_classes)
-    if (counts < k).any():
-        short = {c: int(counts[c]) for c in torch.nonzero(counts < k)[:, 0].tolist()}
+    if short := {c: n for c, n in enumerate(counts.tolist()) if n < k}:
         raise ValueError(
-            f"{k} clusters per class need {k} images of each class; too few have (class: images) {short}"
+            f"{k} clusters per class need {k} images of each class; too few have (class: images) "
+            f"{short}"
         )
-    generator = torch.Generator().manual_seed(0) if generator is None else generator
+    generator = random_stream(generator)
     # One row of places a class, padded to the largest: x holds the features about their class
     # means, for digits that decide.
     order = labels.argsort(stable=True)
-    rank = (
-        torch.arange(len(labels), device=labels.device) - (counts.cumsum(0) - counts)[labels[order]]
-    )
+    first = (counts.cumsum(0) - counts)[labels[order]]
+    rank = torch.arange(len(labels), device=labels.device) - first
     place = torch.empty_like(labels)
     place[order] = labels[order] * counts.max() + rank
     points = features.detach().to(torch.promote_types(features.dtype, torch.float32))
@@ -252,16 +228,13 @@ def class_clusters(
     real = torch.arange(x.shape[1], device=x.device) < counts[:, None]
     x.sub_(means[:, None])
     x[~real] = 0
-    found = [
-        _lloyd(x, real, _greedy_seeds(x, real, k, generator), max_iter, tol)
-        for _ in range(restarts)
-    ]
+    starts = (_greedy_seeds(x, real, k, generator) for _ in range(restarts))
+    found = [_lloyd(x, real, start, max_iter, tol) for start in starts]
     centers, member, inertia = (torch.stack(part) for part in zip(*found, strict=True))
     best, each = inertia.argmin(0), torch.arange(n_classes, device=x.device)
     index = labels * k + member[best, each].flatten()[place]
-    return Clusters(
-        (centers[best, each] + means[:, None]).to(features.dtype), index, inertia[best, each]
-    )
+    centers = (centers[best, each] + means[:, None]).to(features.dtype)
+    return Clusters(centers, index, inertia[best, each])
 
 
 def distortion_bound(
@@ -277,11 +250,10 @@ def distortion_bound(
     """Lower bound on |x~ - x| for a pair predicted as k and l (hess2020, Theorem 2).
 
     (|Z_l - Z_k| - |f~ - Z_l| - |f - Z_k|) / L. It needs the features f~ of the attacked image, so
-    it is no certificate, and it
-    depends on two freedoms that no prediction depends on: Z may be shifted by any u orthogonal to
-        all Z_k - Z_l, and the network
-    with features f / s, Lipschitz constant L / s and centroids s Z is the same one. With t = s^2, P
-    the projector on those u and Q = 1 - P, the best u is found by reflection, and leaves
+    it is no certificate, and it depends on two freedoms that no prediction depends on: Z may be
+    shifted by any u orthogonal to all Z_k - Z_l, and the network with features f / s, Lipschitz
+    constant L / s and centroids s Z is the same one. With t = s^2, P the projector on those u and
+    Q = 1 - P, the best u is found by reflection, and leaves
 
         g(t) = t |Z_l - Z_k| - sqrt((|Q f - t Q Z_k| + |Q f~ - t Q Z_l|)^2 + |P (f~ - f)|^2),
 
@@ -301,23 +273,14 @@ def distortion_bound(
     Raises:
         ValueError: shapes that do not fit, labels out of range, NaN, or L that is not positive.
     """
-    for name, value, rows in (
-        ("features", features, 0),
-        ("features_adv", features_adv, 0),
-        ("centers", centers, 1),
-    ):
-        _matrix(name, value, rows)
-    if features.shape != features_adv.shape or features.shape[1] != centers.shape[1]:
-        given = ", ".join(str(tuple(value.shape)) for value in (features, features_adv, centers))
-        raise ValueError(
-            f"features, features_adv and centers must be (N, d), (N, d) and (K, d); {given} were given"
-        )
-    f, f_adv, z = (value.to(torch.float64) for value in (features, features_adv, centers))
-    k, other = (
-        _labels(name, value, len(f), len(z)).to(z.device)
-        for name, value in (("label", label), ("label_adv", label_adv))
-    )
-    lipschitz = _lipschitz(lipschitz)
+    z = matrix("centers", centers).to(torch.float64)
+    f = matrix("features", features, rows=0, columns=z.shape[1]).to(torch.float64)
+    f_adv = matrix("features_adv", features_adv, rows=0, columns=z.shape[1]).to(torch.float64)
+    if len(f) != len(f_adv):
+        raise ValueError(f"features_adv must have {len(f)} rows; {len(f_adv)} were given")
+    k = class_vector("label", label, len(f), len(z)).to(z.device)
+    other = class_vector("label_adv", label_adv, len(f), len(z)).to(z.device)
+    lipschitz = number("lipschitz", float(lipschitz), above=0)
     separation = (z[other] - z[k]).norm(dim=1)
     if not best:
         return (separation - (f_adv - z[other]).norm(dim=1) - (f - z[k]).norm(dim=1)) / lipschitz
@@ -325,10 +288,8 @@ def distortion_bound(
     vt = vt[sigma > _RANK * sigma.max()]  # an orthonormal basis of the image of Q
     move = f_adv - f
     free = (move - move @ vt.T @ vt).square().sum(1)
-    return (
-        _best_scale(f @ vt.T, f_adv @ vt.T, z[k] @ vt.T, z[other] @ vt.T, separation, free)
-        / lipschitz
-    )
+    seen = (part @ vt.T for part in (f, f_adv, z[k], z[other]))
+    return _best_scale(*seen, separation, free) / lipschitz
 
 
 def bisector_bound(
@@ -351,23 +312,19 @@ def bisector_bound(
     Raises:
         ValueError: shapes that do not fit, fewer than two classes, NaN, or L that is not positive.
     """
-    _matrix("features", features, rows=0)
-    _weights(weight, bias)
-    if len(weight) < 2:
-        raise ValueError(f"a decision needs at least two classes; {len(weight)} was given")
-    if features.shape[1] != weight.shape[1]:
-        raise ValueError(
-            f"features have {features.shape[1]} columns and weight {weight.shape[1]}: they must agree (without a 1)"
-        )
-    f, w = features.to(torch.float64), weight.to(torch.float64)
-    scores = f @ w.T if bias is None else f @ w.T + bias.to(torch.float64)
+    w, b = last_layer(weight, bias)
+    if len(w) < 2:
+        raise ValueError(f"a decision needs at least two classes; {len(w)} was given")
+    f = matrix("features", features, rows=0, columns=w.shape[1]).to(torch.float64)
+    scores = f @ w.T + b
     k = scores.argmax(1)
     margin = scores.gather(1, k[:, None]) - scores
     apart = torch.cdist(w, w, compute_mode="donot_use_mm_for_euclid_dist")[k]
     # Equal weights: their margin never changes. It is a tie from the start, or infinitely far from
     # one.
     radius = torch.where(apart > 0, margin / apart, torch.where(margin > 0, torch.inf, 0.0))
-    return radius.scatter(1, k[:, None], torch.inf).amin(1) / _lipschitz(lipschitz)
+    radius = radius.scatter(1, k[:, None], torch.inf).amin(1)
+    return radius / number("lipschitz", float(lipschitz), above=0)
 
 
 def equal_norm_projection(weight: Tensor) -> Tensor:
@@ -377,7 +334,7 @@ def equal_norm_projection(weight: Tensor) -> Tensor:
     For a fixed common length r the nearest rows are r W_k / |W_k|, at squared distance sum (|W_k| -
     r)^2, which is least at the mean. A reconstruction of the "proximal minimization update" that
     hess2020 announces and never states (chapter 1): afterwards the weights themselves are the
-        centroids of Theorem 1, with v = 0.
+    centroids of Theorem 1, with v = 0.
 
     Args:
         weight: (K, d) without zero rows.
@@ -388,12 +345,10 @@ def equal_norm_projection(weight: Tensor) -> Tensor:
     Raises:
         ValueError: a zero row, which has no direction to keep, NaN, or no matrix.
     """
-    _matrix("weight", weight)
+    matrix("weight", weight)
     norms = weight.to(torch.float64).norm(dim=1, keepdim=True)
-    if (norms == 0).any():
-        raise ValueError(
-            f"a zero row has no direction to keep; rows {torch.nonzero(norms[:, 0] == 0)[:, 0].tolist()} are zero"
-        )
+    if zero := torch.nonzero(norms[:, 0] == 0)[:, 0].tolist():
+        raise ValueError(f"a zero row has no direction to keep; rows {zero} are zero")
     return (weight * (norms.mean() / norms)).to(weight.dtype)
 
 
@@ -433,14 +388,12 @@ def _lloyd(
     are, the inertia (C,)."""
     result = centers.clone(), torch.zeros_like(real, dtype=torch.int64)
     squares = torch.linalg.vector_norm(x, dim=2).square_()
-    enough = (
-        tol * squares.sum(1) / (real.sum(1) * x.shape[2])
-    )  # x is centred: its mean square is the variance
+    # x is centred: its mean square is the variance
+    enough = tol * squares.sum(1) / (real.sum(1) * x.shape[2])
     rows, at, squares_at, real_at = torch.arange(len(x), device=x.device), x, squares, real
     for _ in range(max_iter):
-        half_d2 = torch.baddbmm(
-            centers.square().sum(2)[:, None] / 2, at, centers.mT, alpha=-1
-        )  # up to half the point's own square
+        # up to half the point's own square
+        half_d2 = torch.baddbmm(centers.square().sum(2)[:, None] / 2, at, centers.mT, alpha=-1)
         member = half_d2.argmin(2)
         weight = _weights_of(member, real_at, centers)
         if not bool(weight.any(1).all()):
@@ -468,11 +421,8 @@ def _lloyd(
 
 def _weights_of(member: Tensor, real: Tensor, centers: Tensor) -> Tensor:
     """1 where a real point (C, n) belongs to a cluster, else 0: (C, n, k)."""
-    return (
-        torch.nn.functional.one_hot(member, centers.shape[1])
-        .to(centers.dtype)
-        .mul_(real[:, :, None])
-    )
+    one_hot = torch.nn.functional.one_hot(member, centers.shape[1])
+    return one_hot.to(centers.dtype).mul_(real[:, :, None])
 
 
 def _fill(member: Tensor, size: Tensor, d2: Tensor, real: Tensor) -> None:
@@ -523,75 +473,5 @@ def _best_scale(
         rising = value_and_slope(middle.exp())[1] > 0
         low, high = torch.where(rising, middle, low), torch.where(rising, high, middle)
     at_zero = -((a.norm(dim=1) + b.norm(dim=1)).square() + free).sqrt()
-    return torch.stack(
-        [value_and_slope(low.exp())[0], value_and_slope(high.exp())[0], at_zero]
-    ).amax(0)
-
-
-def _weights(weight: Tensor, bias: Tensor | None) -> Tensor:
-    _matrix("weight", weight)
-    if bias is None:
-        return weight.to(torch.float64)
-    if not isinstance(bias, Tensor) or bias.shape != weight.shape[:1] or not bias.isfinite().all():
-        given = tuple(bias.shape) if isinstance(bias, Tensor) else type(bias).__name__
-        raise ValueError(
-            f"bias must be {len(weight)} finite numbers, one per row of the weight; {given} was given"
-        )
-    return torch.cat([weight, bias[:, None]], 1).to(torch.float64)
-
-
-def _matrix(name: str, value: Tensor, rows: int = 1) -> None:
-    """Refuse what is not a finite floating-point matrix with at least so many rows."""
-    if (
-        not isinstance(value, Tensor)
-        or value.dim() != 2
-        or not value.is_floating_point()
-        or len(value) < rows
-        or not value.shape[1]
-    ):
-        given = (
-            f"{value.dtype} {tuple(value.shape)}"
-            if isinstance(value, Tensor)
-            else type(value).__name__
-        )
-        raise ValueError(
-            f"{name} must be a floating-point matrix that is not empty; {given} was given"
-        )
-    if not value.isfinite().all():
-        raise ValueError(
-            f"{name} must be finite; {int((~value.isfinite()).sum())} of {value.numel()} entries are NaN or infinite"
-        )
-
-
-def _points(name: str, value: Tensor) -> None:
-    """As :func:`_matrix`, but in one pass over the values: for features by the ten thousand."""
-    matrix = (
-        isinstance(value, Tensor)
-        and value.dim() == 2
-        and value.is_floating_point()
-        and value.numel() > 0
-    )
-    if not (matrix and all(bool(end.isfinite()) for end in value.aminmax())):
-        _matrix(name, value)
-
-
-def _labels(name: str, labels: Tensor, n: int, n_classes: int) -> Tensor:
-    if not isinstance(labels, Tensor) or labels.dtype != torch.int64 or labels.shape != (n,):
-        given = (
-            f"{labels.dtype} {tuple(labels.shape)}"
-            if isinstance(labels, Tensor)
-            else type(labels).__name__
-        )
-        raise ValueError(f"{name} must be int64 of shape ({n},); {given} was given")
-    if n and (int(labels.min()) < 0 or int(labels.max()) >= n_classes):
-        raise ValueError(
-            f"{name} must be in 0 .. {n_classes - 1}; the range given is {int(labels.min())} .. {int(labels.max())}"
-        )
-    return labels
-
-
-def _lipschitz(value: float) -> float:
-    value = float(value)
-    if not 0 < value < float("inf"):
-        raise ValueError(f"lipschitz must be a positive number; {value} was given")
-    return value
+    ends = [value_and_slope(end.exp())[0] for end in (low, high)]
+    return torch.stack([*ends, at_zero]).amax(0)

@@ -155,7 +155,8 @@ def matrix(name: str, value: object, *, rows: int = 1, columns: int | None = Non
         or not value.shape[1]
     ):
         raise ValueError(
-            f"{name} must be a floating-point matrix that is not empty; {described(value)} was given"
+            f"{name} must be a floating-point matrix that is not empty; "
+            f"{described(value)} was given"
         )
     if columns not in (None, value.shape[1]):
         raise ValueError(f"{name} must have {columns} columns; {value.shape[1]} were given")

@@ -15,10 +15,10 @@ a kernel of a large distance underflows in float32 and takes its gradient with i
 the kernel does not.
 """
 
-import math
-
 import torch
 from torch import Tensor, nn
+
+from support.common.arguments import described, matrix, number, whole_number
 
 
 def squared_distances(features: Tensor, centers: Tensor) -> Tensor:
@@ -40,13 +40,15 @@ def squared_distances(features: Tensor, centers: Tensor) -> Tensor:
     """
     _check("features", features, 2)
     _check("centers", centers, 2)
-    _same_width(features, centers)
-    with torch.autocast(
-        features.device.type, enabled=False
-    ):  # bf16 has three digits: too few for a difference of squares
-        working = (
-            torch.float32 if features.device.type == "mps" else torch.float64
-        )  # Apple's GPUs have no float64
+    if features.shape[1] != centers.shape[1]:
+        raise ValueError(
+            f"features have {features.shape[1]} columns and centers {centers.shape[1]}: they must "
+            "agree"
+        )
+    kind = features.device.type
+    # bf16 has three digits: too few for a difference of squares
+    with torch.autocast(kind, enabled=False):
+        working = torch.float32 if kind == "mps" else torch.float64  # Apple's GPUs have no float64
         origin = centers.detach().to(working).mean(0)
         f, c = features.to(working) - origin, centers.to(working) - origin
         d2 = f.square().sum(1, keepdim=True) + c.square().sum(1) - 2 * f @ c.T
@@ -68,7 +70,7 @@ def gauss_log_confidence(features: Tensor, centers: Tensor, gamma: float = 1.0) 
     Raises:
         ValueError: gamma that is not a positive number, or as :func:`squared_distances`.
     """
-    return -_positive("gamma", gamma) * squared_distances(features, centers)
+    return -number("gamma", float(gamma), above=0) * squared_distances(features, centers)
 
 
 def log_softrmax(z: Tensor) -> Tensor:
@@ -134,26 +136,19 @@ def cluster_log_prob(
     """
     _check("centers", centers, 3)
     n_classes, per_class, _ = centers.shape
-    log_kernel = -squared_distances(features, centers.flatten(0, 1)) / (
-        2 * _positive("variance", variance)
-    )
+    width = 2 * number("variance", float(variance), above=0)
+    log_kernel = -squared_distances(features, centers.flatten(0, 1)) / width
     if nearest is not None:
-        if not 1 <= nearest <= n_classes * per_class:
-            raise ValueError(
-                f"nearest must be between 1 and the number of clusters, {n_classes * per_class}; {nearest} was given"
-            )
-        counted = torch.zeros_like(log_kernel, dtype=torch.bool).scatter_(
-            1, log_kernel.topk(nearest, dim=1).indices, True
-        )
-        log_kernel = log_kernel.masked_fill(~counted, -torch.inf)
+        whole_number("nearest", nearest, 1, n_classes * per_class)
+        counted = log_kernel.topk(nearest, dim=1).indices
+        left_out = torch.ones_like(log_kernel, dtype=torch.bool).scatter_(1, counted, False)
+        log_kernel = log_kernel.masked_fill(left_out, -torch.inf)
     grouped = log_kernel.unflatten(1, (n_classes, per_class))
     empty = (grouped == -torch.inf).all(2)
     # The sum over no cluster at all has no gradient; a finite stand-in keeps NaN out of the
     # backward pass.
-    per_class_log = (
-        grouped.masked_fill(empty[:, :, None], 0.0).logsumexp(2).masked_fill(empty, -torch.inf)
-    )
-    return per_class_log - log_kernel.logsumexp(1, keepdim=True)
+    some = grouped.masked_fill(empty[:, :, None], 0.0).logsumexp(2)
+    return some.masked_fill(empty, -torch.inf) - log_kernel.logsumexp(1, keepdim=True)
 
 
 class LinearHead(nn.Module):
@@ -167,16 +162,16 @@ class LinearHead(nn.Module):
     def __init__(self, weight: Tensor, bias: Tensor | None = None):
         super().__init__()
         _check("weight", weight, 2)
+        self.weight = nn.Parameter(weight.detach().clone())
         if bias is not None:
             _check("bias", bias, 1)
             if len(bias) != len(weight):
                 raise ValueError(
-                    f"bias must have one entry per row of the weight, {len(weight)}; {len(bias)} were given"
+                    f"bias must have one entry per row of the weight, {len(weight)}; {len(bias)} "
+                    "were given"
                 )
-        self.weight = nn.Parameter(weight.detach().clone())
-        self.register_parameter(
-            "bias", None if bias is None else nn.Parameter(bias.detach().clone())
-        )
+            bias = nn.Parameter(bias.detach().clone())
+        self.register_parameter("bias", bias)
 
     def forward(self, features: Tensor) -> Tensor:
         return nn.functional.linear(features, self.weight, self.bias)
@@ -186,7 +181,8 @@ class LinearHead(nn.Module):
         return scores.softmax(1)
 
     def extra_repr(self) -> str:
-        return f"classes={self.weight.shape[0]}, features={self.weight.shape[1]}, bias={self.bias is not None}"
+        classes, features = self.weight.shape
+        return f"classes={classes}, features={features}, bias={self.bias is not None}"
 
 
 class GaussHead(nn.Module):
@@ -202,17 +198,16 @@ class GaussHead(nn.Module):
         super().__init__()
         _check("centers", centers, 2)
         self.register_buffer("centers", centers.detach().clone())
-        self.gamma = _positive("gamma", gamma)
+        self.gamma = number("gamma", float(gamma), above=0)
 
     def forward(self, features: Tensor) -> Tensor:
         return gauss_log_confidence(features, self.centers, self.gamma)
 
-    @staticmethod
-    def confidence(scores: Tensor) -> Tensor:
-        return scores.exp()
+    confidence = staticmethod(torch.exp)
 
     def extra_repr(self) -> str:
-        return f"classes={self.centers.shape[0]}, features={self.centers.shape[1]}, gamma={self.gamma!r}"
+        classes, features = self.centers.shape
+        return f"classes={classes}, features={features}, gamma={self.gamma!r}"
 
 
 class SoftRmaxHead(LinearHead):
@@ -229,9 +224,7 @@ class SoftRmaxHead(LinearHead):
         z = self.logits(features)
         return log_softrmax(z.to(torch.promote_types(z.dtype, torch.float32)))
 
-    @staticmethod
-    def confidence(scores: Tensor) -> Tensor:
-        return scores.exp()
+    confidence = staticmethod(torch.exp)
 
 
 class ClusterHead(nn.Module):
@@ -248,45 +241,45 @@ class ClusterHead(nn.Module):
         super().__init__()
         _check("centers", centers, 3)
         self.register_buffer("centers", centers.detach().clone())
-        self.variance = _positive("variance", variance)
+        self.variance = number("variance", float(variance), above=0)
         self.nearest = nearest
 
     def forward(self, features: Tensor) -> Tensor:
         return cluster_log_prob(features, self.centers, self.variance, self.nearest)
 
-    @staticmethod
-    def confidence(scores: Tensor) -> Tensor:
-        return scores.exp()
+    confidence = staticmethod(torch.exp)
 
     def extra_repr(self) -> str:
-        return f"classes, clusters, features={tuple(self.centers.shape)}, variance={self.variance!r}, nearest={self.nearest}"
+        sizes = f"classes, clusters, features={tuple(self.centers.shape)}"
+        return f"{sizes}, variance={self.variance!r}, nearest={self.nearest}"
+
+
+def last_layer(weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Weight (K, d) and bias (K,) of a linear layer in float64, zeros where it has no bias.
+
+    Raises:
+        ValueError: no matrix, a bias of another length, NaN or infinity.
+    """
+    w = matrix("weight", weight).to(torch.float64)
+    if bias is None:
+        return w, w.new_zeros(len(w))
+    if not isinstance(bias, Tensor) or bias.shape != w.shape[:1] or not bias.isfinite().all():
+        raise ValueError(
+            f"bias must be {len(w)} finite numbers, one per row of the weight; {described(bias)} "
+            "was given"
+        )
+    return w, bias.to(torch.float64)
 
 
 def _check(name: str, value: Tensor, dimensions: int) -> None:
+    """Refuse what is no tensor of floating-point numbers without NaN (infinity passes)."""
     if not isinstance(value, Tensor) or value.dim() != dimensions or not value.is_floating_point():
-        given = (
-            f"{value.dtype} {tuple(value.shape)}"
-            if isinstance(value, Tensor)
-            else type(value).__name__
-        )
         raise ValueError(
-            f"{name} must be a floating-point tensor with {dimensions} dimensions; {given} was given"
+            f"{name} must be a floating-point tensor with {dimensions} dimensions; "
+            f"{described(value)} was given"
         )
     if value.isnan().any():
         raise ValueError(
-            f"{name} must not contain NaN; {int(value.isnan().sum())} of {value.numel()} entries are"
+            f"{name} must not contain NaN; {int(value.isnan().sum())} of {value.numel()} entries "
+            "are"
         )
-
-
-def _same_width(features: Tensor, centers: Tensor) -> None:
-    if features.shape[1] != centers.shape[1]:
-        raise ValueError(
-            f"features have {features.shape[1]} columns and centers {centers.shape[1]}: they must agree"
-        )
-
-
-def _positive(name: str, value: float) -> float:
-    value = float(value)
-    if not (math.isfinite(value) and value > 0):
-        raise ValueError(f"{name} must be a positive number; {value!r} was given")
-    return value
