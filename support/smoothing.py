@@ -37,10 +37,8 @@ from support.attacks.base import (
     fast_rows,
     per_image,
     prepare,
-    radii,
-    random_stream,
-    whole_number,
 )
+from support.common.arguments import radii, random_stream, whole_number
 from support.models.architectures import Classifier, Normalise
 from support.models.heads import LinearHead
 

@@ -36,13 +36,14 @@ Wrong input raises a ``ValueError`` that says what was given and what is wanted.
 """
 
 from support.attacks.average_sample import average_sample, class_means
-from support.attacks.base import SEED, AttackResult, interval, margin
+from support.attacks.base import AttackResult, interval, margin
 from support.attacks.census import corner_outputs
 from support.attacks.clustr_loop import clustr_pgd, kernel_scores
 from support.attacks.gradient import bim, fgsm, mifgsm, pgd, pgd_targets, rfgsm
 from support.attacks.hard_label import rays
 from support.attacks.minimal_l2 import lbfgs
-from support.attacks.one_pixel import one_pixel, one_pixel_corners
+from support.attacks.one_pixel import one_pixel
+from support.common.arguments import SEED
 
 __all__ = [
     "SEED",
@@ -59,7 +60,6 @@ __all__ = [
     "margin",
     "mifgsm",
     "one_pixel",
-    "one_pixel_corners",
     "pgd",
     "pgd_targets",
     "rays",

@@ -1,25 +1,22 @@
 """The average-sample attack: a step along the sign of the difference of two class means, without
 any gradient."""
 
-from numbers import Integral
-
 import torch
 from torch import Tensor
 
 from support.attacks.base import (
     AttackResult,
     Model,
-    _check_images,
-    _check_labels,
+    attack,
     check,
-    fast_rows,
     interval,
+    judged,
     margin,
     prepare,
-    radii,
+    rivals,
     score,
-    whole_number,
 )
+from support.common.arguments import class_vector, images, labels, radii, whole_number
 
 
 def class_means(x: Tensor, y: Tensor, classes: int) -> Tensor:
@@ -40,23 +37,18 @@ def class_means(x: Tensor, y: Tensor, classes: int) -> Tensor:
     Raises:
         ValueError: a wrong input, a label that is too large, a class without an image.
     """
-    _check_images(x, pictures=False)
-    _check_labels(y, x)
-    whole_number("classes", classes, 1)
+    images("x", x)
+    class_vector("y", y, len(x), whole_number("classes", classes, 1))
     counts = y.bincount(minlength=classes)
-    if len(counts) > classes:
-        raise ValueError(
-            f"y holds label {len(counts) - 1}, but classes is {classes}: labels go from 0 to {classes - 1}"
-        )
     if empty := (counts == 0).nonzero()[:, 0].tolist():
         raise ValueError(
-            f"every class needs an image; of {classes} classes, these have none: {', '.join(map(str, empty))}"
+            f"every class needs an image; of {classes} classes, these have none: "
+            f"{', '.join(map(str, empty))}"
         )
     return torch.stack([_mean(x.detach()[y == k]) for k in range(classes)])
 
 
-@torch.inference_mode(False)
-@torch.no_grad()
+@attack
 def average_sample(
     model: Model,
     x: Tensor,
@@ -65,7 +57,6 @@ def average_sample(
     *,
     means: Tensor,
     target: int | Tensor | None = None,
-    generator: torch.Generator | None = None,
     batch_size: int | None = None,
 ) -> AttackResult:
     """``x + eps * sign(Avg_t - Avg_y)``, cut to [0,1] (wang2022, Eq. 16; chapter "softRmax").
@@ -88,7 +79,6 @@ def average_sample(
             :func:`fgsm`; an image of class t itself stays. ``None``: a step from the image towards
             every other class in turn, from the best clean score down, until one succeeds; a clean
             image that is misclassified is returned as it is.
-        generator: unused, nothing is drawn; there so that all attacks are called alike.
         batch_size: at most so many images in one forward pass; ``None`` picks what is fast on the
             device.
 
@@ -99,46 +89,39 @@ def average_sample(
     Raises:
         ValueError: a wrong input, or means that are not one image for each of the model's classes.
     """
-    check(model, x, y, batch_size=batch_size, generator=generator)
+    check(model, x, y, batch_size=batch_size)
     radius = radii("eps", eps, x)
     _check_means(means, x, y)
-    aims = _targets(target, means, x)
-    call = prepare(model, x, y, batch_size or fast_rows(x, model=model))
+    aims = None if target is None else _targets(target, means, x)
+    call = prepare(model, x, y, batch_size)
     if call.scores.shape[1] != len(means):
         raise ValueError(
-            f"means must hold one image for each of the model's {call.scores.shape[1]} classes; {len(means)} were given"
+            f"means must hold one image for each of the model's {call.scores.shape[1]} classes; "
+            f"{len(means)} were given"
         )
     low, high = interval(call.x, radius)
 
     def step(index: Tensor, aim: Tensor) -> Tensor:
-        """The images ``index`` moved towards the classes ``aim``."""
-        direction = means[aim] - means[call.y[index]]
-        return torch.where(
-            direction > 0, high[index], torch.where(direction < 0, low[index], call.x[index])
-        )
+        """The images ``index`` moved towards the classes ``aim``, over the whole pixel range: cut
+        to the box, they end in its corner."""
+        direction = (means[aim] - means[call.y[index]]).sign().to(x.dtype)
+        return (call.x[index] + direction).clamp(low[index], high[index])
 
     queries = torch.ones_like(call.y)
     if aims is not None:
-        x_adv = step(torch.arange(len(aims), device=aims.device), aims)
-    else:
-        x_adv, best = call.x.clone(), margin(call.scores, call.y)
-        best = torch.where(
-            best.isnan(), torch.inf, best
-        )  # of two scores of minus infinity: no number
-        ranked = call.scores.scatter(1, call.y[:, None], -torch.inf).argsort(
-            dim=1, descending=True, stable=True
-        )
-        for rival in ranked[ranked != call.y[:, None]].view(len(ranked), -1).unbind(1):
-            alive = ((best >= 0) & (radius > 0)).nonzero()[:, 0]
-            if not len(alive):
-                break
-            moved = step(alive, rival[alive])
-            margins = margin(score(call.model, moved, call.rows), call.y[alive])
-            queries[alive] += 1
-            better = margins < best[alive]
-            x_adv[alive[better]], best[alive[better]] = moved[better], margins[better]
-    margins = margin(score(call.model, x_adv, call.rows), call.y)
-    return AttackResult(x_adv, margins < 0, margins, queries + 1)
+        return judged(call, step(torch.arange(len(aims), device=aims.device), aims), queries)
+    x_adv, best = call.x.clone(), margin(call.scores, call.y)
+    best = torch.where(best.isnan(), torch.inf, best)  # between two scores of minus infinity
+    for rival in rivals(call).unbind(1):
+        alive = ((best >= 0) & (radius > 0)).nonzero()[:, 0]
+        if not len(alive):
+            break
+        moved = step(alive, rival[alive])
+        margins = margin(score(call.model, moved, call.rows), call.y[alive])
+        queries[alive] += 1
+        better = margins < best[alive]
+        x_adv[alive[better]], best[alive[better]] = moved[better], margins[better]
+    return judged(call, x_adv, queries)
 
 
 def _mean(x: Tensor) -> Tensor:
@@ -149,46 +132,18 @@ def _mean(x: Tensor) -> Tensor:
 
 
 def _check_means(means: Tensor, x: Tensor, y: Tensor) -> None:
-    wanted = f"means must be a floating tensor (K, {', '.join(map(str, x.shape[1:]))}) on {x.device}, one image in [0,1] for each class"
-    if not isinstance(means, Tensor) or not means.is_floating_point():
+    images("means", means)
+    if means.shape[1:] != x.shape[1:] or means.device != x.device:
         raise ValueError(
-            f"{wanted}; given is {means.dtype if isinstance(means, Tensor) else type(means).__name__}"
+            f"means must be (K, {', '.join(map(str, x.shape[1:]))}) on {x.device}, one image for "
+            f"each class; {tuple(means.shape)} on {means.device} was given"
         )
-    if (
-        means.ndim != x.ndim
-        or means.shape[1:] != x.shape[1:]
-        or not len(means)
-        or means.device != x.device
-    ):
-        raise ValueError(f"{wanted}; given is shape {tuple(means.shape)} on {means.device}")
-    low, high = (end.item() for end in means.aminmax())
-    if not (low >= 0 and high <= 1):  # false for NaN as well
-        raise ValueError(f"{wanted}; given are values from {low:g} to {high:g}")
-    if int(y.max()) >= len(means):
-        raise ValueError(
-            f"y holds label {int(y.max())}, but means holds {len(means)} classes, from 0 to {len(means) - 1}"
-        )
+    class_vector("y", y, len(x), len(means))
 
 
-def _targets(target: int | Tensor | None, means: Tensor, x: Tensor) -> Tensor | None:
-    """One target class for each image, or None for all in turn."""
-    if target is None:
-        return None
-    wanted = f"target must be None, a class from 0 to {len(means) - 1}, or an int64 tensor of {len(x)} such on {x.device}"
+def _targets(target: int | Tensor, means: Tensor, x: Tensor) -> Tensor:
+    """One target class for each image."""
     if isinstance(target, Tensor):
-        if (
-            target.dtype != torch.int64
-            or tuple(target.shape) != (len(x),)
-            or target.device != x.device
-        ):
-            raise ValueError(
-                f"{wanted}; given is {target.dtype} of shape {tuple(target.shape)} on {target.device}"
-            )
-    elif isinstance(target, bool) or not isinstance(target, Integral):
-        raise ValueError(f"{wanted}; given is {target!r}")
-    found = torch.as_tensor(
-        target if isinstance(target, Tensor) else int(target), device=x.device
-    ).expand(len(x))
-    if int(found.min()) < 0 or int(found.max()) >= len(means):
-        raise ValueError(f"{wanted}; given are {int(found.min())} to {int(found.max())}")
-    return found
+        return labels("target", target, x, len(means))
+    whole_number("target", target, 0, len(means) - 1)
+    return torch.full((len(x),), int(target), device=x.device)

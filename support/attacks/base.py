@@ -2,19 +2,25 @@
 a few fixed sizes."""
 
 import math
+import sys
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from numbers import Integral, Real
+from dataclasses import dataclass, fields
+from typing import Self, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
-from torch.nn.modules.dropout import _DropoutNd
 
-SEED = 0
-"""Seed of the generator that an attack makes for itself when it is given none."""
+from support.common.arguments import (
+    described,
+    images,
+    labels,
+    points,
+    random_stream,
+    scoring_model,
+    whole_number,
+)
 
 # Image values in one pass on a CPU. A convolutional net is fastest while its activations fit the
 # cache (measured on LeNet and on 4-convolution nets: beyond it a row costs up to twice as much), a
@@ -29,6 +35,7 @@ row by the same sums, so that its bits do not depend on the size (measured on co
 dense nets, forward and backward; below, they do)."""
 
 Model = Callable[[Tensor], Tensor]
+Function = TypeVar("Function", bound=Callable)
 
 
 @dataclass(frozen=True)
@@ -62,6 +69,29 @@ class Call:
     y: Tensor
     scores: Tensor
     rows: int
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Tensors with a row for each image, some of which are worked on at a time."""
+
+    def take(self, index: Tensor) -> Self:
+        """A copy of some rows."""
+        return type(self)(*(part.index_select(0, index) for part in self._parts()))
+
+    def put(self, index: Tensor, part: Self) -> None:
+        """Write the first rows of a copy back."""
+        for whole, rows in zip(self._parts(), part._parts(), strict=True):
+            whole.index_copy_(0, index, rows[: len(index)])
+
+    def _parts(self) -> list[Tensor]:
+        return [getattr(self, field.name) for field in fields(self)]
+
+
+def attack(function: Function) -> Function:
+    """An attack does the same in every gradient mode of its caller, and returns ordinary
+    tensors."""
+    return torch.inference_mode(False)(torch.no_grad()(function))
 
 
 def margin(scores: Tensor, y: Tensor) -> Tensor:
@@ -147,10 +177,17 @@ def score(model: Model, x: Tensor, rows: int) -> Tensor:
     return found.clone()  # outside inference mode a copy is an ordinary tensor
 
 
-def random_stream(generator: torch.Generator | None) -> torch.Generator:
-    """The caller's generator, or a fresh CPU one seeded with :data:`SEED`: the same draws on every
-    device."""
-    return torch.Generator().manual_seed(SEED) if generator is None else generator
+def uniform(shape: torch.Size, stream: torch.Generator, like: Tensor) -> Tensor:
+    """Numbers in [0, 1) that are drawn where the stream is, for all images alike, and used where
+    ``like`` is."""
+    drawn = torch.rand(shape, generator=stream, dtype=like.dtype, device=stream.device)
+    return drawn.to(like.device)
+
+
+def normal(shape: torch.Size, stream: torch.Generator, like: Tensor) -> Tensor:
+    """Standard normal numbers, drawn as by :func:`uniform`."""
+    drawn = torch.randn(shape, generator=stream, dtype=like.dtype, device=stream.device)
+    return drawn.to(like.device)
 
 
 def check(
@@ -158,7 +195,7 @@ def check(
     x: Tensor,
     y: Tensor,
     *,
-    batch_size: int | None,
+    batch_size: int | None = None,
     generator: torch.Generator | None = None,
     pictures: bool = False,
     boxed: bool = True,
@@ -177,20 +214,24 @@ def check(
     Raises:
         ValueError: what was given and what is wanted.
     """
-    _check_images(x, pictures, boxed)
-    _check_labels(y, x)
-    _check_model(model)
-    if generator is not None and not isinstance(generator, torch.Generator):
-        raise ValueError(
-            f"generator must be a torch.Generator or None, not {type(generator).__name__}"
-        )
+    if boxed:
+        images("x", x, pictures=pictures)
+    else:
+        points("x", x)
+    labels("y", y, x)
+    scoring_model(model)
+    random_stream(generator)
     if batch_size is not None:
         whole_number("batch_size", batch_size, 1)
 
 
-def prepare(model: Model, x: Tensor, y: Tensor, most: int) -> Call:
-    """Copy checked inputs, make the clean pass, check its scores; ``most`` bounds the images of one
-    forward pass.
+def prepare(
+    model: Model, x: Tensor, y: Tensor, batch_size: int | None = None, *, backward: bool = False
+) -> Call:
+    """Copy checked inputs, make the clean pass, check its scores.
+
+    ``batch_size`` bounds the images of one pass; ``None`` picks what is fast, for passes that go
+    back, too, if ``backward``.
 
     Raises:
         ValueError: the scores are no log-scores, or a label exceeds the number of classes (both
@@ -198,46 +239,46 @@ def prepare(model: Model, x: Tensor, y: Tensor, most: int) -> Call:
             all clean images).
     """
     x, y = x.detach().clone(), y.detach().clone()
-    rows = even(len(x), most)
-    first = _first_scores(model, x[:rows])
+    rows = even(len(x), batch_size or fast_rows(x, model=model, backward=backward))
+    first = first_scores(model, x[:rows])
     if int(y.max()) >= first.shape[1]:
         raise ValueError(
-            f"y holds label {int(y.max())}, but the model scores {first.shape[1]} classes, from 0 to {first.shape[1] - 1}"
+            f"y holds label {int(y.max())}, but the model scores {first.shape[1]} classes, from 0 "
+            f"to {first.shape[1] - 1}"
         )
     scores = torch.cat([first, score(model, x[rows:], rows)]) if len(x) > rows else first
-    _check_log_scores(scores)
+    check_log_scores(scores)
     return Call(model, x, y, scores, rows)
 
 
-def whole_number(name: str, value: object, least: int) -> None:
-    """Raise a ValueError unless ``value`` is an integer of at least ``least``."""
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
-        raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
+def judged(call: Call, x_adv: Tensor, queries: Tensor, sign: int = 1) -> AttackResult:
+    """The result, by one last pass over the images that are returned; the margin of a targeted
+    attack has ``sign`` -1."""
+    margins = sign * margin(score(call.model, x_adv, call.rows), call.y)
+    return AttackResult(x_adv, margins < 0, margins, queries + 1)
 
 
-def radii(name: str, value: float | Tensor, x: Tensor, *, positive: bool = False) -> Tensor:
-    """``value`` as (N,) float64 on x's device.
+def rivals(call: Call) -> Tensor:
+    """(N, K - 1) all classes but the label's, from the best clean score down."""
+    own = call.y[:, None]
+    ranked = call.scores.scatter(1, own, -torch.inf).argsort(dim=1, descending=True, stable=True)
+    return ranked[ranked != own].view(len(ranked), -1)
+
+
+def gradient(outputs: Tensor, leaf: Tensor, weights: Tensor) -> Tensor:
+    """The gradient of the weighted sum of ``outputs`` with respect to the images ``leaf``.
 
     Raises:
-        ValueError: not a number or a floating (N,) tensor, not finite, negative, or zero where
-            ``positive``.
+        ValueError: there is none.
     """
-    least = "positive" if positive else "at least 0"
-    wanted = f"{name} must be finite and {least}, in units of the pixel range [0,1]: a number, or a floating tensor of shape ({len(x)},)"
-    if isinstance(value, Tensor):
-        if not value.is_floating_point() or tuple(value.shape) not in {(), (len(x),)}:
-            raise ValueError(
-                f"{wanted}; given is a {value.dtype} tensor of shape {tuple(value.shape)}"
-            )
-    elif isinstance(value, bool) or not isinstance(value, Real):
-        raise ValueError(f"{wanted}; given is {value!r}")
-    found = torch.as_tensor(value, dtype=torch.float64, device=x.device).detach()
-    allowed = found.isfinite() & (found > 0 if positive else found >= 0)
-    if not bool(allowed.all()):
-        raise ValueError(
-            f"{wanted}; given is {found[~allowed][0].item() if found.ndim else found.item()}"
-        )
-    return found.expand(len(x)).clone()
+    if outputs.requires_grad:
+        found = torch.autograd.grad(outputs, leaf, weights, allow_unused=True)[0]
+        if found is not None:
+            return found
+    raise ValueError(
+        "what is followed does not depend differentiably on the image, so there is no gradient: "
+        "one_pixel and rays need none"
+    )
 
 
 def fast_rows(
@@ -259,56 +300,12 @@ def fast_rows(
     return min(max(values // x[0].numel(), LEAST_ROWS), most)
 
 
-def _check_images(x: Tensor, pictures: bool, boxed: bool = True) -> None:
-    shape, span = (
-        "(N, C, H, W)" if pictures else "(N, ...)",
-        (0, 1) if boxed else (-torch.finfo().max, torch.finfo().max),
-    )
-    wanted = f"x must be a float32 or float64 tensor {shape} of at least one image, {'values in [0,1]' if boxed else 'finite values'}"
-    if not isinstance(x, Tensor):
-        raise ValueError(f"{wanted}; given is {type(x).__name__}")
-    if x.dtype not in (torch.float32, torch.float64):
-        raise ValueError(f"{wanted}; given is {x.dtype}")
-    if x.ndim < 2 or (pictures and x.ndim != 4) or not x.numel():
-        raise ValueError(f"{wanted}; given is shape {tuple(x.shape)}")
-    low, high = (end.item() for end in x.detach().aminmax())  # NaN anywhere makes both ends NaN
-    if not (low >= span[0] and high <= span[1]):
-        raise ValueError(
-            f"{wanted}; given are values from {low} to {high}"
-            + (": there are NaN pixels" if math.isnan(low) else "")
-        )
+def first_scores(model: Model, x: Tensor) -> Tensor:
+    """Scores (n, K) of a first batch.
 
-
-def _check_labels(y: Tensor, x: Tensor) -> None:
-    wanted = f"y must be an int64 tensor of shape ({len(x)},) on {x.device}, labels from 0"
-    if not isinstance(y, Tensor):
-        raise ValueError(f"{wanted}; given is {type(y).__name__}")
-    if y.dtype != torch.int64 or tuple(y.shape) != (len(x),) or y.device != x.device:
-        raise ValueError(f"{wanted}; given is {y.dtype} of shape {tuple(y.shape)} on {y.device}")
-    if int(y.min()) < 0:
-        raise ValueError(f"{wanted}; given is label {int(y.min())}")
-
-
-def _check_model(model: Model) -> None:
-    if not callable(model):
-        raise ValueError(
-            f"model must be a module or a callable from images to log-scores, not {type(model).__name__}"
-        )
-    if not isinstance(model, nn.Module):
-        return
-    for name, part in model.named_modules():
-        where = f"{type(part).__name__} at {name or 'the top'}"
-        if isinstance(part, _BatchNorm | _DropoutNd) and part.training:
-            raise ValueError(
-                f"{where} is in training mode and would tie images to their neighbours: call model.eval() first"
-            )
-        if isinstance(part, _BatchNorm) and part.running_mean is None:
-            raise ValueError(
-                f"{where} keeps no running statistics and ties images to their neighbours: give it track_running_stats=True"
-            )
-
-
-def _first_scores(model: Model, x: Tensor) -> Tensor:
+    Raises:
+        ValueError: the model cannot take the images, or returns something else.
+    """
     wanted = f"the model must map {tuple(x.shape)} images to ({len(x)}, K) log-scores with K >= 2"
     try:
         with torch.inference_mode():
@@ -319,21 +316,20 @@ def _first_scores(model: Model, x: Tensor) -> Tensor:
         raise ValueError(
             f"{wanted}; it fails on {x.dtype} images on {x.device}: {error}"
         ) from error
-    if (
-        not isinstance(scores, Tensor)
-        or scores.ndim != 2
-        or len(scores) != len(x)
-        or scores.shape[1] < 2
-    ):
-        given = (
-            f"shape {tuple(scores.shape)}" if isinstance(scores, Tensor) else type(scores).__name__
-        )
-        raise ValueError(f"{wanted}; it returned {given}")
-    if scores.dtype not in (torch.float32, torch.float64):
-        raise ValueError(
-            f"scores must be float32 or float64, not {scores.dtype}: attack outside autocast, verdicts need the precision"
-        )
+    check_scores(scores, len(x), wanted)
     return scores.clone()
+
+
+def check_scores(scores: Tensor, count: int, wanted: str) -> None:
+    """Raise a ValueError unless they are (count, K), K at least 2, in a precision that verdicts can
+    rest on."""
+    if not isinstance(scores, Tensor) or scores.ndim != 2 or len(scores) != count:
+        raise ValueError(f"{wanted}; it returned {described(scores)}")
+    if scores.shape[1] < 2 or scores.dtype not in (torch.float32, torch.float64):
+        raise ValueError(
+            f"{wanted}, float32 or float64, which verdicts need: attack outside autocast; it "
+            f"returned {described(scores)}"
+        )
 
 
 def refuse_probabilities(scores: Tensor) -> None:
@@ -342,20 +338,28 @@ def refuse_probabilities(scores: Tensor) -> None:
     if bool(scores.isnan().any()):
         count = int(scores.isnan().any(1).sum())
         raise ValueError(
-            f"the model returned NaN scores for {count} of {len(scores)} clean images; log-scores are wanted"
+            f"the model returned NaN scores for {count} of {len(scores)} clean images; log-scores "
+            "are wanted"
         )
     if bool((scores >= 0).all()) and bool(((scores.sum(1) - 1).abs() < 1e-4).all()):
         raise ValueError(
-            "the model returned probabilities (every row is non-negative and sums to one); log-scores are wanted: drop the softmax, or "
-            "take the logarithm in a stable form, for the gradient of a saturated probability is zero"
+            "the model returned probabilities (every row is non-negative and sums to one); "
+            "log-scores are wanted: drop the softmax, or take the logarithm in a stable form, for "
+            "the gradient of a saturated probability is zero"
         )
 
 
-def _check_log_scores(scores: Tensor) -> None:
+def check_log_scores(scores: Tensor) -> None:
+    """:func:`refuse_probabilities`, and a warning at the caller's line where all scores (N, K) lie
+    in [0,1]."""
     refuse_probabilities(scores)
     low, high = (end.item() for end in scores.aminmax())
     if low >= 0 and high <= 1:
+        frame, level = sys._getframe(1), 2
+        while frame.f_back and frame.f_globals["__name__"].split(".")[0] in ("support", "torch"):
+            frame, level = frame.f_back, level + 1
         warnings.warn(
-            f"all scores lie in [0,1] (from {low:g} to {high:g}): are they probabilities? Attacks want log-scores",
-            stacklevel=6,
+            f"all scores lie in [0,1] (from {low:g} to {high:g}): are they probabilities? Attacks "
+            "want log-scores",
+            stacklevel=level,
         )

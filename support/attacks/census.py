@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from support.attacks.base import _check_images, fast_rows, whole_number
+from support.attacks.base import fast_rows
+from support.common.arguments import images, whole_number
 
 
 def corner_outputs(
@@ -15,9 +16,9 @@ def corner_outputs(
     """What a function says of all ``H * W * 2**C`` ways to set one pixel to a corner of the colour
     cube, pass by pass.
 
-    The candidates are those of :func:`support.attacks.one_pixel_corners`, which stops at the first
-    success and keeps the best; here the caller sees them all and may reduce them by any rule
-    (``scatter_reduce_`` over the index). Used in the chapter "Softmax is k-means" to read one
+    For a model that is linear in the pixel the best of them is the optimum over all colours; for a
+    network it is a lower bound of the damage. The caller sees them all and may reduce them by any
+    rule (``scatter_reduce_`` over the index). Used in the chapter "Softmax is k-means" to read one
     search through two heads and at every confidence threshold.
 
     Args:
@@ -32,31 +33,21 @@ def corner_outputs(
     Raises:
         ValueError: images of a wrong shape, dtype or range.
     """
-    _check_images(x, pictures=True)
+    images("x", x, pictures=True)
     if batch_size is not None:
         whole_number("batch_size", batch_size, 1)
     count, channels, height, width = x.shape
-    colours = (
-        (
-            torch.arange(2**channels, device=x.device)[:, None]
-            >> torch.arange(channels, device=x.device)
-        )
-        & 1
-    ).to(x.dtype)
-    candidates = count * height * width * len(colours)
+    bits = torch.arange(channels, device=x.device)
+    corners = (torch.arange(2**channels, device=x.device)[:, None] >> bits) & 1
+    candidates = count * height * width * len(corners)
     flat, rows = x.detach().flatten(2), batch_size or fast_rows(x, candidates)
     for number in torch.arange(candidates, device=x.device).split(rows):
-        rest, corner = number // len(colours), number % len(colours)
-        index, position = rest // (height * width), rest % (height * width)
+        place, corner = number // len(corners), corners[number % len(corners)].to(x.dtype)
+        index, position = place // (height * width), place % (height * width)
         with torch.inference_mode():
-            painted = flat[index].scatter(
-                2, position[:, None, None].expand(-1, channels, 1), colours[corner][:, :, None]
-            )
+            pixel = position[:, None, None].expand(-1, channels, 1)
+            painted = flat[index].scatter(2, pixel, corner[:, :, None]).view(-1, *x.shape[1:])
             # convolutions of several channels are faster with the channels last, on a CPU as on a
             # GPU
-            found = function(
-                painted.view(-1, channels, height, width).contiguous(
-                    memory_format=torch.channels_last
-                )
-            )
+            found = function(painted.contiguous(memory_format=torch.channels_last))
         yield index, found.clone()

@@ -6,15 +6,8 @@ For new work take :func:`support.attacks.pgd`.
 import torch
 from torch import Tensor
 
-from support.attacks.base import (
-    AttackResult,
-    check,
-    interval,
-    margin,
-    radii,
-    random_stream,
-    whole_number,
-)
+from support.attacks.base import AttackResult, attack, check, interval, margin, per_image, uniform
+from support.common.arguments import choice, radii, random_stream, whole_number
 from support.models.architectures import Classifier
 from support.models.heads import ClusterHead, cluster_log_prob, squared_distances
 
@@ -22,7 +15,7 @@ SCORES = ("kernel", "log")
 MERGES = ("loss", "success")
 
 
-@torch.inference_mode(False)
+@attack
 def clustr_pgd(
     model: Classifier,
     x: Tensor,
@@ -75,10 +68,9 @@ def clustr_pgd(
         ValueError: a model without a cluster head, an unknown word, D out of range, numbers that
             are impossible.
     """
-    check(model, x, y, batch_size=None, generator=generator)
-    for name, value, words in (("scores", scores, SCORES), ("merge", merge, MERGES)):
-        if value not in words:
-            raise ValueError(f"{name} must be one of {', '.join(words)}; {value!r} was given")
+    check(model, x, y, generator=generator)
+    choice("scores", scores, SCORES)
+    choice("merge", merge, MERGES)
     whole_number("steps", steps, 1)
     whole_number("restarts", restarts, 1)
     radius, step = radii("eps", eps, x), float(radii("step_size", step_size, x, positive=True)[0])
@@ -87,43 +79,46 @@ def clustr_pgd(
         raise ValueError(
             f"the loop needs a model with a ClusterHead; the head given is {type(head).__name__}"
         )
-    clusters = head.centers.shape[0] * head.centers.shape[1]
-    if nearest is not None and not 1 <= nearest <= clusters:
-        raise ValueError(
-            f"nearest must be between 1 and the number of clusters, {clusters}; {nearest} was given"
-        )
+    if nearest is not None:
+        whole_number("nearest", nearest, 1, head.centers.shape[0] * head.centers.shape[1])
     x, stream = x.detach().clone(), random_stream(generator)
     low, high = interval(x, radius)
-    own_scores = kernel_scores if scores == "kernel" else _log_scores
+    reach = per_image(radius, x).to(x.dtype)
+
+    def seen(at: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss and answers at some images."""
+        if scores == "kernel":
+            found = kernel_scores(model, at, nearest)
+        else:
+            features = model.features(at)
+            found = cluster_log_prob(features, head.centers, head.variance, nearest)
+        return torch.nn.functional.cross_entropy(found, y, reduction="none"), found.argmax(1)
+
     ends, losses, fooled = [], [], []
     queries = torch.zeros_like(y)
     for _ in range(restarts):
-        noise = torch.rand(x.shape[1:], generator=stream, dtype=x.dtype, device=stream.device).to(
-            x.device
-        )
-        at = torch.clamp(x + eps * (2 * noise - 1), low, high)
+        at = torch.clamp(x + reach * (2 * uniform(x.shape[1:], stream, x) - 1), low, high)
         alive = torch.arange(len(x), device=x.device)
         for _ in range(steps):
-            leaf = at[alive].requires_grad_()
-            seen = own_scores(model, leaf, nearest)
+            with torch.enable_grad():
+                leaf = at[alive].requires_grad_()
+                loss, answer = seen(leaf, y[alive])
+                slope = torch.autograd.grad(loss.sum(), leaf)[0]
             queries[alive] += 1
-            right = seen.argmax(1) == y[alive]
-            slope = torch.autograd.grad(_cross_entropy(seen, y[alive]).sum(), leaf)[0]
+            right = answer == y[alive]
             moved = torch.clamp(leaf.detach() + step * slope.sign(), low[alive], high[alive])
             alive = alive[right]
             at[alive] = moved[right]
             if not len(alive):
                 break
-        with torch.no_grad():
-            seen = own_scores(model, at, nearest)
+        loss, answer = seen(at, y)
         ends.append(at)
-        losses.append(_cross_entropy(seen, y))
-        fooled.append(seen.argmax(1) != y)
+        losses.append(loss)
+        fooled.append(answer != y)
         queries += 1
     kept = kept_restart(torch.stack(losses), torch.stack(fooled), merge)
     x_adv = torch.stack(ends)[kept, torch.arange(len(x), device=x.device)]
-    with torch.no_grad():
-        margins = margin(model(x_adv), y)
+    margins = margin(model(x_adv), y)
     return AttackResult(x_adv, margins < 0, margins, queries + 1)
 
 
@@ -145,11 +140,6 @@ def kept_restart(losses: Tensor, success: Tensor, merge: str) -> Tensor:
     return len(losses) - 1 - rank.flip(0).argmax(0)
 
 
-def _log_scores(model: Classifier, x: Tensor, nearest: int | None) -> Tensor:
-    head = model.head
-    return cluster_log_prob(model.features(x), head.centers, head.variance, nearest)
-
-
 def kernel_scores(model: Classifier, x: Tensor, nearest: int | None = None) -> Tensor:
     """Sums of exp(-d^2 / 2 var) over the clusters of each class, (N, K), zero beyond the
     ``nearest``: not divided by their total.
@@ -167,7 +157,3 @@ def kernel_scores(model: Classifier, x: Tensor, nearest: int | None = None) -> T
         )
         kernel = torch.where(counted, kernel, 0.0)
     return kernel.unflatten(1, head.centers.shape[:2]).sum(2)
-
-
-def _cross_entropy(scores: Tensor, y: Tensor) -> Tensor:
-    return torch.nn.functional.cross_entropy(scores, y, reduction="none")

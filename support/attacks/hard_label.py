@@ -1,7 +1,7 @@
 """An attack in the maximum norm that sees nothing but whether the model's answer is right."""
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -9,18 +9,19 @@ from torch import Tensor
 from support.attacks.base import (
     AttackResult,
     Model,
+    Rows,
+    attack,
     check,
-    fast_rows,
     interval,
+    judged,
     margin,
     per_image,
     prepare,
-    radii,
-    random_stream,
     score,
-    whole_number,
+    uniform,
 )
 from support.attacks.gradient import REPACK_EVERY
+from support.common.arguments import radii, random_stream, whole_number
 
 START = 1.0
 """First radius, in units of [0,1]: along signs it reaches a corner of the box."""
@@ -30,7 +31,7 @@ PRECISION = 1e-3
 
 
 @dataclass(frozen=True)
-class _Search:
+class _Search(Rows):
     """Where every image's search stands. The tensors are updated in place."""
 
     signs: Tensor
@@ -46,20 +47,8 @@ class _Search:
     """(N,) which block of pixels is flipped."""
     queries: Tensor
 
-    def take(self, index: Tensor) -> "_Search":
-        """A copy of some rows."""
-        return _Search(
-            *(getattr(self, field.name).index_select(0, index) for field in fields(self))
-        )
 
-    def put(self, index: Tensor, part: "_Search") -> None:
-        """Write a copy back."""
-        for field in fields(self):
-            getattr(self, field.name).index_copy_(0, index, getattr(part, field.name))
-
-
-@torch.inference_mode(False)
-@torch.no_grad()
+@attack
 def rays(
     model: Model,
     x: Tensor,
@@ -102,12 +91,11 @@ def rays(
     """
     check(model, x, y, batch_size=batch_size, generator=generator)
     whole_number("queries", queries, 1)
-    radius = radii("eps", eps, x)
-    call = prepare(model, x, y, batch_size or fast_rows(x, model=model))
+    radius, stream = radii("eps", eps, x), random_stream(generator)
+    call = prepare(model, x, y, batch_size)
     low, high = interval(call.x, radius)
     blocks = _blocks(call.x[0].numel(), call.x.device)
-    wrong = margin(call.scores, call.y) < 0
-    limit, stream = radius.to(call.x.dtype), random_stream(generator)
+    wrong, limit = margin(call.scores, call.y) < 0, radius.to(call.x.dtype)
     search = _begin(call.x)
     search.reach[wrong | (radius == 0)] = 0
     for done in range(0, queries, REPACK_EVERY):
@@ -117,21 +105,17 @@ def rays(
         part, image, label, goal = search.take(alive), call.x[alive], call.y[alive], limit[alive]
         for step in range(min(REPACK_EVERY, queries - done)):
             signs, length = _next(part, blocks)
-            lost = (
-                (part.reach == START) & ~part.bisecting
-                if step % 2
-                else torch.zeros_like(part.bisecting)
-            )
+            lost = (part.reach == START) & ~part.bisecting & bool(step % 2)
             if step % 2:
-                signs = torch.where(lost[:, None], _random_signs(signs, stream), signs)
+                drawn = uniform(signs.shape[1:], stream, signs)
+                signs = torch.where(lost[:, None], torch.where(drawn < 0.5, -1, 1).to(signs), signs)
             at = (image + per_image(length, image) * signs.view_as(image)).clamp_(0, 1)
             part.queries.add_(part.reach > goal)
             _learn(part, signs, length, margin(score(call.model, at, call.rows), label) < 0, lost)
         search.put(alive, part)
     end = call.x + per_image(search.reach.minimum(limit), call.x) * search.signs.view_as(call.x)
     x_adv = torch.where(per_image(wrong, call.x), call.x, end.clamp(low, high))
-    margins = margin(score(call.model, x_adv, call.rows), call.y)
-    return AttackResult(x_adv, margins < 0, margins, search.queries + 1)
+    return judged(call, x_adv, search.queries)
 
 
 def _begin(x: Tensor) -> _Search:
@@ -158,12 +142,6 @@ def _next(search: _Search, blocks: Tensor) -> tuple[Tensor, Tensor]:
         (place >= first[:, None]) & (place < end[:, None]), -search.signs, search.signs
     )
     return signs, torch.where(search.bisecting, (search.low + search.high) / 2, search.reach)
-
-
-def _random_signs(like: Tensor, stream: torch.Generator) -> Tensor:
-    """(D,) of plus and minus one, the same for all images."""
-    drawn = torch.rand(like.shape[1], generator=stream, dtype=like.dtype, device=stream.device)
-    return torch.where(drawn < 0.5, -1, 1).to(like)
 
 
 def _learn(search: _Search, signs: Tensor, length: Tensor, hit: Tensor, lost: Tensor) -> None:

@@ -1,7 +1,8 @@
 """Minimal-distortion attack: box-constrained L-BFGS with a bisected trade-off constant, batched
 over images."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -11,21 +12,24 @@ from support.attacks.base import (
     AttackResult,
     Call,
     Model,
+    attack,
     check,
-    fast_rows,
+    gradient,
+    judged,
     margin,
     packed,
+    per_image,
     prepare,
-    score,
-    whole_number,
 )
+from support.common.arguments import choice, flag, number, whole_number
 
 _ROUNDS_UP = 8  # enlargements of the trade-off constant before an image is given up
 _ARMIJO = 1e-4  # share of the predicted decrease that a step must bring
 _SHORTEST = 2.0**-16  # a step halved so often ends the search: rounding has the say
 _CLOSE = 1e-2  # projected gradient over distortion at which a minimiser is good enough
 _STALLED = 1e-5  # relative decrease of the objective by a whole step at which it is, too
-_CHECK_EVERY = 5  # passes between two looks whether all images of a batch are done: the only waits for the device
+_HISTORY = 5  # pairs of steps and gradient changes that are remembered
+_CHECK_EVERY = 5  # passes between two looks whether all are done: the only waits for the device
 
 
 @dataclass(frozen=True)
@@ -67,18 +71,12 @@ class _Point:
     slope: Tensor
     scores: Tensor
 
-    def where(self, taken: Tensor, other: "_Point") -> "_Point":
-        column = taken[:, None]
-        return _Point(
-            torch.where(column, other.z, self.z),
-            torch.where(taken, other.value, self.value),
-            torch.where(column, other.slope, self.slope),
-            torch.where(column, other.scores, self.scores),
-        )
+    def where(self, taken: Tensor, other: Self) -> Self:
+        pairs = ((getattr(self, part.name), getattr(other, part.name)) for part in fields(self))
+        return _Point(*(torch.where(per_image(taken, old), new, old) for old, new in pairs))
 
 
-@torch.inference_mode(False)
-@torch.no_grad()
+@attack
 def lbfgs(
     model: Model,
     x: Tensor,
@@ -89,8 +87,6 @@ def lbfgs(
     loss: str = "ce",
     growth: float = 4.0,
     steps: int = 25,
-    history: int = 5,
-    generator: torch.Generator | None = None,
     batch_size: int | None = None,
 ) -> AttackResult:
     """The least distortion that changes the class: L-BFGS in the box, with bisection on the
@@ -116,8 +112,6 @@ def lbfgs(
         growth: factor by which c changes until a success and a failure bracket it. The first c is
             what a linear model would need.
         steps: passes of one minimisation, at most.
-        history: pairs of steps and gradient changes that are remembered, m.
-        generator: unused, nothing is drawn.
         batch_size: at most so many images in one pass; ``None`` picks what is fast on the device.
 
     Returns:
@@ -129,64 +123,46 @@ def lbfgs(
         ValueError: a wrong input, or a model whose scores do not depend differentiably on the
             image.
     """
-    check(model, x, y, batch_size=batch_size, generator=generator)
-    if not isinstance(targeted, bool):
-        raise ValueError(f"targeted must be True or False, not {targeted!r}")
-    if loss not in ("ce", "margin"):
-        raise ValueError(f'loss must be "ce" or "margin", not {loss!r}')
-    for name, value, least in (("search", search, 0), ("steps", steps, 1), ("history", history, 1)):
-        whole_number(name, value, least)
-    if (
-        isinstance(growth, bool)
-        or not isinstance(growth, int | float)
-        or not 1 < growth < float("inf")
-    ):
-        raise ValueError(f"growth must be a finite number above 1; given is {growth!r}")
-    call = prepare(model, x, y, batch_size or fast_rows(x, model=model, backward=True))
-    sign, flat = 1 if targeted else -1, call.x.flatten(1)
-    clean = _Aim(call.y, sign, loss).margin(call.scores)
-    best, shortest = flat.clone(), torch.full_like(flat[:, 0], torch.inf).masked_fill_(clean < 0, 0)
+    check(model, x, y, batch_size=batch_size)
+    sign = 1 if flag("targeted", targeted) else -1
+    choice("loss", loss, ("ce", "margin"))
+    whole_number("search", search, 0)
+    whole_number("steps", steps, 1)
+    number("growth", growth, above=1)
+    call = prepare(model, x, y, batch_size, backward=True)
+    flat, clean = call.x.flatten(1), -sign * margin(call.scores, call.y)
+    best, shortest = flat.clone(), torch.full_like(clean, torch.inf).masked_fill_(clean < 0, 0)
     least = torch.where(clean.isnan(), torch.inf, clean)
     at, queries = flat.clone(), torch.ones_like(call.y)
     low, high = torch.zeros_like(shortest), torch.full_like(shortest, torch.inf)
     constant, rounds = torch.zeros_like(shortest), torch.zeros_like(call.y)
     left = (clean >= 0).nonzero()[:, 0]
     for index, real in packed(left, call.rows):
-        constant[index[:real]] = _first_constant(call, _Aim(call.y[index], sign, loss), index)[
-            :real
-        ]
+        found = _first_constant(call, _Aim(call.y[index], sign, loss), index)
+        constant[index[:real]] = found[:real]
     queries[left] += 1
     while len(left):
         for index, real in packed(left, call.rows):
-            part = _Aim(call.y[index], sign, loss)
-            point, passes = _minimise(
-                call, part, flat[index], at[index], constant[index], steps, history
-            )
-            index, margins = index[:real], part.margin(point.scores)[:real]
-            length = (point.z[:real] - flat[index]).norm(dim=1)
-            won = margins < 0
-            better = torch.where(
-                won, length < shortest[index], shortest[index].isinf() & (margins < least[index])
-            )
-            best[index] = torch.where(better[:, None], point.z[:real], best[index])
+            aim = _Aim(call.y[index], sign, loss)
+            point, passes = _minimise(call, aim, flat[index], at[index], constant[index], steps)
+            index, z, margins = index[:real], point.z[:real], aim.margin(point.scores)[:real]
+            won, length = margins < 0, (z - flat[index]).norm(dim=1)
+            nearer = shortest[index].isinf() & (margins < least[index])
+            better = torch.where(won, length < shortest[index], nearer)
+            best[index] = torch.where(better[:, None], z, best[index])
             least[index] = torch.where(better, margins, least[index])
             shortest[index] = torch.where(better & won, length, shortest[index])
-            at[index], queries[index] = point.z[:real], queries[index] + passes[:real]
-            high[index], low[index] = (
-                torch.where(won, constant[index], high[index]),
-                torch.where(won, low[index], constant[index]),
-            )
+            at[index], queries[index] = z, queries[index] + passes[:real]
+            high[index] = torch.where(won, constant[index], high[index])
+            low[index] = torch.where(won, low[index], constant[index])
         met = high[left].isfinite()
-        rounds[left] = torch.where(
-            met, rounds[left].clamp_min(0) + 1, rounds[left] - 1
-        )  # above 0 since the first success, below before it
+        # above 0 since the first success, below before it
+        rounds[left] = torch.where(met, rounds[left].clamp_min(0) + 1, rounds[left] - 1)
         below, above = low[left], high[left]
         middle = torch.where(below > 0, (below * above).sqrt(), above / growth)
         constant[left] = torch.where(met, middle, below * growth)
         left = left[(rounds[left] > -_ROUNDS_UP) & (rounds[left] <= search)]
-    x_adv = best.view_as(call.x)
-    margins = _Aim(call.y, sign, loss).margin(score(call.model, x_adv, call.rows))
-    return AttackResult(x_adv, margins < 0, margins, queries + 1)
+    return judged(call, best.view_as(call.x), queries, -sign)
 
 
 def _seen(call: Call, aim: _Aim, x: Tensor, z: Tensor, constant: Tensor) -> _Point:
@@ -195,15 +171,7 @@ def _seen(call: Call, aim: _Aim, x: Tensor, z: Tensor, constant: Tensor) -> _Poi
         leaf = z.detach().requires_grad_()
         scores = call.model(leaf.view(-1, *call.x.shape[1:]))
     loss, slope = aim.loss(scores.detach())
-    back = (
-        torch.autograd.grad(scores, leaf, slope, allow_unused=True)[0]
-        if scores.requires_grad
-        else None
-    )
-    if back is None:
-        raise ValueError(
-            "the scores do not depend differentiably on the image, so no gradient is there to follow: one_pixel needs none"
-        )
+    back = gradient(scores, leaf, slope)
     distortion = z - x
     value = distortion.square().sum(1) / 2 + constant * loss
     return _Point(z, value, distortion + constant[:, None] * back, scores.detach())
@@ -213,16 +181,15 @@ def _first_constant(call: Call, aim: _Aim, index: Tensor) -> Tensor:
     """The constant at which a linear model of these scores and gradients would just give way: ``2 u
     / |grad u|^2`` for log-odds u."""
     x = call.x.flatten(1)[index]
-    back = _seen(
-        call, aim, x, x, torch.ones_like(x[:, 0])
-    ).slope  # sigmoid(u) grad u, as the loss is softplus(u)
+    # sigmoid(u) grad u, as the loss is softplus(u)
+    back = _seen(call, aim, x, x, torch.ones_like(x[:, 0])).slope
     odds = aim.margin(call.scores[index]).clamp_min(1e-3).double()
     found = 2 * odds * odds.sigmoid().square() / back.square().sum(1)
     return torch.where(found.isfinite() & (found > 0), found, 1.0).to(x.dtype)
 
 
 def _minimise(
-    call: Call, aim: _Aim, x: Tensor, start: Tensor, constant: Tensor, steps: int, history: int
+    call: Call, aim: _Aim, x: Tensor, start: Tensor, constant: Tensor, steps: int
 ) -> tuple[_Point, Tensor]:
     """Minimise ``|z - x|^2 / 2 + constant * loss(z)`` over [0,1] from ``start`` (n, D); the
     minimisers, and the passes each of them took.
@@ -231,21 +198,14 @@ def _minimise(
     take. A refused step leaves a pair of weight zero in the memory, which has no effect.
     """
     point = _seen(call, aim, x, start, constant)
-    passes = torch.ones_like(aim.y)
-    length = torch.ones_like(point.value)
-    done, stalled = (torch.zeros_like(aim.y, dtype=torch.bool) for _ in range(2))
-    moves, bends = (
-        torch.zeros(history, *start.shape, dtype=x.dtype, device=x.device) for _ in range(2)
-    )
-    weights = torch.zeros(history, len(start), dtype=x.dtype, device=x.device)
+    passes, length = torch.ones_like(aim.y), torch.ones_like(point.value)
+    done = stalled = torch.zeros_like(aim.y, dtype=torch.bool)
+    moves, bends = (start.new_zeros(_HISTORY, *start.shape) for _ in range(2))
+    weights = start.new_zeros(_HISTORY, len(start))
     for step in range(steps - 1):
-        projected = (point.z - point.slope).clamp_(0, 1).sub_(point.z)
-        done = (
-            done
-            | stalled
-            | (projected.norm(dim=1) <= _CLOSE * (point.z - x).norm(dim=1))
-            | (length < _SHORTEST)
-        )
+        projected = (point.z - point.slope).clamp_(0, 1).sub_(point.z).norm(dim=1)
+        close = projected <= _CLOSE * (point.z - x).norm(dim=1)
+        done = done | stalled | close | (length < _SHORTEST)
         if step % _CHECK_EVERY == 0 and bool(done.all()):
             break
         free = ~(((point.z <= 0) & (point.slope > 0)) | ((point.z >= 1) & (point.slope < 0)))
@@ -256,7 +216,7 @@ def _minimise(
         wanted = point.value + _ARMIJO * (point.slope * move).sum(1) + 1e-7 * point.value.abs()
         taken = (next_point.value <= wanted) & ~done
         passes += ~done
-        bend, slot = next_point.slope - point.slope, step % history
+        bend, slot = next_point.slope - point.slope, step % _HISTORY
         curvature = (move * bend).sum(1)
         kept = taken & (curvature > 1e-6 * move.square().sum(1))
         moves[slot], bends[slot] = move, bend

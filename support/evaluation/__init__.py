@@ -31,7 +31,8 @@ import torch
 from torch import Tensor, nn
 
 from support import attacks
-from support.attacks.base import Model, check, fast_rows, prepare, radii, whole_number
+from support.attacks.base import Model, check, fast_rows, prepare
+from support.common.arguments import radii, whole_number
 from support.evaluation import gradient_masking, rows
 from support.evaluation.gradient_masking import Flag
 from support.evaluation.report import (

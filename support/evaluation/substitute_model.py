@@ -17,7 +17,8 @@ from torch import Tensor
 
 from support import training
 from support.attacks import fgsm
-from support.attacks.base import _check_images, check, even, fast_rows, prepare, radii, whole_number
+from support.attacks.base import check, even, fast_rows, prepare
+from support.common.arguments import images, radii, whole_number
 from support.common.cache import Cache
 from support.models.architectures import Classifier
 
@@ -86,7 +87,7 @@ def substitute(
         ValueError: a wrong input, a budget below the number of seed images, or a copy with another
             number of classes than the target.
     """
-    _check_images(x_seed, pictures=True)
+    images("x_seed", x_seed, pictures=True)
     if x_seed.dtype != torch.float32:
         raise ValueError(
             f"x_seed must be float32, as the copy's weights are; given is {x_seed.dtype}"

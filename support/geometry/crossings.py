@@ -16,12 +16,23 @@ from scipy.stats import beta
 from torch import Tensor
 
 from support.attacks import base
-from support.attacks.base import fast_rows, packed, per_image, random_stream, whole_number
+from support.attacks.base import fast_rows, packed, per_image
+from support.common.arguments import (
+    class_vector,
+    described,
+    number,
+    points,
+    random_stream,
+    scoring_model,
+    whole_number,
+)
 
 Model = Callable[[Tensor], Tensor]
 STEPS = {torch.float32: 24, torch.float64: 52}
 """Halvings after which the two sides of a bracket are neighbours on the segment's own grid of
 floats."""
+BATCH = 512
+"""At most so many points in one pass."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +84,7 @@ class BoundarySample:
 
 
 def bisect(
-    model: Model, a: Tensor, b: Tensor, *, steps: int | None = None, batch_size: int = 512
+    model: Model, a: Tensor, b: Tensor, *, steps: int | None = None, batch_size: int = BATCH
 ) -> Crossing:
     """Bisect segments between points of different predicted classes, all at once, to where the
     class of ``a`` ends.
@@ -93,44 +104,31 @@ def bisect(
         ValueError: ends of the same class, or that do not fit together; NaN; probabilities instead
             of log-scores; a model in training mode.
     """
-    steps = _steps(a, steps)
     _check_pair(model, a, b)
-    whole_number("batch_size", batch_size, 1)
-    rows = fast_rows(a, batch_size, model=model if isinstance(model, torch.nn.Module) else None)
-    base._first_scores(model, a[:1])
+    steps = whole_number("steps", STEPS[a.dtype] if steps is None else steps, 1, STEPS[a.dtype])
+    rows = fast_rows(a, whole_number("batch_size", batch_size, 1), model=model)
+    base.first_scores(model, a[:1])
     ends = [base.score(model, part, rows) for part in (a, b)]
-    base._check_log_scores(torch.cat(ends))
+    base.check_log_scores(torch.cat(ends))
     own = ends[0].argmax(1)
     if same := int((own == ends[1].argmax(1)).sum()):
         raise ValueError(
-            f"the two ends of a segment must have different predicted classes; {same} of {len(a)} have equal ones"
+            "the two ends of a segment must have different predicted classes; "
+            f"{same} of {len(a)} have equal ones"
         )
-    found = [
-        tuple(
-            part[:real]
-            for part in _bisected(
-                model, *(part.index_select(0, index) for part in (a, b, *ends)), steps
-            )
-        )
-        for index, real in packed(torch.arange(len(a), device=a.device), rows)
-    ]
+    found = []
+    for index, real in packed(torch.arange(len(a), device=a.device), rows):
+        piece = (part.index_select(0, index) for part in (a, b, *ends))
+        found.append([part[:real] for part in _bisected(model, *piece, steps)])
     near, far, t, scores, beyond = map(torch.cat, zip(*found, strict=True))
     residual = torch.maximum(base.margin(scores, own).abs(), base.margin(beyond, own).abs())
     width = (far - near).flatten(1).norm(dim=1)
-    return Crossing(
-        near, far, t, width, torch.stack([own, beyond.argmax(1)], 1), residual, steps + 2
-    )
+    classes = torch.stack([own, beyond.argmax(1)], 1)
+    return Crossing(near, far, t, width, classes, residual, steps + 2)
 
 
 def boundary_sample(
-    model: Model,
-    a: Tensor,
-    b: Tensor,
-    center: Tensor,
-    offsets: Tensor,
-    *,
-    steps: int | None = None,
-    batch_size: int = 512,
+    model: Model, a: Tensor, b: Tensor, center: Tensor, offsets: Tensor
 ) -> BoundarySample:
     """Sample the boundary around points of it (bell2023, section 31): add noise, then interpolate
     towards the parent of the other side.
@@ -149,40 +147,20 @@ def boundary_sample(
         ValueError: as :func:`bisect`, or shapes that do not fit.
     """
     _check_pair(model, a, b)
-    _steps(a, steps)
-    if (
-        center.shape != a.shape
-        or offsets.shape[1:] != a.shape[1:]
-        or not len(offsets)
-        or {center.dtype, offsets.dtype} != {a.dtype}
-    ):
-        raise ValueError(
-            f"center must be {tuple(a.shape)} and offsets (S, {', '.join(map(str, a.shape[1:]))}), both {a.dtype}; given are "
-            f"{tuple(center.shape)} {center.dtype} and {tuple(offsets.shape)} {offsets.dtype}"
-        )
+    _fit("center", center, a)
+    _fit("offsets", offsets, a, (None,))
     n, count = len(a), len(offsets)
     noisy = (center[:, None] + offsets).flatten(0, 1)
-    classes = _classes(model, torch.cat([a, noisy]), batch_size)
-    own = classes[:n].repeat_interleave(count)
-    inside = classes[n:] == own
+    classes = _classes(model, torch.cat([a, noisy]))
+    inside = classes[n:] == classes[:n].repeat_interleave(count)
     first, second = (part.repeat_interleave(count, 0) for part in (a, b))
     choose = per_image(inside, noisy)
-    crossing = bisect(
-        model,
-        torch.where(choose, noisy, first),
-        torch.where(choose, second, noisy),
-        steps=steps,
-        batch_size=batch_size,
-    )
+    ends = torch.where(choose, noisy, first), torch.where(choose, second, noisy)
+    crossing = bisect(model, *ends)
     at = crossing.point
     moved = (at - noisy).flatten(1).norm(dim=1)
-    shape = (n, count)
-    return BoundarySample(
-        at.reshape(*shape, *a.shape[1:]),
-        moved.reshape(shape),
-        inside.reshape(shape),
-        crossing.classes[:, 1].reshape(shape),
-    )
+    found = (at, moved, inside, crossing.classes[:, 1])
+    return BoundarySample(*(part.unflatten(0, (n, count)) for part in found))
 
 
 def heights(
@@ -192,9 +170,6 @@ def heights(
     normals: Tensor,
     offsets: Tensor,
     reach: float,
-    *,
-    steps: int | None = None,
-    batch_size: int = 512,
 ) -> Tensor:
     """The boundary as a graph over its tangent plane: how far along the normal it lies from ``x +
     offset``.
@@ -211,39 +186,28 @@ def heights(
         (N, M) heights, positive into the own class; NaN where the class is the same at both ends of
         the search: there the boundary is no graph within reach.
     """
-    _check_points(x=x, normals=normals)
-    steps = _steps(x, steps)
+    points("x", x)
+    points("normals", normals)
+    _fit("normals", normals, x)
+    class_vector("own", own, len(x))
+    number("reach", reach, above=0)
     wide = offsets if offsets.ndim == x.ndim + 1 else offsets.expand(len(x), *offsets.shape)
-    if (
-        wide.shape[0] != len(x)
-        or wide.shape[2:] != x.shape[1:]
-        or normals.shape != x.shape
-        or own.shape != (len(x),)
-    ):
-        raise ValueError(
-            f"x {tuple(x.shape)} wants normals of its shape, own ({len(x)},) and offsets (M, ...) or ({len(x)}, M, ...); given are "
-            f"{tuple(normals.shape)}, {tuple(own.shape)} and {tuple(offsets.shape)}"
-        )
-    if not (math.isfinite(reach) and reach > 0):
-        raise ValueError(f"reach must be positive and finite, not {reach!r}")
+    _fit("offsets", wide, x, (len(x), None))
     count = wide.shape[1]
-    plane_points = (x[:, None] + wide).flatten(0, 1)
+    plane = (x[:, None] + wide).flatten(0, 1)
     up, classes = normals.repeat_interleave(count, 0), own.repeat_interleave(count)
-    top, bottom = plane_points + reach * up, plane_points - reach * up
-    found = torch.full((len(plane_points),), torch.nan, dtype=x.dtype, device=x.device)
-    fit = torch.nonzero(
-        (_classes(model, top, batch_size) == classes)
-        & (_classes(model, bottom, batch_size) != classes)
-    )[:, 0]
-    if len(fit):
-        crossing = bisect(model, top[fit], bottom[fit], steps=steps, batch_size=batch_size)
-        middle = (crossing.t + 0.5 * 2.0**-steps).to(x.dtype)
-        found[fit] = reach * (1 - 2 * middle)
+    top, bottom = plane + reach * up, plane - reach * up
+    found = torch.full((len(plane),), torch.nan, dtype=x.dtype, device=x.device)
+    crosses = (_classes(model, top) == classes) & (_classes(model, bottom) != classes)
+    if bool(crosses.any()):
+        t = bisect(model, top[crosses], bottom[crosses]).t
+        middle = (t + 0.5 * 2.0 ** -STEPS[x.dtype]).to(x.dtype)
+        found[crosses] = reach * (1 - 2 * middle)
     return found.reshape(len(x), count)
 
 
 def gradient_normals(
-    model: Model, x: Tensor, own: Tensor, other: Tensor, *, batch_size: int = 512
+    model: Model, x: Tensor, own: Tensor, other: Tensor, *, batch_size: int = BATCH
 ) -> Tensor:
     """Unit normals of the boundary between two classes, from the gradient of the gap of their
     scores.
@@ -256,23 +220,19 @@ def gradient_normals(
     Raises:
         ValueError: a gradient that is zero or not finite.
     """
-    _check_points(x=x)
-    base._check_model(model)
+    points("x", x)
+    scoring_model(model)
     parts = []
-    for at, first, second in zip(
-        x.split(batch_size), own.split(batch_size), other.split(batch_size), strict=True
-    ):
+    for at, *pair in zip(*(part.split(batch_size) for part in (x, own, other)), strict=True):
         at = at.detach().clone().requires_grad_()
         with torch.enable_grad():
             scores = model(at)
-            gap = scores.gather(1, first[:, None]) - scores.gather(1, second[:, None])
-            parts.append(torch.autograd.grad(gap.sum(), at)[0])
+            first, second = (scores.gather(1, kind[:, None]) for kind in pair)
+            parts.append(torch.autograd.grad((first - second).sum(), at)[0])
     slope = torch.cat(parts)
     length = slope.flatten(1).norm(dim=1)
-    if not bool((length.isfinite() & (length > 0)).all()):
-        raise ValueError(
-            f"the gap of the two scores has no gradient at {int((~(length > 0)).sum())} of {len(x)} points"
-        )
+    if flat := int((~(length.isfinite() & (length > 0))).sum()):
+        raise ValueError(f"the gap of the two scores has no gradient at {flat} of {len(x)} points")
     return slope / per_image(length, slope)
 
 
@@ -288,27 +248,20 @@ def fitted_normals(sample: Tensor) -> tuple[Tensor, Tensor]:
         for a sample of a plane.
 
     Raises:
-        ValueError: fewer than d + 1 points span every direction but leave some of them unseen.
+        ValueError: fewer than d + 1 points, which leave some direction unseen.
     """
-    if (
-        not isinstance(sample, Tensor)
-        or sample.ndim != 3
-        or sample.shape[1] <= sample.shape[2]
-        or not sample.is_floating_point()
-    ):
-        given = tuple(sample.shape) if isinstance(sample, Tensor) else type(sample).__name__
+    points("sample", sample)
+    if sample.ndim != 3 or sample.shape[1] <= sample.shape[2]:
         raise ValueError(
-            f"sample must be a floating tensor (N, S, d) with S of at least d + 1 points each; given is {given}"
+            "sample must be (N, S, d) with S of at least d + 1 points each; "
+            f"{described(sample)} was given"
         )
-    if not bool(sample.isfinite().all()):
-        raise ValueError("sample must be finite; it holds NaN or infinity")
     centred = sample.detach().double() - sample.detach().double().mean(1, keepdim=True)
     # Singular values, not eigenvalues of the Gram matrix, whose rounding would hide a spread below
     # 1e-8.
     values, directions = torch.linalg.svd(torch.linalg.qr(centred, mode="r").R)[1:]
-    return directions[:, -1].to(sample.dtype), (values[:, -1] / values.median(1).values).to(
-        sample.dtype
-    )
+    spread = values[:, -1] / values.median(1).values
+    return directions[:, -1].to(sample.dtype), spread.to(sample.dtype)
 
 
 def tangent_frames(
@@ -324,7 +277,7 @@ def tangent_frames(
     Returns:
         (N, m, ...) directions, orthogonal to each other and to the normal.
     """
-    _check_points(normals=normals)
+    points("normals", normals)
     flat = normals.detach().flatten(1).double()
     whole_number("count", count, 1)
     if count > flat.shape[1] - 1:
@@ -346,16 +299,12 @@ def curvatures(
     normals: Tensor,
     frames: Tensor,
     radius: float,
-    *,
-    steps: int | None = None,
-    batch_size: int = 512,
 ) -> Tensor:
     """Principal curvatures of the boundary at a finite scale, within given tangent directions.
 
     The second fundamental form is read off the boundary itself: ``II(v, v) = (h(r v) + h(-r v)) /
-        r^2`` for the height h over the tangent
-    plane, and mixed terms by polarisation. So it sees the kinks of a ReLU network, whose second
-    derivatives are zero almost everywhere.
+    r^2`` for the height h over the tangent plane, and mixed terms by polarisation. So it sees the
+    kinks of a ReLU network, whose second derivatives are zero almost everywhere.
 
     Args:
         model: as for :func:`bisect`.
@@ -368,23 +317,18 @@ def curvatures(
         boundary is no graph at that scale. Over all d - 1 directions these are the principal
         curvatures, exact for r to 0.
     """
-    _check_points(x=x, normals=normals, frames=frames)
+    points("x", x)
+    points("frames", frames)
+    _fit("frames", frames, x, (len(x), None))
     m = frames.shape[1]
-    if frames.shape[2:] != x.shape[1:] or len(frames) != len(x):
-        raise ValueError(
-            f"frames must be ({len(x)}, m, ...) tangent directions of points {tuple(x.shape)}; given is {tuple(frames.shape)}"
-        )
     i, j = torch.triu_indices(m, m, 1)
     mixed = torch.cat([frames[:, i] + frames[:, j], frames[:, i] - frames[:, j]], 1) / math.sqrt(2)
     offsets = radius * torch.cat([frames, mixed], 1)
     both = torch.cat([offsets, -offsets], 1)
-    height = heights(
-        model, x, own, normals, both, radius, steps=steps, batch_size=batch_size
-    ).double()
-    bend = (height[:, : offsets.shape[1]] + height[:, offsets.shape[1] :]) / radius**2
-    form = torch.diag_embed(bend[:, :m])
-    pairs = len(i)
-    form[:, i, j] = form[:, j, i] = (bend[:, m : m + pairs] - bend[:, m + pairs :]) / 2
+    there, back = heights(model, x, own, normals, both, radius).double().chunk(2, 1)
+    own_bend, plus, minus = ((there + back) / radius**2).split([m, len(i), len(i)], 1)
+    form = torch.diag_embed(own_bend)
+    form[:, i, j] = form[:, j, i] = (plus - minus) / 2
     whole = ~form.isnan().flatten(1).any(1)
     found = torch.full((len(x), m), torch.nan, dtype=torch.float64, device=x.device)
     found[whole] = torch.linalg.eigvalsh(form[whole]).flip(1)
@@ -401,10 +345,12 @@ def incidence(direction: Tensor, normals: Tensor) -> Tensor:
     Args:
         direction, normals: (N, ...) vectors of any length but zero.
     """
-    _check_points(direction=direction, normals=normals)
+    points("direction", direction)
+    points("normals", normals)
     if direction.shape != normals.shape:
         raise ValueError(
-            f"direction and normals must have one shape; given are {tuple(direction.shape)} and {tuple(normals.shape)}"
+            "direction and normals must have one shape; "
+            f"{tuple(direction.shape)} and {tuple(normals.shape)} were given"
         )
     u, n = (part.detach().flatten(1).double() for part in (direction, normals))
     lengths = u.norm(dim=1), n.norm(dim=1)
@@ -413,9 +359,8 @@ def incidence(direction: Tensor, normals: Tensor) -> Tensor:
     u, n = u / lengths[0][:, None], n / lengths[1][:, None]
     along = (u * n).sum(1, keepdim=True)
     # atan2 of both parts, since acos loses half the digits near 0.
-    return torch.rad2deg(torch.atan2((u - along * n).norm(dim=1), along.abs()[:, 0])).to(
-        direction.dtype
-    )
+    angle = torch.atan2((u - along * n).norm(dim=1), along.abs()[:, 0])
+    return torch.rad2deg(angle).to(direction.dtype)
 
 
 def incidence_null(dimensions: int, share: float) -> float:
@@ -427,8 +372,7 @@ def incidence_null(dimensions: int, share: float) -> float:
         share: 0 to 1, for example 0.5 for the median.
     """
     whole_number("dimensions", dimensions, 2)
-    if not 0 <= share <= 1:
-        raise ValueError(f"share must lie between 0 and 1; {share!r} was given")
+    number("share", share, least=0, most=1)
     return float(np.rad2deg(np.arccos(np.sqrt(beta.ppf(1 - share, 0.5, (dimensions - 1) / 2)))))
 
 
@@ -453,37 +397,27 @@ def _bisected(
         return (*sides, near, inner, outer)
 
 
-def _classes(model: Model, x: Tensor, batch_size: int) -> Tensor:
-    rows = fast_rows(x, batch_size, model=model if isinstance(model, torch.nn.Module) else None)
-    return base.score(model, x, rows).argmax(1)
-
-
-def _steps(x: Tensor, steps: int | None) -> int:
-    most = STEPS.get(x.dtype if isinstance(x, Tensor) else None, 0)
-    if steps is None:
-        return most
-    whole_number("steps", steps, 1)
-    if most and steps > most:
-        raise ValueError(
-            f"steps must be at most {most} for {x.dtype}, beyond which a bracket does not shrink; given is {steps}"
-        )
-    return steps
+def _classes(model: Model, x: Tensor) -> Tensor:
+    return base.score(model, x, fast_rows(x, BATCH, model=model)).argmax(1)
 
 
 def _check_pair(model: Model, a: Tensor, b: Tensor) -> None:
-    _check_points(a=a, b=b)
+    points("a", a)
+    points("b", b)
     if a.shape != b.shape or a.dtype != b.dtype or a.device != b.device:
-        given = (f"{part.dtype} {tuple(part.shape)} on {part.device}" for part in (a, b))
-        raise ValueError(f"a and b must match; given are {' and '.join(given)}")
-    base._check_model(model)
+        given = (f"{described(part)} on {part.device}" for part in (a, b))
+        raise ValueError(f"a and b must match; {' and '.join(given)} were given")
+    scoring_model(model)
 
 
-def _check_points(**given: Tensor) -> None:
-    for name, x in given.items():
-        wanted = f"{name} must be a finite float32 or float64 tensor (N, ...) of at least one point"
-        if not isinstance(x, Tensor):
-            raise ValueError(f"{wanted}; given is {type(x).__name__}")
-        if x.dtype not in STEPS or x.ndim < 2 or not x.numel():
-            raise ValueError(f"{wanted}; given is {x.dtype} of shape {tuple(x.shape)}")
-        if not bool(x.isfinite().all()):
-            raise ValueError(f"{wanted}; there are NaN or infinite values")
+def _fit(name: str, value: Tensor, like: Tensor, shape: tuple[int | None, ...] = ()) -> None:
+    """Refuse what is not of the dtype of ``like`` (N, ...), and of its shape; or of that of its
+    points behind some dimensions ``shape``, in which None is any number but 0."""
+    wanted = (*shape, *like.shape[1:]) if shape else tuple(like.shape)
+    given = tuple(value.shape) if isinstance(value, Tensor) else ()
+    fits = len(given) == len(wanted) and value.dtype == like.dtype
+    if not fits or any(
+        n != m and (m is not None or not n) for n, m in zip(given, wanted, strict=True)
+    ):
+        sides = ", ".join("any" if side is None else str(side) for side in wanted)
+        raise ValueError(f"{name} must be {like.dtype} ({sides}); {described(value)} was given")

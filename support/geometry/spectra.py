@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from support.attacks.base import random_stream, whole_number
+from support.common.arguments import random_stream, whole_number
 from support.geometry.wedges import points
 
 WAYS = ("centred", "raw", "differences")

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from support.attacks.base import whole_number
+from support.common.arguments import whole_number
 
 _PANELS, _NODES = (
     64,
