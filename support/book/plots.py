@@ -1,17 +1,23 @@
-"""Figures that several chapters draw. Every function takes or makes axes and returns them; none
-computes a result."""
+"""Figures and tables that several chapters show. A function that draws takes or makes axes and
+returns them; none computes a result."""
 
+import itertools
+import numbers
 import textwrap
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import seaborn as sns
 import torch
+from IPython.display import display
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from torch import Tensor
 
+from support.book import markup
+from support.book.profiles import NOTHING
 from support.evaluation import WORST, Flag, Report
 
 # Okabe and Ito's palette: told apart under the common kinds of colour blindness, on light and on
@@ -29,6 +35,62 @@ def use_style() -> None:
         palette=PALETTE,
         rc={"figure.dpi": 110, "figure.constrained_layout.use": True, **frame},
     )
+
+
+def table(
+    frame: pd.DataFrame,
+    caption: str,
+    *,
+    digits: int = 3,
+    kind: str = "f",
+    columns: Mapping[str, str] = NOTHING,
+    missing: str = "–",
+) -> None:
+    """Show a table of numbers and words, with equal labels beside each other as one.
+
+    Args:
+        frame: whole numbers and words are shown as they are; several levels of labels are allowed.
+        caption: what the table shows, in a phrase.
+        digits: of the other numbers: decimals, or significant digits where ``kind`` is ``"g"``.
+        kind: ``"f"``, ``"g"`` or ``"%"``.
+        columns: formats of single columns, such as ``{"share": ".0%"}``.
+        missing: what stands for None and NaN.
+    """
+
+    def text(value: object, form: str) -> str:
+        if isinstance(value, numbers.Real) and not isinstance(value, numbers.Integral | np.bool):
+            return missing if np.isnan(value) else format(float(value), form)
+        return missing if value is None or value is pd.NA else str(value)
+
+    shown = [
+        [text(value, columns.get(name, f".{digits}{kind}")) for value in frame.iloc[:, place]]
+        for place, name in enumerate(frame.columns)
+    ]
+    rows = list(zip(*shown, strict=True))
+    head, side = _levels(frame.columns), _levels(frame.index)
+    corner = [["" for _ in side] for _ in head]
+    for level, name in enumerate(frame.columns.names):
+        corner[level][-1] = "" if name is None else str(name)
+    if any(name is not None for name in frame.index.names):
+        corner[-1] = ["" if name is None else str(name) for name in frame.index.names]
+    html = markup.fill(
+        "frame.html.j2", caption=caption, corner=corner, head=head, side=side, rows=rows
+    )
+    plain = pd.DataFrame(rows, frame.index, frame.columns).to_string()
+    display({"text/html": html, "text/plain": f"{caption}\n{plain}"}, raw=True)
+
+
+def _levels(labels: pd.Index) -> list[dict[int, tuple[str, int]]]:
+    """For each level of labels, where a label begins, its text, and how many places it spans; of
+    the last level each stands for itself."""
+    names = [label if isinstance(label, tuple) else (label,) for label in labels]
+    levels = []
+    for level in range(labels.nlevels):
+        last = level == labels.nlevels - 1
+        key = (lambda place: place) if last else (lambda place, end=level + 1: names[place][:end])
+        groups = [list(group) for _, group in itertools.groupby(range(len(names)), key)]
+        levels.append({group[0]: (str(names[group[0]][level]), len(group)) for group in groups})
+    return levels
 
 
 def band(

@@ -1,10 +1,9 @@
-"""The published book: every chapter with its best run, under one address, built as HTML with
+"""The published book: every chapter with its best runs, under one address, built as HTML with
 warnings as errors.
 
-The book is staged first: a copy of the pages in which each chapter is replaced by its executed
-    notebook, with a box at the top
-that says what it was run with. So the table of contents and the addresses never depend on which
-runs there are.
+The book is staged first: a copy of the pages in which each part of a chapter is replaced by its
+executed notebook, with a box at the top that says what it was run with. So the table of contents
+and the addresses never depend on which runs there are.
 """
 
 import collections
@@ -15,40 +14,33 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import nbformat
 import yaml
-from nbformat import NotebookNode
 
-from support.book import claims, computed_pages, execute, manifests
+from support.book import claims, manifests, markup
 from support.book.profiles import SIZES
-from support.common import paths
+from support.common import fingerprint, paths
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode  # notebooks take seconds to import: not before one is staged
 
 BUILDERS = (
-    "jupyter-book",
-    "sphinx",
-    "myst-nb",
-    "sphinx-book-theme",
-    "sphinx-proof",
-    "sphinx-exercise",
+    "jupyter-book", "sphinx", "myst-nb", "sphinx-book-theme", "sphinx-proof", "sphinx-exercise",
     "sphinx-mathjax-offline",
-)
+)  # fmt: skip
+SOURCES = ("book", "data/claims", "data/runs", "_build/runs", "_config.yml", paths.MARKER)
 _MARKERS = re.compile(r"^[ \t]*### (?:BEGIN|END) SOLUTION[ \t]*\n?", re.M)
-STAMP = "inputs.sha256"  # in the built book: the hash of what it was built from
+STAMP = "inputs.sha256"  # in the built book: the hashes of the sources and of the staged pages
 # The command of this interpreter, wherever its script lies; a warning makes it fail, after all of
 # them were shown.
 JUPYTER_BOOK = (
-    sys.executable,
-    "-c",
-    "from jupyter_book.cli.main import main; main()",
-    "build",
-    "-W",
-    "-n",
-    "--keep-going",
-)
+    sys.executable, "-c", "from jupyter_book.cli.main import main; main()",
+    "build", "-W", "-n", "--keep-going",
+)  # fmt: skip
 
 
 class PublishError(RuntimeError):
@@ -70,139 +62,84 @@ def pages() -> list[str]:
     return list(named(yaml.safe_load((paths.root() / paths.MARKER).read_text(encoding="utf-8"))))
 
 
-def chosen_run(chapter: str) -> Path:
-    """The executed notebook that a chapter's page shows.
+def chosen_run(chapter: str, part: str = "evidence") -> Path:
+    """The executed notebook that a part's page shows.
 
     The largest profile that was recorded or run here; of two runs at one profile, the one whose
     code is current, then the newer one.
 
     Raises:
-        PublishError: the chapter was never run.
+        PublishError: the part was never run.
     """
     for profile in reversed(SIZES):
-        found = []
-        for notebook in (
-            manifests.recorded_run(chapter, profile),
-            manifests.local_run(chapter, profile),
-        ):
-            if notebook.is_file() and manifests.manifest_path(notebook).is_file():
-                manifest = manifests.manifest_of(notebook)
-                found.append(
-                    (
-                        not manifests.is_stale(manifest),
-                        datetime.fromisoformat(manifest.finished),
-                        notebook,
-                    )
-                )
-        if found:
-            return max(found)[-1]
-    raise PublishError(f"{chapter} was never run: python -m support run {chapter}")
+        places = (manifests.recorded_run, manifests.local_run)
+        if found := list(filter(manifests.there, (at(chapter, profile, part) for at in places))):
+            return max(found, key=_freshness) if len(found) > 1 else found[0]
+    raise PublishError(f"{chapter}/{part} was never run: python -m support run {chapter}")
+
+
+def _freshness(notebook: Path) -> tuple[bool, datetime]:
+    manifest = manifests.manifest_of(notebook)
+    return not manifests.is_stale(manifest), datetime.fromisoformat(manifest.finished)
 
 
 def box(manifest: manifests.Manifest) -> str:
-    """What a page was run with, and a warning where its code has changed since, as MyST
-    Markdown."""
-    seeds = (
-        f"seed {manifest.seeds[0]}"
-        if len(manifest.seeds) == 1
-        else f"seeds {manifest.seeds[0]} to {manifest.seeds[-1]}"
+    """What a page was run with, and a warning where its code has changed since, as MyST Markdown;
+    for a lesson one line that leads to its evidence."""
+    lesson = manifest.part == "lesson"
+    evidence = manifests.manifest_of(chosen_run(manifest.chapter)) if lesson else manifest
+    return markup.fill(
+        "line.md.j2" if lesson else "box.md.j2",
+        run=manifest,
+        finished=datetime.fromisoformat(manifest.finished),
+        duration=_duration(manifest.wall_seconds),
+        verdicts=_verdicts(evidence),
+        stale=manifests.is_stale(manifest),
     )
-    changed = ", ".join(f"`{name} = {value}`" for name, value in manifest.overrides.items())
-    finished = datetime.fromisoformat(manifest.finished)
-    commit = f"commit `{manifest.commit[:10]}`" if manifest.commit else "no commit"
-    threads = (
-        ""
-        if manifest.device == "cuda"
-        else f", {manifest.threads} thread{'s' * (manifest.threads != 1)}"
-    )
-    cached = (
-        f", {manifest.units_from_cache} results taken from the cache"
-        if manifest.units_from_cache
-        else ""
-    )
-    lines = [
-        "```{admonition} What this page was run with",
-        ":class: note run-box",
-        "",
-        f"Profile **{manifest.profile}**{f' with {changed}' if changed else ''}, {seeds}; {manifest.device_name}{threads}.",
-        f"Finished on {finished.day} {finished:%B %Y} in {_duration(manifest.wall_seconds)}{cached}; "
-        f"{commit}{', with changes not committed' if manifest.dirty else ''}.",
-        "",
-        _verdicts(manifest),
-        "{doc}`What the words mean <how_to_read>`; the last table of the page lists every parameter and version.",
-    ]
-    if manifest.profile != "quick":
-        lines.append(
-            f'The parameters cell shows the defaults; this run was given `profile = "{manifest.profile}"`.'
-        )
-    lines.append("```")
-    if manifests.is_stale(manifest):
-        again = f"python -m support run {manifest.chapter} --profile {manifest.profile}"
-        text = (
-            "The code of this page has changed since it was run, so its numbers may be out of date."
-        )
-        lines += ["", "```{warning}", text, f"To run it again: `{again}`", "```"]
-    return "\n".join(lines)
 
 
 def _duration(seconds: float) -> str:
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 120
-        else f"{seconds / 60:.0f} minutes"
-        if seconds < 7200
-        else f"{seconds / 3600:.1f} hours"
-    )
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"
 
 
-def _verdicts(manifest: manifests.Manifest) -> str:
-    first, second = collections.Counter(), collections.Counter()
-    for claim in claims.of_chapter(manifest.chapter):
-        record = manifest.claims.get(claim.id)
-        try:
-            found = claims.judge(
-                claim,
-                record.measured if record else {},
-                manifest.profile,
-                record.modern if record else None,
-            )
-        except (
-            claims.ClaimError
-        ):  # measured for rules that have changed since; the warning below says so
-            first["not judged"] += 1
-            continue
-        first[found.verdict] += 1
-        if found.survives:
-            second[found.survives] += 1
-    text = f"{first.total()} claims: {_counted(first)}."
+def _verdicts(evidence: manifests.Manifest) -> str:
+    judged = [found for _, found in manifests.judged(evidence)]
+    registered = len(claims.of_chapter(evidence.chapter))
+    first = collections.Counter(found.verdict for found in judged)
+    first["not judged"] = registered - len(judged)  # of a record that is older than its rules
+    second = collections.Counter(found.survives for found in judged if found.survives)
+    text = f"{registered} claims: {_counted(first)}."
     return text + (f" Under today's protocol: {_counted(second)}." if second else "")
 
 
 def _counted(words: collections.Counter) -> str:
-    return ", ".join(
-        f"{words[word]} {word}"
-        for word in dict.fromkeys((*claims.VERDICTS, *claims.SURVIVALS, *words))
-        if words[word]
-    )
+    order = dict.fromkeys((*claims.VERDICTS, *claims.SURVIVALS, *words))
+    return ", ".join(f"{words[word]} {word}" for word in order if words[word])
 
 
-def page(notebook: Path) -> NotebookNode:
+def page(notebook: Path) -> "NotebookNode":
     """An executed notebook as its page shows it: :func:`support.book.execute.page` with the box
-    under the title, without nbgrader's markers.
+    under the title (the exercises have none), without nbgrader's markers.
 
     Raises:
         PublishError: its first cell does not begin with a title.
     """
-    shown = execute.page(notebook)
+    from support.book import execute
+
+    shown, manifest = execute.page(notebook), manifests.manifest_of(notebook)
     for cell in shown.cells:
         if "solution" in cell.metadata.get("tags", []):
             cell["source"] = _MARKERS.sub("", cell.source)
     title, _, rest = shown.cells[0].source.partition("\n") if shown.cells else ("", "", "")
-    if shown.cells[0].cell_type != "markdown" or not title.startswith("# "):
+    if not title.startswith("# ") or shown.cells[0].cell_type != "markdown":
         raise PublishError(
-            f"{notebook.name}: the first cell must begin with the chapter's title, a line '# ...'"
+            f"{manifest.chapter}/{manifest.part}: the first cell must begin with a title, a line "
+            "'# ...'"
         )
-    shown.cells[0]["source"] = f"{title}\n\n{box(manifests.manifest_of(notebook))}\n{rest}"
+    if manifest.part != "exercises":
+        shown.cells[0]["source"] = f"{title}\n\n{box(manifest)}\n{rest}"
     return shown
 
 
@@ -213,31 +150,27 @@ def stage(folder: Path) -> None:
         PublishError: a chapter of the table of contents was never run.
         BoardError: a page asks for a computed part that there is not.
     """
-    root = paths.root()
+    import nbformat
+
+    from support.book import computed_pages
+
+    root, written = paths.root(), pages()
     shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(
-        root / "book",
-        folder / "book",
-        ignore=shutil.ignore_patterns("*.py", "*.ipynb", "assignments", ".*", "__pycache__"),
-    )
+    ignored = shutil.ignore_patterns("*.py", "*.ipynb", "assignments", ".*", "__pycache__")
+    shutil.copytree(root / "book", folder / "book", ignore=ignored)
     for name in ("_config.yml", paths.MARKER):
         shutil.copy(root / name, folder / name)
-    written = pages()
     for chapter in manifests.chapters():
-        if f"book/{chapter}" in written:
-            text = nbformat.writes(page(chosen_run(chapter)))
-            (folder / "book" / f"{chapter}.ipynb").write_text(text, encoding="utf-8")
-    _compute(folder, written)
-
-
-def _compute(folder: Path, written: list[str]) -> None:
-    """Fill the staged pages that are computed, here and not only in the build, so that they count
-    in the book's fingerprint."""
-    files = {folder / f"{page}.md" for page in written if (folder / f"{page}.md").is_file()}
-    texts = {file: file.read_text(encoding="utf-8") for file in sorted(files)}
-    if computed := {
+        for part in manifests.parts(chapter):
+            if (name := f"book/{chapter}/{part}") in written:
+                text = nbformat.writes(page(chosen_run(chapter, part)))
+                manifests.write_whole(folder / f"{name}.ipynb", text)
+    # Computed here and not only in the build, so that they count in the fingerprint.
+    texts = {file: file.read_text(encoding="utf-8") for file in (folder / "book").glob("*.md")}
+    computed = {
         file: text for file, text in texts.items() if computed_pages.PLACEHOLDER.search(text)
-    }:
+    }
+    if computed:
         today = computed_pages.board(written)
         for file, text in computed.items():
             file.write_text(computed_pages.filled(text, today), encoding="utf-8")
@@ -245,13 +178,15 @@ def _compute(folder: Path, written: list[str]) -> None:
             manifests.write_whole(folder / "book" / "_static" / name, text)
 
 
-def fingerprint(folder: Path) -> str:
-    """Hash of every file under ``folder`` and of the versions of the programs that build it."""
+def digest(places: Iterable[Path]) -> str:
+    """Hash of every file in some folders, and of the versions of the programs that build them."""
     total = hashlib.sha256()
-    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-        total.update(
-            f"{file.relative_to(folder).as_posix()} {hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode()
-        )
+    for place in places:
+        files = sorted(place.rglob("*")) if place.is_dir() else [place]
+        for file in files:
+            if file.is_file() and "__pycache__" not in file.parts:
+                content = hashlib.sha256(file.read_bytes()).hexdigest()
+                total.update(f"{file.relative_to(place).as_posix()} {content}\n".encode())
     for name in BUILDERS:
         total.update(f"{name} {importlib.metadata.version(name)}\n".encode())
     return total.hexdigest()
@@ -273,23 +208,27 @@ def build(out: Path | None = None, *, check: bool = True) -> str:
             page is missing. What stood in ``out`` before is kept.
     """
     out = (out or paths.root() / "_build" / "book").resolve()
-    staged, log = out.parent / "stage", out.parent / "build.log"
+    staged, log, stamp = out.parent / "stage", out.parent / "build.log", out / STAMP
+    built = stamp.read_text(encoding="utf-8").split() if stamp.is_file() else ["", ""]
     try:
+        # Staging takes long, so the sources are asked first; pages that are the same stay.
+        sources = digest([fingerprint.PACKAGE, *(paths.root() / name for name in SOURCES)])
+        if sources == built[0]:
+            return (out / "index.html").as_uri()
         stage(staged)
-        inputs = fingerprint(staged)
+        staged_pages = digest([staged])
     except importlib.metadata.PackageNotFoundError as error:
         raise PublishError(
             f'{error.name} is not installed: python -m pip install -c constraints.txt -e ".[book]"'
         ) from error
-    stamp = out / STAMP
-    if not stamp.is_file() or stamp.read_text(encoding="utf-8") != inputs:
+    if staged_pages != built[1]:
         _jupyter_book(staged, log)
         made = staged / "_build" / "html"
         if check:
             check_complete(made)
-        (made / STAMP).write_text(inputs, encoding="utf-8")
         shutil.rmtree(out, ignore_errors=True)
         shutil.move(made, out)
+    stamp.write_text(f"{sources}\n{staged_pages}\n", encoding="utf-8")
     return (out / "index.html").as_uri()
 
 
@@ -302,9 +241,8 @@ def _jupyter_book(folder: Path, log: Path) -> None:
         status = subprocess.run([*JUPYTER_BOOK, str(folder)], env=environment, **streams).returncode
     if status:
         said = log.read_text(encoding="utf-8", errors="replace").splitlines()
-        problems = [line.strip() for line in said if "WARNING" in line or "ERROR" in line] or said[
-            -3:
-        ]
+        problems = [line.strip() for line in said if "WARNING" in line or "ERROR" in line]
+        problems = problems or said[-3:]
         more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
         raise PublishError(
             f"the pages have problems, listed in {log}: {' | '.join(problems[:3])}{more}"
@@ -317,12 +255,10 @@ def check_complete(built: Path) -> None:
     Raises:
         PublishError: a page is missing, or one was built that the table does not list.
     """
-    wanted = set(pages())
-    found = {
-        file.relative_to(built).with_suffix("").as_posix()
-        for file in (built / "book").rglob("*.html")
-    }
-    if found != wanted or not (built / "index.html").is_file():
-        missing = sorted(wanted - found) + ["index"] * (not (built / "index.html").is_file())
-        lists = f"missing {', '.join(missing) or 'none'}, not listed {', '.join(sorted(found - wanted)) or 'none'}"
+    wanted = {*pages(), "index"}
+    files = [*(built / "book").rglob("*.html"), *built.glob("index.html")]
+    found = {file.relative_to(built).with_suffix("").as_posix() for file in files}
+    if found != wanted:
+        missing, other = sorted(wanted - found), sorted(found - wanted)
+        lists = f"missing {', '.join(missing) or 'none'}, not listed {', '.join(other) or 'none'}"
         raise PublishError(f"the built pages are not those of {paths.MARKER}: {lists}")

@@ -2,23 +2,25 @@
 
 ``data/claims/index/<key>.yml`` lists, in the paper's order, everything that is numbered and every
 passage that asserts something, each with the claims that stand for it; ``exclusions.yml`` lists by
-range what stands for none, with the reason. :func:`gaps` compares.
+range what stands for none, with the reason; a test compares.
 """
 
-import collections
 import re
 from pathlib import Path
 from typing import Annotated
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from support.book import claims
-from support.book.claims import ClaimError
 from support.book.profiles import first_problem, parse_yaml
+from support.book.rules import ClaimError, Strict
 
 EXCLUSIONS = "exclusions"
-_KIND = "(Theorem|Lemma|Proposition|Corollary|Definition|Remark|Conjecture|Algorithm|Table|Figure|Equation)s?"
+_KIND = (
+    "(Theorem|Lemma|Proposition|Corollary|Definition|Remark|Conjecture|Algorithm|Table|Figure"
+    "|Equation)s?"
+)
 _RANGE = re.compile(rf"{_KIND} (\d+\.)?(\d+) to (?:\2)?(\d+)")
 _NUMBER = r"\d+(?:\.\d+)*[a-z]?"
 # "After Theorem 2", "on Table 1" and "at Figure 24" name what stands near the thing, not the thing.
@@ -27,11 +29,7 @@ _NAMED = re.compile(
 )
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Passage(_Strict):
+class Passage(Strict):
     """A place in a paper and the ids of the claims that stand for it; none for one that is
     excluded."""
 
@@ -39,7 +37,7 @@ class Passage(_Strict):
     claims: tuple[str, ...] = ()
 
 
-class Group(_Strict):
+class Group(Strict):
     """Places that no claim stands for, as names or ranges (``Equations 20 to 29``), and the
     reason."""
 
@@ -47,11 +45,11 @@ class Group(_Strict):
     reason: Annotated[str, Field(min_length=1)]
 
 
-class _Index(_Strict):
+class _Index(Strict):
     passages: Annotated[tuple[Passage, ...], Field(min_length=1)]
 
 
-class _Exclusions(_Strict):
+class _Exclusions(Strict):
     papers: dict[str, tuple[Group, ...]]
 
 
@@ -123,61 +121,3 @@ def named(where: str) -> list[str]:
         for part in re.split(r", | and ", numbers)
         for name in expanded(f"{kind.capitalize()} {part}")
     ]
-
-
-def gaps(key: str) -> list[str]:
-    """Everything in which a paper, its index and the exclusions disagree; an empty list is a pass.
-
-    Found: a place that is covered and excluded, or neither, or listed twice; a claim that is not
-        registered, or not in the index; an
-    exclusion of what is not in the index; a claim whose ``where`` names a numbered thing that the
-    index does not give it.
-    """
-    registered = claims.load(key).by_id
-    places: dict[str, tuple[str, ...]] = {}
-    problems = []
-    for passage in index(key):
-        for name in expanded(passage.at):
-            if name in places:
-                problems.append(f"{key}: {name} is in the index twice")
-            places[name] = passage.claims
-    left_out = [
-        name
-        for paper, group in exclusions()
-        if paper == key
-        for item in group.items
-        for name in expanded(item)
-    ]
-    problems += [
-        f"{key}: {name} is excluded {count} times"
-        for name, count in collections.Counter(left_out).items()
-        if count > 1
-    ]
-    problems += [
-        f"{key}: {name} is excluded, but is not in the index"
-        for name in left_out
-        if name not in places
-    ]
-    for name, covering in places.items():
-        problems += [
-            f"{key}: {name}: no claim {claim} is registered"
-            for claim in covering
-            if claim not in registered
-        ]
-        if bool(covering) == (name in left_out):
-            problems.append(
-                f"{key}: {name} is {'both covered by a claim and excluded' if covering else 'neither covered nor excluded'}"
-            )
-    covered = {claim for covering in places.values() for claim in covering}
-    problems += [
-        f"{key}: the claim {claim} is not in the index"
-        for claim in registered
-        if claim not in covered
-    ]
-    problems += [
-        f"{key}: {claim.id} names {name}, where the index does not have it"
-        for claim in registered.values()
-        for name in named(claim.where)
-        if claim.id not in places.get(name, ())
-    ]
-    return problems
