@@ -25,12 +25,13 @@ app = typer.Typer(
 
 \b
 Examples:
-  python -m support list                             what there is, what is recorded, how long it
-  takes python -m support run                              every chapter at its quick profile
+  python -m support list                             what there is, what is recorded
+  python -m support run                              every chapter at its quick profile
   python -m support run 01 --set pgd_steps=100       one chapter with a parameter changed
   python -m support run 01 --profile standard --estimate
   python -m support build                            the pages as HTML
   python -m support score                            every claim with its verdicts
+  python -m support assign build 01                  a chapter's exercises as an assignment
 
 Each command explains itself: python -m support run --help
 """,
@@ -41,27 +42,10 @@ data_app = typer.Typer(
     help="Get or check data sets, in the folder that BOOK_DATA names (default data/sets).",
 )
 app.add_typer(data_app, name="data")
-assign_app = typer.Typer(
-    invoke_without_command=True,
-    rich_markup_mode=None,
-    help="""Graded assignments from the exercises of the chapters, with nbgrader. The page
-    book/teach.md is the manual.
-
-\b
-Examples:
-  python -m support assign build 01              the instructor's and the student's version
-  python -m support assign kit 01                one archive for a student without a network
-  python -m support assign grade handed-in       grades.csv and a feedback page for each student
-  python -m support assign check 01              are the exercises well formed, does the grading
-  work
-""",
-)
-app.add_typer(assign_app, name="assign")
 
 
 @app.callback()
 @data_app.callback()
-@assign_app.callback()
 def _help(context: typer.Context) -> None:
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
@@ -85,17 +69,14 @@ def list_() -> None:
     from support.book import manifests
 
     for chapter in _some_chapters():
-        typer.echo(
-            f"{chapter}: {_title(manifests.source_file(chapter))}"
-            + ("" if _in_toc(chapter) else " (not in _toc.yml)")
-        )
+        listed = "" if _in_toc(chapter) else " (not in _toc.yml)"
+        typer.echo(f"{chapter}: {_title(chapter)}{listed}")
         for profile in SIZES:
             manifest = manifests.collect(profile).get(chapter)
-            state = (
-                f"recorded {manifest.finished[:10]}{', with older code' * manifests.is_stale(manifest)}"
-                if manifest
-                else "not recorded"
-            )
+            state = "not recorded"
+            if manifest:
+                older = ", with older code" * manifests.is_stale(manifest)
+                state = f"recorded {manifest.finished[:10]}{older}"
             typer.echo(f"  {profile:<9} {state}; {_needs(manifests.estimate(chapter, profile))}")
 
 
@@ -104,7 +85,7 @@ def run(
     chapters: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Chapters by name or by the beginning of it, such as 01; all of them when none is given.",
+            help="Chapters by name or by the beginning of it, such as 01; all when none is given.",
             show_default=False,
         ),
     ] = None,
@@ -122,22 +103,26 @@ def run(
             show_default=False,
         ),
     ] = None,
+    jobs: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Chapters at a time; 0: as many as the cores and the memory carry at quick, "
+            "one at a time at the other profiles, which use all cores themselves.",
+        ),
+    ] = 0,
     estimate: Annotated[
-        bool,
-        typer.Option("--estimate", help="Only say what it would take in time, memory and disk."),
+        bool, typer.Option("--estimate", help="Only say what it would take in time and memory.")
     ] = False,
     record: Annotated[
         bool,
-        typer.Option(
-            "--record", help="Keep the result in the tracked files: book/ and data/runs/."
-        ),
+        typer.Option("--record", help="Keep the results in the tracked files: book/, data/runs/."),
     ] = False,
     force: Annotated[
-        bool,
-        typer.Option("--force", help="Run again even if nothing has changed since the last run."),
+        bool, typer.Option("--force", help="Run again even if nothing changed since the last run.")
     ] = False,
 ) -> None:
-    """Execute chapters; results land in _build/runs/ and in the cache.
+    """Execute chapters: evidence, lesson, exercises; results land in _build/runs/ and the cache.
 
     A run that is killed and started again continues from the models and attacks that were finished.
     A run that would only repeat the last one is not done again. Fields of a profile, with their
@@ -145,16 +130,17 @@ def run(
 
     \b
     Examples:
-      python -m support run                                      every chapter, quick
-      python -m support run 01 --profile standard --estimate     minutes, memory and disk, without
-      running python -m support run 01 --profile standard --device auto
+      python -m support run                                every chapter, quick, side by side
+      python -m support run 01 --profile standard --estimate
+      python -m support run 01 --profile standard --device auto
       python -m support run 01 --set pgd_steps=100 --set "fgsm_eps=[0.1, 0.2]" --seed 7
-      python -m support run 01 --record                          refresh the committed page
+      python -m support run 01 --record                    refresh the committed pages
     """
     from support.book import manifests
 
     known = _some_chapters()
-    names = list(dict.fromkeys(map(manifests.resolve_chapter, chapters))) if chapters else known
+    chosen = map(manifests.resolve_chapter, chapters) if chapters else known
+    names = list(dict.fromkeys(chosen))
     pairs = [parse_override(change) for change in changes or []]
     overrides = dict(pairs)
     if len(overrides) < len(pairs):
@@ -165,46 +151,57 @@ def run(
         _print_estimates(names, profile, bool(overrides))
         return
     request = (profile, seed, device, overrides)
-    current = (
-        {}
-        if force
-        else {name: found for name in names if (found := manifests.current_run(name, *request))}
-    )
-    if waiting := [name for name in names if name not in current]:
-        from support.book import execute
-
-        for name in waiting:
-            execute.check_machine(name, device)
-    failed = 0
+    waiting = [name for name in names if record or force or not _up_to_date(name, request)]
     for name in names:
-        if name in current and not record:
-            typer.echo(f"{name} at {profile}: up to date, {_relative(current[name])}")
-        else:
-            failed += not _execute(
-                name, request, record, force, "recording" if name in current else "running"
-            )
+        if name not in waiting:
+            typer.echo(f"{name} at {profile}: up to date")
+    if not waiting:
+        return
+    from support.book import execute, parallel
+
+    for name in waiting:
+        execute.check_machine(name, device)
+    if len(waiting) > 1 and (jobs > 1 or (jobs == 0 and profile == "quick")):
+        options = ["--profile", profile, "--seed", str(seed), "--device", device, "--jobs", "1"]
+        options += [part for change in changes or [] for part in ("--set", change)]
+        options += ["--record"] * record + ["--force"] * force
+        needs = {name: manifests.estimate(name, profile)[:2] for name in waiting}
+        commands = {name: ["run", name, *options] for name in waiting}
+        limit, memory = jobs or parallel.cores(), parallel.free_memory_gb()
+        try:
+            failed = any(parallel.run(commands, needs, limit, memory).values())
+        except KeyboardInterrupt:
+            raise typer.Exit(130) from None
+    else:
+        failed = not all([_execute(name, request, record, force) for name in waiting])
     if failed:
         raise typer.Exit(1)
 
 
-def _execute(name: str, request: tuple, record: bool, force: bool, doing: str) -> bool:
+def _up_to_date(name: str, request: tuple) -> bool:
+    from support.book import execute, manifests
+
+    parts = execute.wanted_parts(name, request[0])
+    return all(manifests.current_run(name, part, *request) for part in parts)
+
+
+def _execute(name: str, request: tuple, record: bool, force: bool) -> bool:
     """Run one chapter and say how it went; False if it failed."""
     from support.book import execute
 
     started, place = time.perf_counter(), f"{name} at {request[0]}"
-    typer.echo(f"{place}: {doing} ...", err=True)
+    typer.echo(f"{place}: {'recording' if record else 'running'} ...", err=True)
     try:
-        notebook = execute.execute(name, *request, record=record, force=force)
+        made = execute.execute(name, *request, record=record, force=force)
     except KeyboardInterrupt:
-        stopped = f"\ninterrupted: {place} is not finished and left nothing half-written; the same command continues with what the cache has"
-        typer.echo(stopped, err=True)
+        stopped = f"\ninterrupted: {place} is not finished and left nothing half-written; the same "
+        typer.echo(f"{stopped}command continues with what the cache has", err=True)
         raise typer.Exit(130) from None
     except execute.ChapterFailed as error:
         typer.echo(str(error), err=True)
         return False
-    typer.echo(
-        f"{place}: done in {time.perf_counter() - started:.0f} s, {'recorded in ' * record}{_relative(notebook)}"
-    )
+    where = f"{'recorded in ' * record}{_relative(made[0].parent)}"
+    typer.echo(f"{place}: done in {time.perf_counter() - started:.0f} s, {where}")
     return True
 
 
@@ -216,9 +213,8 @@ def _print_estimates(names: list[str], profile: str, changed: bool) -> None:
         typer.echo(f"{name} at {profile}: {_needs(needs)}")
     if len(found) > 1:
         minutes, memory, disk = zip(*(needs[:3] for needs in found.values()), strict=True)
-        typer.echo(
-            f"all: {_minutes(sum(minutes))}, {max(memory):.1f} GB of memory, {sum(disk):.0f} MB of disk"
-        )
+        total = f"{max(memory):.1f} GB of memory, {sum(disk):.0f} MB of disk"
+        typer.echo(f"one after the other: {_minutes(sum(minutes))}, {total}")
     if changed:
         typer.echo("This is for the profile as it stands; what --set changes is not counted.")
 
@@ -226,16 +222,13 @@ def _print_estimates(names: list[str], profile: str, changed: bool) -> None:
 @app.command()
 def build(
     check: Annotated[
-        bool,
-        typer.Option(
-            help="Compare the built pages with the table of contents and refuse an incomplete book."
-        ),
+        bool, typer.Option(help="Refuse a book whose pages are not those of the contents.")
     ] = True,
 ) -> None:
     """Build the book's pages as HTML, warnings as errors, and print where they are.
 
-    Each chapter is shown with its largest recorded profile, or a fresher run made here. Run the
-    chapters first: python -m support run
+    Each part of a chapter is shown with its largest recorded profile, or a fresher run made here.
+    Run the chapters first: python -m support run
     """
     from support.book import publish
 
@@ -248,33 +241,13 @@ def score(
     check: Annotated[
         bool,
         typer.Option(
-            "--check", help="Exit with 1 if records, registry and data/verdicts.csv disagree."
+            "--check",
+            help="Exit with 1 if records, registry and data/verdicts.csv disagree.",
         ),
     ] = False,
-    paper: Annotated[
-        str, typer.Option(help="Only the claims of this paper, by its key, such as hess2020.")
-    ] = "",
-    chapter: Annotated[
-        str, typer.Option(help="Only those of this chapter, by name or by the beginning of it.")
-    ] = "",
-    kind: Annotated[
-        str, typer.Option(help="Only identity, empirical, robustness or open claims.")
-    ] = "",
-    verdict: Annotated[
-        str, typer.Option(help="Only those with this first verdict, such as refuted.")
-    ] = "",
-    survives: Annotated[
-        str, typer.Option(help="Only those with this second verdict, such as broken.")
-    ] = "",
-    profile: Annotated[
-        str,
-        typer.Option(
-            help="Where the two verdicts are looked up; else at the best profile of each claim."
-        ),
-    ] = "",
     find: Annotated[
         str,
-        typer.Option(help="Only those whose id, place, statement or correction has these words."),
+        typer.Option(help="Only claims with all these words in id, place, statement or verdict."),
     ] = "",
     full: Annotated[
         bool,
@@ -283,11 +256,11 @@ def score(
 ) -> None:
     """Every claim with its verdicts at each profile, computed from the recorded runs.
 
+    The scoreboard page and its CSV and JSON have more ways to look.
+
     \b
     Examples:
-      python -m support score
-      python -m support score --verdict refuted --paper bell2023
-      python -m support score --survives broken --profile standard --full
+      python -m support score --find "bell2023 refuted" --full
       python -m support score --check      what the tests check
       python -m support score --write      after recording a run, or changing a rule
     """
@@ -304,64 +277,38 @@ def score(
         typer.echo("records, registry and data/verdicts.csv agree")
     if write or check:
         return
-    asked = {
-        "paper": paper,
-        "chapter": chapter,
-        "kind": kind,
-        "profile": profile,
-        "verdict": verdict,
-        "survives": survives,
-    }
-    conditions = _words_of_the_scoreboard(asked)
     entries = verdict_table.entries()
     if not entries:
         raise Refused("the registry data/claims has no claims")
-    found = verdict_table.select(verdict_table.lines(entries), text=find, **conditions)
+    words = find.lower().split()
+    lines = [
+        line for line in verdict_table.lines(entries) if all(w in _searched(line) for w in words)
+    ]
     if full:
-        for line in found:
+        for line in lines:
             _print_line(line)
     else:
-        rows = [[line.claim.id, *map(_verdict, line.entries)] for line in found]
-        widths = [max(map(len, column)) for column in zip(["claim", *SIZES], *rows, strict=True)]
-        for row in [["claim", *SIZES], *rows]:
-            typer.echo(
-                "  ".join(
-                    f"{cell:<{space}}" for cell, space in zip(row, widths, strict=True)
-                ).rstrip()
-            )
-    shown = [entry for line in found for entry in line.entries]
-    for name, table in [
-        *verdict_table.counts(shown).items(),
-        ("best of each claim", verdict_table.count(line.best for line in found)),
-    ]:
-        typer.echo(
-            f"{name}: "
-            + (", ".join(f"{count} {word}" for word, count in table.items()) or "no claims")
-        )
-    if len(shown) < len(entries):
-        typer.echo(f"shown: {len(found)} of {len(entries) // len(SIZES)} claims")
+        rows = [["claim", *SIZES]] + [
+            [line.claim.id, *map(_verdict, line.entries)] for line in lines
+        ]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        for row in rows:
+            cells = (f"{cell:<{space}}" for cell, space in zip(row, widths, strict=True))
+            typer.echo("  ".join(cells).rstrip())
+    shown = [entry for line in lines for entry in line.entries]
+    counts = verdict_table.counts(shown)
+    counts["best of each claim"] = verdict_table.count(line.best for line in lines)
+    for name, table in counts.items():
+        told = ", ".join(f"{count} {word}" for word, count in table.items())
+        typer.echo(f"{name}: {told or 'no claims'}")
     if any(entry.stale for entry in shown):
         typer.echo("* recorded with older code")
 
 
-def _words_of_the_scoreboard(asked: dict[str, str]) -> dict[str, str]:
-    """What was asked for, checked: an unknown word would silently select nothing."""
-    from support.book import claims, manifests
-
-    known = {
-        "paper": list(claims.registry()), "kind": claims.KINDS, "profile": SIZES,
-        "verdict": claims.VERDICTS, "survives": claims.SURVIVALS,
-    }  # fmt: skip
-    for name, words in known.items():
-        if asked[name] and asked[name] not in words:
-            raise Refused(
-                f"unknown {name} {asked[name]!r}: {near(asked[name], words)}there are {', '.join(words)}"
-            )
-    return (
-        asked | {"chapter": manifests.resolve_chapter(asked["chapter"])}
-        if asked["chapter"]
-        else asked
-    )
+def _searched(line) -> str:
+    claim, rows = line.claim, (entry.row for entry in line.entries)
+    words = [word for row in rows for word in row.values()]
+    return " ".join([claim.id, claim.where, claim.says, claim.corrected, *words]).lower()
 
 
 def _print_line(line) -> None:
@@ -369,9 +316,8 @@ def _print_line(line) -> None:
 
     for entry in line.entries:
         if entry.judgement:
-            typer.echo(
-                f"[{entry.profile}, {entry.chapter}, cell {entry.cell + 1}{', with older code' * entry.stale}]"
-            )
+            older = ", with older code" * entry.stale
+            typer.echo(f"[{entry.profile}, {entry.chapter}, cell {entry.cell + 1}{older}]")
             typer.echo(claims.render(entry.claim, entry.judgement).text)
     if not any(entry.judgement for entry in line.entries):
         typer.echo(f"{line.claim.id} ({line.claim.where}): not run")
@@ -396,12 +342,13 @@ def diff(
 
     \b
     Example:
-      python -m support diff data/runs/quick/01_softmax_kmeans.json
-      _build/runs/quick/01_softmax_kmeans.ipynb
+      python -m support diff data/runs/quick/01_softmax_kmeans/evidence.json
+      _build/runs/quick/01_softmax_kmeans/evidence.json
     """
     from support.book import manifests, verdict_table
 
-    lines = verdict_table.differences(manifests.manifest_of(first), manifests.manifest_of(second))
+    pair = manifests.manifest_of(first), manifests.manifest_of(second)
+    lines = verdict_table.differences(*pair)
     typer.echo("\n".join(lines) or "no differences")
     if lines:
         raise typer.Exit(1)
@@ -435,229 +382,11 @@ def check_data(names: Names) -> None:
         typer.echo(data.check(name))
 
 
-Course = Annotated[
-    Path | None,
-    typer.Option(
-        "--course",
-        metavar="FOLDER",
-        help="The course folder, in nbgrader's layout.",
-        show_default="_build/course",
-    ),
-]
-Private = Annotated[
-    Path | None,
-    typer.Option(
-        "--private",
-        metavar="FOLDER",
-        help="Your own tests, constants and points, laid over the book's.",
-        show_default=False,
-    ),
-]
-Students = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE",
-        help="A list of students, one a line: each gets a version with another SEED.",
-        show_default=False,
-    ),
-]
-OneChapter = Annotated[
-    str,
-    typer.Argument(
-        help="A chapter by name or by the beginning of it, such as 01.", show_default=False
-    ),
-]
-AllOrOne = Annotated[
-    str | None,
-    typer.Argument(
-        help="A chapter by name or by the beginning of it, such as 01; all when none is given.",
-        show_default=False,
-    ),
-]
-
-
-@assign_app.command(name="build")
-def assign_build(
-    chapter: AllOrOne = None,
-    folder: Course = None,
-    private: Private = None,
-    students: Students = None,
-) -> None:
-    """Make the instructor's version (source/) and the student's version (release/) of an
-    assignment, in nbgrader's course layout.
-
-    The student's version has no solution and no hidden test. With --students there is also
-    release-by-student/, in which the numbers of the exercises differ from student to student; they
-    follow from secret.txt in the course folder, which is made once: keep it.
-
-    \b
-    Examples:
-      python -m support assign build                                   every chapter, into
-      _build/course python -m support assign build 01 --course ~/course              where "make
-      clean" does not reach python -m support assign build 01 --private ~/my-tests           your
-      hidden tests as well python -m support assign build 01 --students class.txt
-    """
-    from support.book import manifests
-    from support.classroom import course, exercises
-
-    names = [manifests.resolve_chapter(chapter)] if chapter else _some_chapters()
-    folder = folder or course.default_folder()
-    listed = _text(students).splitlines() if students else None
-    for name in names:
-        assignment = exercises.read(name, private)
-        made = course.build(assignment, folder)
-        typer.echo(
-            f"{name}: {len(assignment.exercises)} exercises, {assignment.points} points, {_relative(made)}"
-        )
-        if listed is not None:
-            typer.echo(
-                f"{name}: {len(course.release_to(listed, folder, name))} students, {_relative(folder / course.PERSONAL)}"
-            )
-
-
-@assign_app.command(name="kit")
-def assign_kit(
-    chapter: OneChapter,
-    folder: Course = None,
-    students: Students = None,
-) -> None:
-    """Make one archive for students without a network: notebook, package, the chapter's pages,
-    environment files, a README.
-
-    The assignment is the one in the course folder, with its private tests and points; it is made
-    from the book where it is missing. The page shows the chapter's largest recorded run, without
-    the solutions. With --students everybody gets an archive of their own.
-
-    \b
-    Examples:
-      python -m support assign kit 01
-      _build/course/kits/01_softmax_kmeans.zip python -m support assign kit 01 --students class.txt
-         one for each student, with other numbers
-    """
-    from support.book import manifests
-    from support.classroom import course, exercises, kit
-
-    folder, chapter = folder or course.default_folder(), manifests.resolve_chapter(chapter)
-    if chapter not in course.made(folder):
-        course.build(exercises.read(chapter), folder)
-    for made in kit.pack(chapter, folder, _text(students).splitlines() if students else None):
-        typer.echo(f"{_relative(made)}, {made.stat().st_size / 1e6:.1f} MB")
-
-
-@assign_app.command(name="grade")
-def assign_grade(
-    submissions: Annotated[
-        Path,
-        typer.Argument(
-            metavar="FOLDER", help="What was handed in: a notebook or a folder for each student."
-        ),
-    ],
-    folder: Course = None,
-    chapter: Annotated[
-        str, typer.Option(help="Grade this assignment only.", show_default=False)
-    ] = "",
-    due: Annotated[
-        str,
-        typer.Option(help='When it was due, such as "2026-03-01 12:00 UTC".', show_default=False),
-    ] = "",
-    seconds: Annotated[
-        int, typer.Option(min=1, help="Time for one cell; a cell that needs more gets no points.")
-    ] = 6,
-) -> None:
-    """Grade a folder of submissions: grades.csv, a feedback page for each student, and nbgrader's
-    gradebook, all in the course folder.
-
-    FOLDER holds anna.ipynb, ben.ipynb, ...; or anna/, ben/, ... with notebooks in them, as nbgrader
-    and learning platforms give; or it is a course folder with submitted/. What cannot be graded has
-    a line that says why, and stops nothing. The grades are read from the gradebook. Assignments
-    that the course folder lacks are made from the book first.
-
-    \b
-    Examples:
-      python -m support assign grade handed-in
-      python -m support assign grade handed-in --course ~/course --chapter 01 --seconds 10
-      python -m support assign grade ~/course --course ~/course --due "2026-03-01 12:00 UTC"
-    """
-    from support.book import manifests
-    from support.classroom import course, exercises, grade
-
-    folder = folder or course.default_folder()
-    chapter = manifests.resolve_chapter(chapter) if chapter else ""
-    if not (chapter in course.made(folder) if chapter else course.made(folder)):
-        for name in [chapter] if chapter else _some_chapters():
-            course.build(exercises.read(name), folder)
-    found = grade.grade(submissions, folder, chapter=chapter, due=due, seconds=seconds)
-    for each in found:
-        points = "-" if each.total is None else f"{each.total:g} of {each.most:g}"
-        typer.echo(
-            "  ".join(
-                filter(None, [f"{each.student}: {points}", each.chapter, "; ".join(each.notes)])
-            )
-        )
-    typer.echo(f"wrote {_relative(grade.write_csv(found, folder / grade.CSV))}")
-
-
-@assign_app.command(name="check")
-def assign_check(
-    chapter: AllOrOne = None,
-    private: Private = None,
-    lint: Annotated[
-        bool, typer.Option("--lint", help="Only look at the cells; execute nothing.")
-    ] = False,
-) -> None:
-    """Are the exercises well formed, and does the grading work? Exits with 1 if not.
-
-    The instructor's solution must get full marks, the untouched notebook none, and each answer of
-    tests/wrong_answers/ its points. With --private the wrong answers are not handed in: your points
-    differ from the book's.
-
-    \b
-    Examples:
-      python -m support assign check 01 --lint
-      python -m support assign check 01
-      python -m support assign check 01 --private ~/my-tests
-    """
-    import tempfile
-
-    from support.book import manifests
-    from support.classroom import exercises, self_check
-
-    problems = []
-    for name in [manifests.resolve_chapter(chapter)] if chapter else _some_chapters():
-        assignment = exercises.read(name, private)
-        wrong, found = ([], []) if private else exercises.wrong_answers(assignment)
-        problems += [f"{name}: {problem}" for problem in found]
-        if lint:
-            typer.echo(
-                f"{name}: {len(assignment.exercises)} exercises, {assignment.points} points, {len(wrong)} wrong answers"
-            )
-            continue
-        started = time.perf_counter()
-        with tempfile.TemporaryDirectory(prefix="assign-check-") as temporary:
-            results = self_check.outcomes(assignment, wrong, Path(temporary))
-        bad = [str(each) for each in results if each.got != each.wanted]
-        problems += bad
-        typer.echo(
-            f"{name}: {len(results) - len(bad)} of {len(results)} answers get their points, {time.perf_counter() - started:.0f} s"
-        )
-    for problem in problems:
-        typer.echo(problem, err=True)
-    if problems:
-        raise typer.Exit(1)
-
-
-def _text(file: Path) -> str:
-    if not file.is_file():
-        raise Refused(f"there is no file {file}")
-    return file.read_text(encoding="utf-8-sig")
-
-
 def _known(data, names: list[str]) -> list[str]:
     for name in names:
         if name not in data.NAMES:
-            raise Refused(
-                f"unknown data set {name!r}: {near(name, data.NAMES)}there are {', '.join(data.NAMES)}"
-            )
+            known = ", ".join(data.NAMES)
+            raise Refused(f"unknown data set {name!r}: {near(name, data.NAMES)}there are {known}")
     return names
 
 
@@ -665,19 +394,23 @@ def _some_chapters() -> list[str]:
     from support.book import manifests
 
     if not (known := manifests.chapters()):
-        raise Refused(f"no chapters: {paths.root() / 'book'} holds no NN_name.py")
+        raise Refused(f"no chapters: {paths.root() / 'book'} holds no NN_name/evidence.py")
     return known
 
 
-def _title(source: Path) -> str:
-    lines = source.read_text(encoding="utf-8").splitlines()
+def _title(chapter: str) -> str:
+    from support.book import manifests
+
+    source = manifests.source_file(chapter, manifests.parts(chapter)[-1])
+    lesson = manifests.source_file(chapter, "lesson")
+    lines = (lesson if lesson.is_file() else source).read_text(encoding="utf-8").splitlines()
     return next(
         (line.removeprefix("# # ").strip() for line in lines if line.startswith("# # ")), ""
     )
 
 
 def _in_toc(chapter: str) -> bool:
-    return f"book/{chapter}" in (paths.root() / paths.MARKER).read_text(encoding="utf-8")
+    return f"book/{chapter}/" in (paths.root() / paths.MARKER).read_text(encoding="utf-8")
 
 
 def _minutes(minutes: float) -> str:
@@ -691,7 +424,8 @@ def _minutes(minutes: float) -> str:
 
 
 def _needs(needs) -> str:
-    return f"about {_minutes(needs.minutes)}, {needs.memory_gb:.1f} GB of memory, {needs.disk_mb:.0f} MB of disk ({needs.source})"
+    room = f"{needs.memory_gb:.1f} GB of memory, {needs.disk_mb:.0f} MB of disk"
+    return f"about {_minutes(needs.minutes)}, {room} ({needs.source})"
 
 
 def _relative(path: Path) -> str:
@@ -703,9 +437,11 @@ def _user_errors() -> tuple[type[Exception], ...]:
     """The errors that say in one line what is wrong with a request; only those whose modules were
     imported can have been raised."""
     names = {
-        "support.classroom.exercises": "AssignmentError", "support.book.computed_pages": "BoardError", "support.common.cache": "CacheError",
-        "support.book.claims": "ClaimError", "support.data": "DataError", "support.book.publish": "PublishError",
-        "support.book.manifests": "RecordError", "support.book.chapter_run": "RunError",
+        "support.classroom.exercises": "AssignmentError",
+        "support.book.computed_pages": "BoardError", "support.common.cache": "CacheError",
+        "support.book.claims": "ClaimError", "support.data": "DataError",
+        "support.book.publish": "PublishError", "support.book.manifests": "RecordError",
+        "support.book.chapter_run": "RunError",
     }  # fmt: skip
     loaded = [
         getattr(sys.modules[module], name, None)

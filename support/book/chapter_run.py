@@ -1,31 +1,38 @@
-"""A chapter's side of a run: its parameters, seeds, device and data, the rows of its claims, and
+"""A notebook's side of a run: its parameters, seeds, device and data, the rows of its claims, and
 the record that it leaves.
 
-The second cell of a chapter starts the run, and its last cell finishes it::
+The second cell of a part starts the run, and its last cell finishes it::
 
-    run = runs.start("01_softmax_kmeans", profile, seed, device, overrides)
+    run = chapter_run.start("01_softmax_kmeans/evidence", profile, seed, device, overrides)
     p = run.profile
     images = run.load("digits", "test").take(p.digits_test)
+    broken = run.once(broken_by_pgd, model, images.x, images.y, eps=0.1, steps=p.pgd_steps)
     run.claim("hess2020.thm1", mismatches=0, norm_spread=1e-12)
+    run.keep("accuracy", 0.98)
     run.finish()
 
 What is shown is also left as data in the metadata of the cell's output, under ``support``: that is
-the record, from which :mod:`support.book.execute` makes the manifest and
-:mod:`support.book.verdict_table` the table of verdicts.
+the record, from which :mod:`support.book.execute` makes the manifest. The lesson reads it::
+
+    run = chapter_run.start("01_softmax_kmeans/lesson", profile, seed, device, overrides)
+    run.evidence.kept["accuracy"]
+    run.show("fig-distances")  # the output of the evidence's cell of this name
+    run.finish()
 """
 
-import html
-import importlib.metadata
+import functools
+import json
 import os
 import platform
 import random
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import numpy as np
 import torch
 from IPython.core.getipython import get_ipython
@@ -33,20 +40,13 @@ from IPython.display import display
 from threadpoolctl import threadpool_limits
 
 from support import data
-from support.book import claims, profiles
-from support.common import fingerprint, paths
+from support.book import claims, manifests, profiles, rules
+from support.common import identity, paths
 from support.common.cache import Cache
 
-QUICK_THREADS = (
-    1  # the thread count changes the last digits of a training run, so the committed pages fix it
-)
+QUICK_THREADS = 1  # the number of threads changes the last digits, so the committed pages fix it
 DEVICES = ("cpu", "cuda", "auto")
-PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn")
-GENERATED = (
-    "book/*.ipynb",
-    "data/runs",
-    "data/verdicts.csv",
-)  # written by recording: they do not make a working tree dirty
+GENERATED = ("book/*/*.ipynb", "data/runs", "data/verdicts.csv")  # recording writes them
 
 
 class RunError(RuntimeError):
@@ -54,56 +54,39 @@ class RunError(RuntimeError):
     do."""
 
 
-class CountingCache(Cache):
-    """The cache of a run. ``hits`` counts what earlier runs had left there: a run that found much
-    says little about the time it takes."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.hits = 0
-        self._begun = time.time()
-
-    def read(self, path: Path, header: str) -> dict[str, torch.Tensor] | None:
-        found = super().read(path, header)
-        self.hits += found is not None and path.stat().st_mtime < self._begun
-        return found
-
-
 class Run:
-    """One execution of a chapter. Made by :func:`start`.
+    """One execution of a part of a chapter. Made by :func:`start`.
 
     Attributes:
         chapter: its name, for example ``"01_softmax_kmeans"``.
+        part: ``"evidence"``, ``"lesson"`` or ``"exercises"``.
         profile: the parameters, one attribute per field, frozen.
         seed: the first seed; ``seeds`` are all of them, ``seed .. seed + profile.seeds - 1``.
         device: where tensors go.
-        cache: trained models and attack results of earlier runs.
+        cache: trained models and results of earlier runs; :meth:`once` uses it.
     """
 
     def __init__(
         self,
         chapter: str,
+        part: str,
         profile: profiles.Profile,
         seed: int,
         device: torch.device,
         overrides: dict[str, Any],
-        cache: CountingCache,
+        cache: Cache,
     ) -> None:
-        self.chapter, self.profile, self.seed, self.device, self.cache = (
-            chapter,
-            profile,
-            seed,
-            device,
-            cache,
-        )
+        self.chapter, self.part, self.profile = chapter, part, profile
+        self.seed, self.device, self.cache = seed, device, cache
         self.seeds = list(range(seed, seed + profile.seeds))
         self._overrides = overrides
         self._registered = {claim.id: claim for claim in claims.of_chapter(chapter)}
         self._stated: dict[str, claims.Judgement] = {}
+        self._kept: dict[str, Any] = {}
         self._data: dict[str, str] = {}
         # Now, not at the end: a source that is edited while the run goes on is not what it computes
         # with.
-        self._code = fingerprint.digest([paths.root() / "book" / f"{chapter}.py"])
+        self._code = manifests.code_of(chapter, part)
         self._started = time.perf_counter()
 
     def load(self, name: str, split: str = "train") -> data.ImageData:
@@ -112,19 +95,15 @@ class Run:
         self._data[f"{name}/{split}"] = found.sha256
         return found
 
-    def unit(
-        self, name: str, key: Mapping[str, Any], compute: Callable[[], dict], code: Iterable[Any]
-    ) -> dict[str, torch.Tensor]:
-        """A piece of long work, computed once: :meth:`support.common.cache.Cache.unit` of this
-        run's cache.
+    def once(self, function: Callable, *args: Any, **settings: Any) -> Any:
+        """A piece of long work, computed once: :meth:`support.common.cache.Cache.once`."""
+        return self.cache.once(function, *args, **settings)
 
-        The device and, on a CPU, the number of threads join the key, because both change the last
-        digits.
-        """
-        place = "cuda" if self.device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"
-        return self.cache.unit(name, {"computed on": place, "key": dict(key)}, compute, code)
+    def each_seed(self, function: Callable, *args: Any, **settings: Any) -> list[Any]:
+        """``function(*args, seed=s, **settings)`` for each seed of the run, each computed once."""
+        return [self.once(function, *args, seed=s, **settings) for s in self.seeds]
 
-    def claim(self, claim_id: str, modern: claims.Measured | None = None, **measured: Any) -> None:
+    def claim(self, claim_id: str, modern: rules.Measured | None = None, **measured: Any) -> None:
         """Judge a claim and show its row: published, here with the interval over runs, and the
         verdicts.
 
@@ -135,9 +114,11 @@ class Run:
                 numbers are shown beside them.
 
         Raises:
-            ClaimError: an unknown id, a claim of another chapter, one stated before, or a
-                measurement that does not fit its rules.
+            ClaimError: an unknown id, a claim of another chapter, one stated before, a measurement
+                that does not fit its rules, or a part that is not the evidence.
         """
+        if self.part != "evidence":
+            raise claims.ClaimError(f"claims are stated in the evidence, not in the {self.part}")
         if claim_id not in self._registered:
             paper, claim = claims.find(claim_id)
             raise claims.ClaimError(
@@ -150,26 +131,68 @@ class Run:
         claim = self._registered[claim_id]
         judgement = claims.judge(claim, measured, self.profile.name, modern)
         self._stated[claim_id] = judgement
-        record = {
-            "id": claim_id,
-            "profile": self.profile.name,
-            "measured": claims.plain(measured),
-            "modern": claims.plain(modern),
-        }
-        _show(claims.render(claim, judgement), {"claim": record})
+        numbers = {"measured": rules.plain(measured), "modern": rules.plain(modern)}
+        _show(claims.render(claim, judgement), {"claim": {"id": claim_id, **numbers}})
 
-    def show_claims(self) -> None:
-        """The claims of this chapter, with their published numbers, before anything is computed."""
-        _show(claims.render_claims(list(self._registered.values())), {"table": "claims"})
+    def keep(self, name: str, value: Any) -> None:
+        """Leave numbers for the lesson: a number, text, or lists and mappings of them.
+
+        Raises:
+            ClaimError: kept before, or something that JSON cannot hold; tensors are rounded to
+                lists by the chapter, which knows how many digits mean something.
+        """
+        if name in self._kept:
+            raise claims.ClaimError(f"{name} is kept twice in {self.chapter}")
+        try:
+            self._kept[name] = json.loads(json.dumps(value))
+        except TypeError as error:
+            raise claims.ClaimError(f"{name} cannot be kept: {error}") from error
+
+    @functools.cached_property
+    def evidence(self) -> manifests.Manifest:
+        """The record of the chapter's evidence at these parameters: ``claims`` and ``kept``.
+
+        Raises:
+            RecordError: the evidence was not run.
+        """
+        return manifests.manifest_of(self._evidence)
+
+    @functools.cached_property
+    def _evidence(self) -> Path:
+        parameters = self.profile.model_dump(mode="json")
+        return manifests.evidence_run(self.chapter, self.profile.name, parameters, self.seed)
+
+    @functools.cached_property
+    def _shown(self) -> dict[str, list]:
+        cells = nbformat.read(self._evidence, as_version=4).cells
+        return {cell.metadata["name"]: cell.outputs for cell in cells if "name" in cell.metadata}
+
+    def show(self, name: str) -> None:
+        """Show what a cell of the evidence shows: a figure or a table.
+
+        Args:
+            name: of the cell: ``# %% name="fig-distances"`` in the evidence's source.
+
+        Raises:
+            RecordError: no such cell, or one that shows nothing.
+        """
+        outputs = [output for output in self._shown.get(name, []) if "data" in output]
+        if not outputs:
+            near = profiles.near(name, list(self._shown))
+            raise manifests.RecordError(
+                f"the evidence of {self.chapter} shows nothing named {name!r}: {near}there are "
+                f"{', '.join(self._shown) or 'no names'}"
+            )
+        for output in outputs:
+            display(dict(output["data"]), raw=True)
 
     def show_verdicts(self) -> None:
-        """The verdicts so far, and what is true where the paper is not."""
-        _show(
-            claims.render_verdicts(
-                [(self._registered[name], found) for name, found in self._stated.items()]
-            ),
-            {"table": "verdicts"},
-        )
+        """All verdicts of the chapter, and what is true where the paper is not."""
+        if self.part == "evidence":
+            judged = [(self._registered[name], found) for name, found in self._stated.items()]
+        else:
+            judged = manifests.judged(self.evidence)
+        _show(claims.render_verdicts(judged), {"table": "verdicts"})
 
     def finish(self) -> None:
         """Show how this page was computed and leave it as the run's record.
@@ -177,17 +200,22 @@ class Run:
         Raises:
             ClaimError: a registered claim of this chapter has no row.
         """
-        if missing := [name for name in self._registered if name not in self._stated]:
+        missing = [name for name in self._registered if name not in self._stated]
+        if missing and self.part == "evidence":
             raise claims.ClaimError(
-                f"{self.chapter} never states {', '.join(missing)}: each registered claim of a chapter needs its run.claim(...)"
+                f"{self.chapter} never states {', '.join(missing)}: each registered claim of a "
+                "chapter needs its run.claim(...)"
             )
         record = self.record()
-        _show(render_record(record), {"run": record})
+        _show(claims.render_record(record), {"run": record})
 
     def record(self) -> dict[str, Any]:
         """What this run is: everything that is needed to repeat it, as JSON can hold it."""
+        cuda = self.device.type == "cuda"
+        memory = torch.cuda.max_memory_allocated(self.device) / 2**20 if cuda else None
         return {
             "chapter": self.chapter,
+            "part": self.part,
             "profile": self.profile.name,
             "parameters": self.profile.model_dump(mode="json"),
             "overrides": self._overrides,
@@ -196,35 +224,37 @@ class Run:
             "device": self.device.type,
             "device_name": _device_name(self.device),
             "threads": torch.get_num_threads(),
-            "versions": _versions(),
+            "versions": identity.versions(),
             "platform": f"{platform.system()} {platform.machine()}",
             **_commit(),
             "data": dict(sorted(self._data.items())),
             "code": self._code,
+            "units": self.cache.hits + self.cache.misses,
             "units_from_cache": self.cache.hits,
             "computing_seconds": round(time.perf_counter() - self._started, 1),
             "peak_memory_mb": _peak_memory_mb(),
-            "peak_gpu_memory_mb": round(torch.cuda.max_memory_allocated(self.device) / 2**20)
-            if self.device.type == "cuda"
-            else None,
+            "peak_gpu_memory_mb": None if memory is None else round(memory),
+            "evidence": self.evidence.content() if "evidence" in vars(self) else None,
+            "kept": self._kept,
         }
 
 
 def start(
-    chapter: str,
+    page: str,
     profile: str = "quick",
     seed: int = 0,
     device: str = "cpu",
     overrides: Mapping[str, Any] = profiles.NOTHING,
 ) -> Run:
-    """Begin a chapter: read its parameters, choose the device, and make what follows repeatable.
+    """Begin a part of a chapter: read its parameters, choose the device, and make what follows
+    repeatable.
 
     The quick profile computes on one thread, the others on as many as torch takes
     (``OMP_NUM_THREADS`` says otherwise); cuDNN and torch take their deterministic algorithms; the
     global generators start from ``seed``.
 
     Args:
-        chapter: name of the chapter's source in ``book/``, without its ending.
+        page: the chapter and the part, such as ``"01_softmax_kmeans/evidence"``.
         profile: ``"quick"``, ``"standard"`` or ``"paper"``.
         seed: first seed, 0 or more.
         device: ``"cpu"``, ``"cuda"``, or ``"auto"`` for a GPU where there is one.
@@ -232,37 +262,33 @@ def start(
 
     Raises:
         ProfileError: unknown chapter, profile or field, or a value or seed that is not allowed.
-        RunError: no such device.
+        RunError: no such part or device.
         CacheError: the cache folder cannot be written.
     """
+    chapter, _, part = page.partition("/")
+    if part not in manifests.PARTS:
+        raise RunError(f"{page!r}: wants a chapter and a part, such as 01_softmax_kmeans/evidence")
     found = profiles.load(chapter, profile, overrides)
     profiles.check_seed(seed)
     target = resolve_device(device)
-    cache = CountingCache()
-    cache.writable()
     if profile == "quick":
         torch.set_num_threads(QUICK_THREADS)
         threadpool_limits(QUICK_THREADS, user_api="blas")
-    os.environ.setdefault(
-        "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
-    )  # cuBLAS is deterministic only with this, read when CUDA starts
+    # The device and, on a CPU, the number of threads change the last digits.
+    where = "cuda" if target.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"
+    cache = Cache(where=where)
+    cache.writable()
+    # cuBLAS is deterministic only with this, read when CUDA starts
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.backends.cudnn.benchmark = False
     torch.manual_seed(seed)
     np.random.seed(seed)
     random.seed(seed)
-    values, usual = (
-        found.model_dump(mode="json"),
-        profiles.load(chapter, profile).model_dump(mode="json"),
-    )
-    return Run(
-        chapter,
-        found,
-        seed,
-        target,
-        {name: values[name] for name in overrides if values[name] != usual[name]},
-        cache,
-    )
+    values = found.model_dump(mode="json")
+    usual = profiles.load(chapter, profile).model_dump(mode="json")
+    changed = {name: values[name] for name in overrides if values[name] != usual[name]}
+    return Run(chapter, part, found, seed, target, changed, cache)
 
 
 def resolve_device(device: str) -> torch.device:
@@ -274,51 +300,16 @@ def resolve_device(device: str) -> torch.device:
     """
     if device not in DEVICES:
         raise RunError(
-            f"unknown device {device!r}: {profiles.near(str(device), DEVICES)}there are {', '.join(DEVICES)}"
+            f"unknown device {device!r}: {profiles.near(str(device), DEVICES)}there are "
+            f"{', '.join(DEVICES)}"
         )
     if device == "cuda" and not torch.cuda.is_available():
         built = "finds no GPU" if torch.version.cuda else "is a CPU build"
         raise RunError(
-            f"no device cuda: torch {torch.__version__} {built}; use --device cpu, or auto for a GPU where there is one"
+            f"no device cuda: torch {torch.__version__} {built}; use --device cpu, or auto for a "
+            "GPU where there is one"
         )
     return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
-
-
-def render_record(record: Mapping[str, Any]) -> claims.Rendered:
-    """A run's record as a folded table."""
-    chosen = ", ".join(f"{name} = {value}" for name, value in record["overrides"].items())
-    rows = {
-        "Profile": record["profile"] + (f", with {chosen}" if chosen else ""),
-        "Seeds": ", ".join(map(str, record["seeds"])),
-        "Device": f"{record['device_name']}, {record['threads']} thread{'s' * (record['threads'] != 1)}",
-        "Versions": ", ".join(f"{name} {version}" for name, version in record["versions"].items())
-        + f", {record['platform']}",
-        "Data": ", ".join(
-            f"{name} (sha256 {checksum[:12]}…)" for name, checksum in record["data"].items()
-        )
-        or "computed here",
-        "Code": f"{record['code']}, commit {(record['commit'] or 'unknown')[:12]}"
-        + (", with changes that are not committed" if record["dirty"] else ""),
-        "Computing": f"{record['computing_seconds']} s"
-        + (
-            f", {record['units_from_cache']} results taken from the cache"
-            if record["units_from_cache"]
-            else ""
-        )
-        + (f", {record['peak_memory_mb']} MB of memory" if record["peak_memory_mb"] else ""),
-        "Parameters": ", ".join(
-            f"{name} = {value}" for name, value in record["parameters"].items()
-        ),
-    }
-    cells = claims.table(
-        ["", "This page was computed with"],
-        [[html.escape(name), html.escape(value)] for name, value in rows.items()],
-    )
-    summary = f"How this page was computed: profile {html.escape(rows['Profile'])}, {html.escape(rows['Device'])}"
-    return claims.Rendered(
-        f"<details><summary>{summary}</summary>{cells}</details>",
-        "\n".join(f"{name}: {value}" for name, value in rows.items()),
-    )
 
 
 def _show(rendered: claims.Rendered, record: dict[str, Any]) -> None:
@@ -338,51 +329,35 @@ def _device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     if sys.platform.startswith("linux"):
-        lines = (
-            Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-            if os.path.exists("/proc/cpuinfo")
-            else []
-        )
+        file = Path("/proc/cpuinfo")
+        lines = file.read_text("utf-8", errors="replace").splitlines() if file.exists() else []
         models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
         if models:
             return models[0]
     return platform.processor() or platform.machine()
 
 
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "absent"
-    return found
-
-
 def _commit() -> dict[str, Any]:
-    """The commit and whether files other than records differ from it; None where this is no git
-    checkout."""
-    git = ["git", "-C", str(paths.root())]
+    """The commit and whether files other than records differ from it; None where the book is not
+    the top of a git checkout."""
+    unknown = {"commit": None, "dirty": None}
     try:
-        commit = subprocess.run(
-            [*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True
-        ).stdout.strip()
-        changed = [
-            *git,
-            "status",
-            "--porcelain",
-            "--",
-            ".",
-            *(f":(exclude,glob){pattern}" for pattern in GENERATED),
-        ]
+        if Path(_git("rev-parse", "--show-toplevel")).resolve() != paths.root().resolve():
+            return unknown  # a copy that lies inside somebody else's repository
+        commit = _git("rev-parse", "HEAD")
+        excluded = (f":(exclude,glob){pattern}" for pattern in GENERATED)
         return {
             "commit": commit,
-            "dirty": bool(
-                subprocess.run(changed, capture_output=True, text=True, check=True).stdout.strip()
-            ),
+            "dirty": bool(_git("status", "--porcelain", "--", ".", *excluded)),
         }
     except (OSError, subprocess.CalledProcessError):
-        return {"commit": None, "dirty": None}
+        return unknown
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(paths.root()), *arguments]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", check=True)
+    return done.stdout.strip()
 
 
 def _peak_memory_mb() -> int | None:

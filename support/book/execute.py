@@ -1,8 +1,8 @@
-"""The launching side of a run: a chapter's source goes in, an executed notebook and its manifest
+"""The launching side of a run: a notebook's source goes in, an executed notebook and its manifest
 come out, whole or not at all.
 
-``book/<chapter>.py`` is executed by papermill in a kernel of this very Python and lands where
-:mod:`support.book.manifests` says. Recording copies a finished run to the tracked files;
+``book/<chapter>/<part>.py`` is executed by papermill in a kernel of this very Python and lands
+where :mod:`support.book.manifests` says. Recording copies a finished run to the tracked files;
 :func:`page` reads one, with today's prose and verdicts around its numbers.
 """
 
@@ -45,18 +45,15 @@ class ChapterFailed(RuntimeError):
     notebook that shows it."""
 
 
-# --- executing --------------------------------------------------------------------------------------------------------------------
-
-
-def read_source(chapter: str) -> NotebookNode:
-    """A chapter's source as a notebook that is not executed: cell ids that follow from the cells, a
+def read_source(chapter: str, part: str = "evidence") -> NotebookNode:
+    """A part's source as a notebook that is not executed: cell ids that follow from the cells, a
     kernel, no header of its own.
 
     Raises:
         RecordError: the parameters cell is missing, or does not declare ``profile``, ``seed``,
             ``device`` and ``overrides``.
     """
-    notebook = jupytext.read(manifests.source_file(chapter))
+    notebook = jupytext.read(manifests.source_file(chapter, part))
     notebook.metadata["kernelspec"] = {
         "display_name": "Python 3",
         "language": "python",
@@ -72,23 +69,31 @@ def read_source(chapter: str) -> NotebookNode:
     declared = set(papermill.inspect_notebook(notebook))
     if missing := [name for name in DEFAULTS if name not in declared]:
         raise RecordError(
-            f"{chapter}.py: its cell tagged `parameters` does not declare {', '.join(missing)}"
+            f"{chapter}/{part}.py: its cell tagged `parameters` does not declare "
+            f"{', '.join(missing)}"
         )
     return notebook
 
 
 def check_machine(chapter: str, device: str) -> None:
-    """Refuse what cannot run here: a chapter without its parameters cell, a missing device, a cache
+    """Refuse what cannot run here: a part without its parameters cell, a missing device, a cache
     that cannot be written.
 
     Raises:
         RecordError, RunError, CacheError: one line each.
     """
-    read_source(chapter)
+    for part in manifests.parts(chapter):
+        read_source(chapter, part)
     from support.book import chapter_run  # torch takes seconds to import
 
     chapter_run.resolve_device(device)
     chapter_run.Cache().writable()
+
+
+def wanted_parts(chapter: str, profile: str) -> list[str]:
+    """The parts that a run of a chapter executes: the exercises use nothing of the profile, so
+    that they run at quick only."""
+    return [p for p in manifests.parts(chapter) if profile == "quick" or p != "exercises"]
 
 
 def execute(
@@ -100,8 +105,8 @@ def execute(
     *,
     record: bool = False,
     force: bool = False,
-) -> Path:
-    """Run a chapter, or find that it has been run.
+) -> list[Path]:
+    """Run the parts of a chapter, evidence first, or find that they have been run.
 
     Args:
         chapter: whole name of the chapter.
@@ -109,31 +114,38 @@ def execute(
         seed: first seed.
         device: ``"cpu"``, ``"cuda"`` or ``"auto"``.
         overrides: fields of the profile to change.
-        record: copy the result to the tracked files as well.
+        record: copy the results to the tracked files as well.
         force: run even where a finished run is current.
 
     Returns:
-        The executed notebook; its manifest lies at :func:`manifest_path`.
+        The executed notebooks; the manifest of each lies at
+        :func:`support.book.manifests.manifest_path`.
 
     Raises:
         ProfileError, RunError, CacheError, ClaimError, RecordError: the request cannot run; nothing
             was started.
-        ChapterFailed: a cell raised or the kernel died; ``<chapter>.failed.ipynb`` shows how far it
+        ChapterFailed: a cell raised or the kernel died; ``<part>.failed.ipynb`` shows how far it
             came.
     """
     manifests.check_request(chapter, profile, seed, overrides, record=record)
-    notebook = None if force else manifests.current_run(chapter, profile, seed, device, overrides)
-    if notebook is None:
-        check_machine(chapter, device)
-        notebook = _execute(chapter, profile, seed, device, overrides)
-    return record_run(notebook) if record else notebook
+    request = (profile, seed, device, overrides)
+    finished, checked = [], False
+    for part in wanted_parts(chapter, profile):
+        notebook = None if force else manifests.current_run(chapter, part, *request)
+        if notebook is None:
+            if not checked:
+                check_machine(chapter, device)
+                checked = True
+            notebook = _execute(chapter, part, *request)
+        finished.append(record_run(notebook) if record else notebook)
+    return finished
 
 
 def _execute(
-    chapter: str, profile: str, seed: int, device: str, overrides: Mapping[str, Any]
+    chapter: str, part: str, profile: str, seed: int, device: str, overrides: Mapping[str, Any]
 ) -> Path:
-    target = manifests.local_run(chapter, profile)
-    failed = target.with_name(f"{chapter}.failed.ipynb")
+    target = manifests.local_run(chapter, profile, part)
+    failed = target.with_name(f"{part}.failed.ipynb")
     given = {"profile": profile, "seed": seed, "device": device, "overrides": _jsonable(overrides)}
     parameters = {name: value for name, value in given.items() if value != DEFAULTS[name]}
     _silence_papermill()
@@ -142,11 +154,13 @@ def _execute(
         unfinished = Path(folder) / "unfinished.ipynb"
         try:
             papermill.execute_notebook(
-                read_source(chapter),
+                read_source(chapter, part),
                 unfinished,
                 parameters=parameters,
                 cwd=paths.root() / "book",
-                progress_bar={"desc": chapter, "leave": False} if _terminal() else False,
+                progress_bar={"desc": f"{chapter}/{part}", "leave": False}
+                if _terminal()
+                else False,
                 kernel_manager_class=_kernel(Path(folder)),
                 autosave_cell_every=0,
             )
@@ -154,22 +168,23 @@ def _execute(
             manifest = _manifest(executed, time.perf_counter() - started)
         except (PapermillExecutionError, DeadKernelError, RecordError) as error:
             if unfinished.is_file():
-                manifests.write_whole(
-                    failed, text_of(_cleaned(nbformat.read(unfinished, as_version=4)))
-                )
+                left = text_of(_cleaned(nbformat.read(unfinished, as_version=4)))
+                manifests.write_whole(failed, left)
             reason = _reason(error, Path(folder) / KERNEL_LOG)
             raise ChapterFailed(
-                f"{chapter} failed {reason}; {manifests.shown(failed)} shows how far it came"
+                f"{chapter}/{part} failed {reason}; {manifests.shown(failed)} shows how far it came"
             ) from error
-    # The manifest goes last and makes the run count; until then an older one must not speak for the
-    # new notebook.
-    manifests.manifest_path(target).unlink(missing_ok=True)
-    manifests.write_whole(target, text_of(executed))
-    manifests.write_whole(
-        manifests.manifest_path(target), manifest.model_dump_json(indent=1) + "\n"
-    )
+    # Both are on the disk before either takes its place. The notebook goes first: until its
+    # manifest is there, the older one must not speak for it, which the hash of the outputs shows.
+    texts = {target: text_of(executed), manifests.manifest_path(target): text_of_manifest(manifest)}
+    manifests.write_all(texts)
     failed.unlink(missing_ok=True)
     return target
+
+
+def text_of_manifest(manifest: Manifest) -> str:
+    """A manifest as the text of its file."""
+    return manifest.model_dump_json(indent=1) + "\n"
 
 
 def _kernel(scratch: Path) -> type[AsyncKernelManager]:
@@ -223,11 +238,13 @@ def _silence_papermill() -> None:
 
 def _reason(error: Exception, log: Path) -> str:
     if isinstance(error, PapermillExecutionError):
-        return f"in cell {error.cell_index + 1} (In [{error.exec_count}]): {error.ename}: {' '.join(str(error.evalue).split())}"
+        said = " ".join(str(error.evalue).split())
+        return f"in cell {error.cell_index + 1} (In [{error.exec_count}]): {error.ename}: {said}"
     if isinstance(error, DeadKernelError):
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
         said = [line for line in lines if line.strip() and "without encryption" not in line]
-        return f"because its kernel died; {f'it last said: {said[-1]:.200}' if said else 'too little memory is the usual cause'}"
+        cause = f"it last said: {said[-1]:.200}" if said else "too little memory is the usual cause"
+        return f"because its kernel died; {cause}; a rerun continues with what the cache has"
     return f"to leave its record: {error}"
 
 
@@ -246,7 +263,7 @@ def _cleaned(notebook: NotebookNode) -> NotebookNode:
     return notebook
 
 
-def records_in(notebook: NotebookNode, kind: str) -> list[tuple[int, dict[str, Any]]]:
+def records_in(notebook: NotebookNode, kind: str) -> list[tuple[int, Any]]:
     """What ``run`` left in the outputs' metadata: (cell number, record) for kind ``"claim"``,
     ``"table"`` or ``"run"``."""
     return [
@@ -258,39 +275,57 @@ def records_in(notebook: NotebookNode, kind: str) -> list[tuple[int, dict[str, A
     ]
 
 
+def outputs_digest(notebook: NotebookNode) -> str:
+    """Hash of what a notebook shows besides what is made anew from its manifest: by it a number
+    that somebody edited is noticed."""
+    shown = [
+        [output.get("text"), output.get("data")]
+        for cell in notebook.cells
+        for output in cell.get("outputs", [])
+        if "support" not in output.get("metadata", {})
+    ]
+    return hashlib.sha256(json.dumps(shown, sort_keys=True).encode()).hexdigest()[:16]
+
+
 def _manifest(notebook: NotebookNode, wall_seconds: float) -> Manifest:
+    """The manifest of a finished run, whose numbers leave the notebook: they stand in one place."""
     runs = records_in(notebook, "run")
     if len(runs) != 1:
         raise RecordError(
             f"its last cell must call run.finish() once; it was called {len(runs)} times"
         )
-    stated = {
-        record["id"]: ClaimRecord(measured=record["measured"], modern=record["modern"], cell=index)
-        for index, record in records_in(notebook, "claim")
-    }
-    finished = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    stated = {}
+    for index, cell in enumerate(notebook.cells):
+        for output in cell.get("outputs", []):
+            record = output.get("metadata", {}).get("support", {})
+            if "claim" in record:
+                claim = record["claim"]
+                numbers = {"measured": claim["measured"], "modern": claim["modern"]}
+                stated[claim["id"]] = ClaimRecord(**numbers, cell=index)
+                output["metadata"]["support"] = {"claim": {"id": claim["id"]}}
     return Manifest(
-        **runs[0][1], wall_seconds=round(wall_seconds, 1), finished=finished, claims=stated
+        **runs[0][1],
+        wall_seconds=round(wall_seconds, 1),
+        finished=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        outputs=outputs_digest(notebook),
+        claims=stated,
     )
-
-
-# --- recording and reading
-# --------------------------------------------------------------------------------------------------------
 
 
 def page(path: Path) -> NotebookNode:
     """An executed notebook as it should be read today: its outputs, with the prose of the source
-    and the verdicts of the registry as they are now, and with the graded exercises of the source.
-    Where its other code cells are no longer those that were executed, the notebook as it was.
+    and the verdicts of the registry as they are now. Where its code cells are no longer those that
+    were executed, the notebook as it was.
 
     Args:
         path: an executed notebook, made here or recorded.
     """
     executed = nbformat.read(path, as_version=4)
-    if not manifests.source_file(path.stem).is_file():
-        return executed
-    merged = _with_outputs(read_source(path.stem), executed)
-    return rendered_again(merged or executed, path.stem)
+    manifest = manifests.manifest_of(path)
+    if manifests.source_file(manifest.chapter, manifest.part).is_file():
+        source = read_source(manifest.chapter, manifest.part)
+        executed = _with_outputs(source, executed) or executed
+    return rendered_again(executed, manifest)
 
 
 def _with_outputs(source: NotebookNode, executed: NotebookNode) -> NotebookNode | None:
@@ -299,41 +334,19 @@ def _with_outputs(source: NotebookNode, executed: NotebookNode) -> NotebookNode 
     done = [cell for cell in done if cell not in injected]
     merged = copy.deepcopy(source)
     wanted = [cell for cell in merged.cells if cell.cell_type == "code"]
-    of_run = [[cell for cell in cells if not _graded(cell)] for cells in (done, wanted)]
-    if [_meaning(cell.source) for cell in of_run[0]] != [
-        _meaning(cell.source) for cell in of_run[1]
-    ]:
+    if len(done) != len(wanted):
         return None
-    answered = {
-        cell.source: cell for cell in done if _graded(cell)
-    }  # an exercise that is newer than the run has no output
-    pairs = [
-        *zip(*of_run, strict=True),
-        *(
-            (answered[cell.source], cell)
-            for cell in wanted
-            if _graded(cell) and cell.source in answered
-        ),
-    ]
-    for old, cell in pairs:
+    for old, cell in zip(done, wanted, strict=True):
+        if _meaning(old.source) != _meaning(cell.source):
+            if not str(cell.metadata.get("name", "")).startswith("fig-"):
+                return None
+            cell["source"] = old.source  # a figure is shown with the code that drew it
         cell["outputs"], cell["execution_count"] = old.outputs, old.execution_count
     merged.metadata = executed.metadata
     for cell in injected:
-        position = next(
-            index
-            for index, cell in enumerate(merged.cells)
-            if "parameters" in cell.metadata.get("tags", [])
-        )
-        merged.cells.insert(position + 1, cell)
+        tagged = ("parameters" in cell.metadata.get("tags", []) for cell in merged.cells)
+        merged.cells.insert(list(tagged).index(True) + 1, cell)
     return merged
-
-
-def _graded(cell: NotebookNode) -> bool:
-    """Whether a cell belongs to a graded exercise; see
-    :data:`support.common.fingerprint.EXERCISE`."""
-    return "exercise" in cell.metadata or any(
-        tag.startswith("assignment") for tag in cell.metadata.get("tags", [])
-    )
 
 
 def _meaning(text: str) -> str:
@@ -343,35 +356,31 @@ def _meaning(text: str) -> str:
         return text
 
 
-def rendered_again(notebook: NotebookNode, chapter: str) -> NotebookNode:
-    """The notebook with every row of a claim made anew from its recorded numbers and the registry.
+def rendered_again(notebook: NotebookNode, manifest: Manifest) -> NotebookNode:
+    """The notebook with every row of a claim made anew from the recorded numbers and the registry.
     Changes it in place."""
-    registered = {claim.id: claim for claim in claims.of_chapter(chapter)}
-    judged: list[tuple[claims.Claim, claims.Judgement]] = []
+    judged = {claim.id: (claim, found) for claim, found in manifests.judged(manifest)}
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
             record = output.get("metadata", {}).get("support", {})
             found = None
-            if "claim" in record and record["claim"]["id"] in registered:
-                claim = registered[record["claim"]["id"]]
-                try:
-                    judgement = claims.judge(
-                        claim,
-                        record["claim"]["measured"],
-                        record["claim"]["profile"],
-                        record["claim"]["modern"],
-                    )
-                except claims.ClaimError:  # its rules ask for other numbers now: the row stays as it was, and the run is stale
-                    continue
-                judged.append((claim, judgement))
-                found = claims.render(claim, judgement)
-            elif record.get("table") == "claims":
-                found = claims.render_claims(list(registered.values()))
+            # A row whose rules ask for other numbers now stays as it was, and the run is stale.
+            if "claim" in record and record["claim"]["id"] in judged:
+                found = claims.render(*judged[record["claim"]["id"]])
             elif record.get("table") == "verdicts":
-                found = claims.render_verdicts(judged)
+                rows = judged if manifest.part == "evidence" else _of_evidence(manifest)
+                found = claims.render_verdicts(list(rows.values())) if rows else None
             if found:
                 output["data"] = NotebookNode({"text/html": found.html, "text/plain": found.text})
     return notebook
+
+
+def _of_evidence(lesson: Manifest) -> dict[str, tuple[claims.Claim, claims.Judgement]]:
+    try:
+        evidence = manifests.evidence_of(lesson)
+    except RecordError:
+        return {}
+    return {claim.id: (claim, found) for claim, found in manifests.judged(evidence)}
 
 
 def record_run(notebook: Path) -> Path:
@@ -388,26 +397,25 @@ def record_run(notebook: Path) -> Path:
             this machine or something else than PNG pictures; or it is too large.
     """
     manifest = manifests.manifest_of(notebook)
-    chapter, profile = manifest.chapter, manifest.profile
+    chapter, part, profile = manifest.chapter, manifest.part, manifest.profile
     if manifest.overrides or manifest.seed != DEFAULTS["seed"]:
         raise RecordError(
-            f"{manifests.shown(notebook)} ran with changed parameters: only a profile as it stands is recorded"
+            f"{manifests.shown(notebook)} ran with changed parameters: only a profile as it stands "
+            "is recorded"
         )
     if not manifests.is_current(manifest):
         raise RecordError(
-            f"{manifests.shown(notebook)} is older than its chapter, profile or claims: run {chapter} again before recording it"
+            f"{manifests.shown(notebook)} is older than its source, profile, claims or evidence: "
+            f"run {chapter} again before recording it"
         )
     found = page(notebook)
     if problem := _unfit(found):
-        raise RecordError(f"{chapter} at {profile} is not recorded: {problem}")
-    target = manifests.recorded_run(chapter, profile)
+        raise RecordError(f"{chapter}/{part} at {profile} is not recorded: {problem}")
+    target = manifests.recorded_run(chapter, profile, part)
     if profile == "quick":
-        found.metadata["jupytext"] = read_source(chapter).metadata["jupytext"]
-    manifests.manifest_path(target).unlink(missing_ok=True)
-    manifests.write_whole(target, text_of(found))
-    manifests.write_whole(
-        manifests.manifest_path(target), manifest.model_dump_json(indent=1) + "\n"
-    )
+        found.metadata["jupytext"] = read_source(chapter, part).metadata["jupytext"]
+    texts = {target: text_of(found), manifests.manifest_path(target): text_of_manifest(manifest)}
+    manifests.write_all(texts)
     return target
 
 
@@ -430,13 +438,15 @@ def _unfit(notebook: NotebookNode) -> str:
                     return f"cell {index + 1} shows {kind}; pictures must be PNG"
                 text = content if isinstance(content, str) else json.dumps(content)
                 if not kind.startswith("image/") and (found := here.search(text)):
-                    return f"the output of cell {index + 1} holds a path of this machine: {found.group()}"
+                    place = found.group()
+                    return f"the output of cell {index + 1} holds a path of this machine: {place}"
     size = len(text_of(notebook).encode()) / 1e6
     if size > LARGEST_RECORD_MB:
         largest = max(
             range(len(notebook.cells)), key=lambda index: len(json.dumps(notebook.cells[index]))
         )
-        return f"it has {size:.1f} MB, more than {LARGEST_RECORD_MB:g}; cell {largest + 1} is the largest"
+        most = f"more than {LARGEST_RECORD_MB:g}"
+        return f"it has {size:.1f} MB, {most}; cell {largest + 1} is the largest"
     return ""
 
 

@@ -1,30 +1,36 @@
 """Runs that were made: their manifests, where they lie, and whether they still say what a run made
 now would say.
 
-A run made here lies in the ignored folder ``_build/runs/<profile>/``, its manifest beside its
-notebook. A recorded run is tracked: the quick profile's notebook is ``book/<chapter>.ipynb``, the
-others' ``data/runs/<profile>/<chapter>.ipynb``; every manifest is
-``data/runs/<profile>/<chapter>.json``. :mod:`support.book.execute` makes both kinds.
+A chapter is a folder ``book/NN_name`` with three parts, each a notebook that is run and recorded by
+itself: the *evidence* computes and states every claim, the *lesson* reads what the evidence found,
+the *exercises* use nothing of either. A run made here lies in the ignored folder
+``_build/runs/<profile>/<chapter>/``, its manifest beside its notebook. A recorded run is tracked:
+the quick profile's notebook is ``book/<chapter>/<part>.ipynb``, the others'
+``data/runs/<profile>/<chapter>/<part>.ipynb``; every manifest is
+``data/runs/<profile>/<chapter>/<part>.json``. :mod:`support.book.execute` makes both kinds.
 """
 
+import hashlib
 import json
 import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from support.book import claims, profiles
 from support.common import fingerprint, paths
 
-DEFAULTS: dict[str, Any] = {
+PARTS = ("evidence", "lesson", "exercises")  # in the order in which they run
+Part = Literal["evidence", "lesson", "exercises"]
+DEFAULTS: dict[str, Any] = {  # of every part's parameters cell
     "profile": "quick",
     "seed": 0,
     "device": "cpu",
     "overrides": {},
-}  # of every chapter's parameters cell
+}
 
 
 class RecordError(RuntimeError):
@@ -43,13 +49,27 @@ class ClaimRecord(BaseModel):
     cell: int
 
 
+class Carried(BaseModel):
+    """That a record was found to hold for newer code: see :mod:`support.book.carry`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    code: str
+    commit: str | None
+
+
 class Manifest(BaseModel):
     """Everything that is needed to repeat a run and to know how old it is; the JSON file beside an
-    executed notebook."""
+    executed notebook.
+
+    ``outputs`` is the hash of what the notebook shows, ``kept`` the numbers that the evidence left
+    for its lesson, ``evidence`` the hash of the evidence that a lesson read.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     chapter: str
+    part: Part
     profile: profiles.Size
     parameters: dict[str, Any]
     overrides: dict[str, Any]
@@ -64,13 +84,24 @@ class Manifest(BaseModel):
     dirty: bool | None
     data: dict[str, str]
     code: str
+    units: int
     units_from_cache: int
     computing_seconds: float
     wall_seconds: float
     peak_memory_mb: int | None
     peak_gpu_memory_mb: int | None
     finished: str
-    claims: dict[str, ClaimRecord]
+    outputs: str
+    evidence: str | None = None
+    claims: dict[str, ClaimRecord] = {}
+    kept: dict[str, Any] = {}
+    carried: list[Carried] = []
+
+    def content(self) -> str:
+        """Hash of what the run found: what a lesson depends on."""
+        told = {"claims", "kept", "outputs", "parameters", "seeds", "profile"}
+        text = json.dumps(self.model_dump(mode="json", include=told), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 class Estimate(NamedTuple):
@@ -83,8 +114,14 @@ class Estimate(NamedTuple):
 
 
 def chapters() -> list[str]:
-    """Names of the chapters: the sources ``book/NN_name.py``, in order."""
-    return sorted(file.stem for file in (paths.root() / "book").glob("[0-9][0-9]_*.py"))
+    """Names of the chapters: the folders ``book/NN_name`` that have their evidence, in order."""
+    sources = (paths.root() / "book").glob("[0-9][0-9]_*/evidence.py")
+    return sorted(file.parent.name for file in sources)
+
+
+def parts(chapter: str) -> list[str]:
+    """The parts of a chapter that there are, in the order in which they run."""
+    return [part for part in PARTS if source_file(chapter, part).is_file()]
 
 
 def resolve_chapter(name: str) -> str:
@@ -103,35 +140,38 @@ def resolve_chapter(name: str) -> str:
     if found:
         raise RecordError(f"{name!r} is the beginning of several chapters: {', '.join(found)}")
     raise RecordError(
-        f"unknown chapter {name!r}: {profiles.near(name, known)}chapters: {', '.join(known) or 'none'}"
+        f"unknown chapter {name!r}: {profiles.near(name, known)}chapters: "
+        f"{', '.join(known) or 'none'}"
     )
 
 
-def source_file(chapter: str) -> Path:
-    """The only file of a chapter that is edited by hand."""
-    return paths.root() / "book" / f"{chapter}.py"
+def source_file(chapter: str, part: str = "evidence") -> Path:
+    """The file of a part that is edited by hand."""
+    return paths.root() / "book" / chapter / f"{part}.py"
 
 
-def local_run(chapter: str, profile: str) -> Path:
+def local_run(chapter: str, profile: str, part: str = "evidence") -> Path:
     """Where a run made here leaves its notebook; the manifest lies beside it."""
-    return paths.local_runs() / profile / f"{chapter}.ipynb"
+    return paths.local_runs() / profile / chapter / f"{part}.ipynb"
 
 
-def recorded_run(chapter: str, profile: str) -> Path:
-    """Where the recorded notebook of a chapter lies."""
-    return (
-        paths.root() / "book" / f"{chapter}.ipynb"
-        if profile == "quick"
-        else paths.recorded_runs() / profile / f"{chapter}.ipynb"
-    )
+def recorded_run(chapter: str, profile: str, part: str = "evidence") -> Path:
+    """Where the recorded notebook of a part lies."""
+    quick = paths.root() / "book" / chapter / f"{part}.ipynb"
+    return quick if profile == "quick" else paths.recorded_runs() / profile / chapter / quick.name
 
 
 def manifest_path(notebook: Path) -> Path:
-    """The manifest of an executed notebook: beside it, except for the quick pair, whose manifest
-    lies in ``data/runs/quick``."""
-    if notebook.resolve().parent == (paths.root() / "book").resolve():
-        return paths.recorded_runs() / "quick" / f"{notebook.stem}.json"
+    """The manifest of an executed notebook: beside it, except for the quick pairs, whose manifests
+    lie in ``data/runs/quick``."""
+    if notebook.resolve().parents[1] == (paths.root() / "book").resolve():
+        return paths.recorded_runs() / "quick" / notebook.parent.name / f"{notebook.stem}.json"
     return notebook.with_suffix(".json")
+
+
+def there(notebook: Path) -> bool:
+    """Whether a run is whole: the notebook and its manifest."""
+    return notebook.is_file() and manifest_path(notebook).is_file()
 
 
 def manifest_of(path: Path | str) -> Manifest:
@@ -147,48 +187,95 @@ def manifest_of(path: Path | str) -> Manifest:
     except FileNotFoundError as error:
         raise RecordError(f"no manifest {shown(file)}: run or record the chapter first") from error
     except (ValidationError, OSError, UnicodeDecodeError) as error:
-        problem = (
-            profiles.first_problem(error) if isinstance(error, ValidationError) else str(error)
-        )
+        valid = isinstance(error, ValidationError)
+        problem = profiles.first_problem(error) if valid else str(error)
         raise RecordError(f"{shown(file)} is not a manifest: {problem}") from error
 
 
-def collect(profile: str) -> dict[str, Manifest]:
-    """The recorded manifests of a profile by chapter; a chapter counts when its notebook is there
-    as well."""
-    found = {}
-    for chapter in chapters():
-        notebook = recorded_run(chapter, profile)
-        if notebook.is_file() and manifest_path(notebook).is_file():
-            found[chapter] = manifest_of(notebook)
-    return found
+def collect(profile: str, part: str = "evidence") -> dict[str, Manifest]:
+    """The recorded manifests of a profile by chapter; one counts when its notebook is there too."""
+    found = {chapter: recorded_run(chapter, profile, part) for chapter in chapters()}
+    return {name: manifest_of(notebook) for name, notebook in found.items() if there(notebook)}
+
+
+def code_of(chapter: str, part: str = "evidence") -> str:
+    """Hash of a part's code and of what it uses of the package; empty where there is no source."""
+    file = source_file(chapter, part)
+    return fingerprint.digest([file]) if file.is_file() else ""
 
 
 def is_stale(manifest: Manifest) -> bool:
-    """Whether the chapter's code, or a kernel that it reaches, changed after the run."""
-    file = source_file(manifest.chapter)
-    return not file.is_file() or fingerprint.digest([file]) != manifest.code
+    """Whether the part's code, or a kernel that it reaches, changed after the run."""
+    return code_of(manifest.chapter, manifest.part) != manifest.code
 
 
 def is_current(manifest: Manifest) -> bool:
-    """Whether a run made now would compute the same: same code, same parameters, and every claim
-    that is registered now.
+    """Whether a run made now would compute the same: same code, parameters and versions of the
+    libraries, every claim that is registered now, and for a lesson the same evidence.
 
     The data need no second look: :func:`support.data.load` refuses files that are not the official
-        ones.
+    ones.
     """
+    from support.common import identity  # torch takes seconds to import
+
+    chapter, profile = manifest.chapter, manifest.profile
     try:
-        parameters = profiles.load(
-            manifest.chapter, manifest.profile, manifest.overrides
-        ).model_dump(mode="json")
+        parameters = profiles.load(chapter, profile, manifest.overrides).model_dump(mode="json")
     except profiles.ProfileError:
         return False
-    registered = {claim.id for claim in claims.of_chapter(manifest.chapter)}
-    return (
-        parameters == manifest.parameters
-        and registered == set(manifest.claims)
-        and not is_stale(manifest)
-    )
+    if parameters != manifest.parameters or manifest.versions != identity.versions():
+        return False
+    if manifest.part == "evidence":
+        if {claim.id for claim in claims.of_chapter(chapter)} != set(manifest.claims):
+            return False
+    elif manifest.evidence is not None:
+        try:
+            if evidence_of(manifest).content() != manifest.evidence:
+                return False
+        except RecordError:
+            return False
+    return not is_stale(manifest)
+
+
+def evidence_of(lesson: Manifest) -> Manifest:
+    """The manifest of the evidence that a lesson run now would read: see :func:`evidence_run`."""
+    parameters, seed = lesson.parameters, lesson.seed
+    return manifest_of(evidence_run(lesson.chapter, lesson.profile, parameters, seed))
+
+
+def evidence_run(chapter: str, profile: str, parameters: Mapping[str, Any], seed: int) -> Path:
+    """The evidence of a chapter at these parameters: made here, and up to date, else the record.
+
+    Raises:
+        RecordError: there is none.
+    """
+    found = []
+    for place in (local_run, recorded_run):
+        notebook = place(chapter, profile)
+        if there(notebook):
+            manifest = manifest_of(notebook)
+            if (manifest.parameters, manifest.seed) == (dict(parameters), seed):
+                found.append((is_stale(manifest), notebook))
+    if not found:
+        raise RecordError(
+            f"the lesson of {chapter} reads its evidence at {profile}, which was not run with "
+            f"these parameters: python -m support run {chapter[:2]} --profile {profile}"
+        )
+    return min(found, key=lambda pair: pair[0])[1]
+
+
+def judged(manifest: Manifest) -> list[tuple[claims.Claim, claims.Judgement]]:
+    """The claims of a recorded evidence with the verdicts that today's rules give its numbers;
+    without those that its numbers do not fit any more."""
+    found = []
+    for claim in claims.of_chapter(manifest.chapter):
+        if record := manifest.claims.get(claim.id):
+            try:
+                verdict = claims.judge(claim, record.measured, manifest.profile, record.modern)
+            except claims.ClaimError:
+                continue
+            found.append((claim, verdict))
+    return found
 
 
 def estimate(chapter: str, profile: str) -> Estimate:
@@ -197,23 +284,14 @@ def estimate(chapter: str, profile: str) -> Estimate:
     declared = profiles.sheet(chapter).estimate[profile]
     manifest = collect(profile).get(chapter)
     if manifest is None:
-        return Estimate(
-            declared.minutes, declared.memory_gb, declared.disk_mb, "declared in the profile"
-        )
+        return Estimate(*dict(declared).values(), "declared in the profile")
     memory = manifest.peak_memory_mb / 1024 if manifest.peak_memory_mb else declared.memory_gb
+    minutes, disk = manifest.wall_seconds / 60, declared.disk_mb
     if manifest.units_from_cache:
-        return Estimate(
-            declared.minutes,
-            memory,
-            declared.disk_mb,
-            "time declared in the profile (the record took results from the cache), memory recorded",
-        )
-    return Estimate(
-        manifest.wall_seconds / 60,
-        memory,
-        declared.disk_mb,
-        f"recorded on {manifest.device_name}, {manifest.threads} thread{'s' * (manifest.threads != 1)}",
-    )
+        source = "time declared in the profile (the record used a cache), memory recorded"
+        return Estimate(declared.minutes, memory, disk, source)
+    threads = f"{manifest.threads} thread{'s' * (manifest.threads != 1)}"
+    return Estimate(minutes, memory, disk, f"recorded on {manifest.device_name}, {threads}")
 
 
 def check_request(
@@ -226,29 +304,29 @@ def check_request(
             schema.
         RecordError: no such chapter, or a record that would not be of a profile as it stands.
     """
-    if chapter not in (known := chapters()):
-        raise RecordError(
-            f"unknown chapter {chapter!r}: {profiles.near(chapter, known)}chapters: {', '.join(known) or 'none'}"
-        )
+    if chapter not in chapters():
+        resolve_chapter(chapter)
     profiles.load(chapter, profile, overrides)
     profiles.check_seed(seed)
     claims.of_chapter(chapter)
     if record and (overrides or seed != DEFAULTS["seed"]):
         raise RecordError(
-            "a record is made with the profile as it stands: leave out --set and --seed, or leave out --record"
+            "a record is made with the profile as it stands: leave out --set and --seed, or leave "
+            "out --record"
         )
 
 
 def current_run(
     chapter: str,
+    part: str,
     profile: str = "quick",
     seed: int = 0,
     device: str = "cpu",
     overrides: Mapping[str, Any] = profiles.NOTHING,
 ) -> Path | None:
     """The finished run made here that this request would only repeat, if there is one."""
-    notebook = local_run(chapter, profile)
-    if not notebook.is_file() or not manifest_path(notebook).is_file():
+    notebook = local_run(chapter, profile, part)
+    if not there(notebook):
         return None
     try:
         manifest = manifest_of(notebook)
@@ -258,42 +336,36 @@ def current_run(
         from support.book import chapter_run  # torch takes seconds to import
 
         device = chapter_run.resolve_device(device).type
-    same = (manifest.device, manifest.seed, manifest.parameters) == (
-        device,
-        seed,
-        profiles.load(chapter, profile, overrides).model_dump(mode="json"),
-    )
-    return (
-        notebook
-        if same and is_current(manifest) and (profile != "quick" or _exercises_ran(notebook))
-        else None
-    )
-
-
-def _exercises_ran(notebook: Path) -> bool:
-    """Whether the graded exercises of a chapter stand in an executed notebook as they are now; its
-    code's hash leaves them out."""
-    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    ran = {"".join(cell["source"]).strip() for cell in cells}
-    return ran.issuperset(
-        fingerprint.exercise_code(source_file(notebook.stem).read_text(encoding="utf-8"))
-    )
+    parameters = profiles.load(chapter, profile, overrides).model_dump(mode="json")
+    same = (manifest.device, manifest.seed, manifest.parameters) == (device, seed, parameters)
+    return notebook if same and is_current(manifest) else None
 
 
 def write_whole(path: Path, text: str) -> None:
     """Write a file beside its place and move it there, so that nobody ever reads half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-", suffix=".tmp")
+    write_all({path: text})
+
+
+def write_all(texts: Mapping[Path, str]) -> None:
+    """Write several files, all of them before any takes its place: a full disk loses nothing."""
+    waiting: dict[Path, Path] = {}
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as stream:
-            stream.write(text)
-        os.chmod(temporary, 0o644)  # mkstemp makes it private
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+        for path, text in texts.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            prefix = f".{path.name}-"
+            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=".tmp")
+            waiting[path] = Path(temporary)
+            with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as stream:
+                stream.write(text)
+            os.chmod(temporary, 0o644)  # mkstemp makes it private
+        for path in texts:
+            os.replace(waiting.pop(path), path)
+    finally:
+        for temporary in waiting.values():
+            temporary.unlink(missing_ok=True)
 
 
 def shown(path: Path) -> str:
     """A path relative to the root where it lies there."""
-    return str(path.relative_to(paths.root())) if path.is_relative_to(paths.root()) else str(path)
+    root = paths.root()
+    return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)

@@ -1,14 +1,15 @@
-"""The hash of the code a result was computed with: what makes a record stale and a cache entry a
-miss.
+"""The hash of the code a record was computed with: what makes it stale.
 
 Only what can change a number counts. Comments, docstrings, blank lines and formatting do not; nor
 do the modules that only draw, file, judge or talk to a person (:data:`PRESENTATION`): verdicts are
-    computed afresh from the recorded numbers.
-Of a module that is reached, only the definitions that are used count, and what these use in their
-    turn: a kernel that a later
-chapter adds leaves the records of the earlier ones as they are. Nor do functions count that only
-refuse bad input (:func:`_refuses`), nor the cells of a chapter's graded exercises
-(:data:`EXERCISE`), which use nothing of the run and of which the run uses nothing.
+computed afresh from the recorded numbers. Of a module that is reached, only the definitions that
+are used count, and what these use in their turn: a kernel that a later chapter adds leaves the
+records of the earlier ones as they are. Nor do functions count that only refuse bad input
+(:func:`_refuses`), nor a chapter's figures: the cells that are named ``fig-...``, as long as no
+other cell uses a name that they give a value.
+
+This reads sources, because a record's age must be known without running anything. What decides a
+result while it runs is :mod:`support.common.identity`.
 """
 
 import ast
@@ -20,17 +21,17 @@ from functools import lru_cache
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1]
-PRESENTATION = frozenset(
-    {
-        "__main__", "assign", "claims", "cli", "code", "environment", "paths", "plots", "progress", "publish", "records", "runner",
-        "scoreboard",
-    }
+PRESENTATION = (
+    "support.book.carry", "support.book.claims", "support.book.computed_pages",
+    "support.book.execute", "support.book.manifests", "support.book.parallel",
+    "support.book.plots", "support.book.publish",
+    "support.book.registry_index", "support.book.sphinx_offline", "support.book.sphinx_pages",
+    "support.book.verdict_table", "support.classroom", "support.cli", "support.__main__",
+    "support.common.cache", "support.common.fingerprint", "support.common.identity",
+    "support.common.paths", "support.common.progress",
 )  # fmt: skip
-EXERCISE = re.compile(
-    r'^# %%[^\n]*(?:\bexercise="|"assignment)[^\n]*\n(?:(?!# %%)[^\n]*\n?)*', re.M
-)
-"""A cell of a graded exercise in the source of a chapter; :mod:`support.classroom.exercises` lists
-the kinds."""
+_CELL = re.compile(r"^(?=# %%)", re.M)
+_FIGURE = re.compile(r'^# %%[^\n]*\bname="fig-')
 
 
 @dataclass(frozen=True)
@@ -97,13 +98,32 @@ def _parse(file: Path, text: str, package: str) -> _Source:
 
 def _source(file: Path) -> _Source:
     package, text = _package_of(file), file.read_text(encoding="utf-8")
-    return _parse(file, text if package else EXERCISE.sub("", text), package)
+    return _parse(file, text if package else _without_figures(text), package)
 
 
-def exercise_code(text: str) -> list[str]:
-    """The code cells of the graded exercises in the source of a chapter."""
-    cells = [found.partition("\n") for found in EXERCISE.findall(text)]
-    return [body.strip() for marker, _, body in cells if "[markdown]" not in marker]
+def _without_figures(text: str) -> str:
+    """The source of a notebook without the cells that only draw."""
+    cells = _CELL.split(text)
+    trees = [ast.parse(cell) for cell in cells]
+    names = [
+        {(n.id, type(n.ctx)) for n in ast.walk(tree) if isinstance(n, ast.Name)} for tree in trees
+    ]
+    given = [{name for name, use in found if use is ast.Store} for found in names]
+    needed = [
+        {n for n, use in found if use is ast.Load} - own
+        for found, own in zip(names, given, strict=True)
+    ]
+    kept = []
+    for index, cell in enumerate(cells):
+        used = set().union(*(needed[other] for other in range(len(cells)) if other != index))
+        if not _FIGURE.match(cell) or given[index] & used or _defines(trees[index]):
+            kept.append(cell)
+    return "".join(kept)
+
+
+def _defines(tree: ast.Module) -> bool:
+    binding = ast.FunctionDef | ast.ClassDef | ast.Import | ast.ImportFrom
+    return any(isinstance(node, binding) for node in tree.body)
 
 
 def _singly(statement: ast.stmt) -> Iterator[ast.stmt]:
@@ -166,7 +186,8 @@ def _origin(node: ast.ImportFrom, folder: str) -> str:
 
 def _file(dotted: str) -> Path | None:
     head, *tail = dotted.split(".")
-    if head != PACKAGE.name or not tail or tail[0] in PRESENTATION:
+    silent = any(dotted == name or dotted.startswith(f"{name}.") for name in PRESENTATION)
+    if head != PACKAGE.name or not tail or silent:
         return None
     path = PACKAGE.joinpath(*tail)
     return next(
@@ -227,17 +248,7 @@ class _Used:
                 self._import_from(file, node)
             elif isinstance(node, ast.Attribute | ast.Name):
                 self._chain(file, node)
-            elif (
-                isinstance(node, ast.Call)
-                and isinstance(node.func, ast.Attribute)
-                and node.func.attr == "unit"
-            ):
-                self.refer(
-                    file, [node.func, *node.args[:3], *node.keywords]
-                )  # the fourth is the code that decides its cache entry
-            elif not (
-                isinstance(node, ast.keyword) and node.arg == "code"
-            ):  # the same by name: it is named there, and not used
+            else:
                 self.refer(file, ast.iter_child_nodes(node))
 
     def _import_from(self, file: Path, node: ast.ImportFrom) -> None:

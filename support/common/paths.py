@@ -32,7 +32,8 @@ def root() -> Path:
             if (folder / MARKER).is_file():
                 return folder
     raise FileNotFoundError(
-        f"no {MARKER} in {Path.cwd()} or above: run from inside the book, or set BOOK_ROOT to its top folder"
+        f"no {MARKER} in {Path.cwd()} or above: run from inside the book, or set BOOK_ROOT to its "
+        "top folder"
     )
 
 
@@ -51,11 +52,11 @@ def cache() -> Path:
 
 
 def local_runs() -> Path:
-    """Ignored folder of the runs made here: ``_build/runs/<profile>/<chapter>.ipynb``."""
+    """Ignored folder of the runs made here: ``_build/runs/<profile>/<chapter>/<part>.ipynb``."""
     return root() / "_build" / "runs"
 
 
 def recorded_runs() -> Path:
-    """Tracked folder of the recorded runs: ``data/runs/<profile>/<chapter>.ipynb`` with a manifest
-    beside each."""
+    """Tracked folder of the recorded runs: ``data/runs/<profile>/<chapter>/<part>.ipynb`` with a
+    manifest beside each."""
     return root() / "data" / "runs"
