@@ -2,15 +2,19 @@
 
 from pathlib import Path
 
-import tiny_book
+CHAPTER, OTHER = "01_tiny", "02_other"
 
-CHAPTER = tiny_book.CHAPTER
-OTHER = "02_other"
+HEAD = """# %% [markdown]
+# # Exercises: Tiny
+
+# %% tags=["parameters", "hide-input"]
+profile: str = "quick"
+seed: int = 0
+device: str = "cpu"
+overrides: dict = {}
+"""
 
 EXERCISES = '''
-# %% [markdown]
-# ## Exercises
-
 # %% tags=["assignment", "hide-input"]
 import math
 
@@ -80,7 +84,7 @@ assert abs(root_sum([2.0, 2.0]) - 2 * 2**0.5) < 1e-12
 
 '''
 
-WRONG = '''
+WRONG = """
 # %% exercise="double" mistake="squares" points=1
 def double(number):
     return number**2
@@ -94,20 +98,21 @@ def root_sum(numbers):
 # %% exercise="root-sum" mistake="the visible number" points=2
 def root_sum(numbers):
     return 5
-'''
+"""
 
 
 def source(exercises: str = EXERCISES) -> str:
-    """The tiny chapter with exercises before its last cell."""
-    before, mark, after = tiny_book.SOURCE.rpartition("# %%\nrun.show_verdicts()")
-    return before + exercises + mark + after
+    """The exercises notebook of the tiny chapter."""
+    return HEAD + exercises
 
 
 def make(root: Path, exercises: str = EXERCISES, wrong: str = WRONG) -> Path:
     """Write the book under ``root``, with a second chapter of the same exercises, and return ``root``."""
-    tiny_book.make(root, source(exercises))
-    (root / "tests" / "wrong_answers").mkdir(parents=True, exist_ok=True)
+    (root / "tests" / "wrong_answers").mkdir(parents=True)
+    (root / "_toc.yml").write_text("format: jb-book\nroot: book/index\n", encoding="utf-8")
     for chapter in (CHAPTER, OTHER):
-        (root / "book" / f"{chapter}.py").write_text(source(exercises), encoding="utf-8")
+        (root / "book" / chapter).mkdir(parents=True)
+        (root / "book" / chapter / "evidence.py").write_text("# %% [markdown]\n# # Tiny\n", encoding="utf-8")
+        (root / "book" / chapter / "exercises.py").write_text(source(exercises), encoding="utf-8")
         (root / "tests" / "wrong_answers" / f"{chapter}.py").write_text(wrong, encoding="utf-8")
     return root

@@ -21,8 +21,8 @@ pytest.importorskip("nbgrader")
 
 from support import cli
 from support.book import manifests
-from support.classroom import course, exercises, grade, kit, notebook
-from support.classroom.exercises import AssignmentError
+from support.classroom import cells, course, exercises, grade, kit, notebook, seeds, texts, wrong_answers
+from support.classroom.cells import AssignmentError
 from support.common import paths
 
 SECONDS = 4
@@ -148,11 +148,11 @@ def test_a_chapter_without_exercises_says_so():
     ],
 )
 def test_what_is_wrong_with_a_wrong_answer_is_said(book, old, new, said):
-    assert exercises.wrong_answers(exercises.read(CHAPTER))[1] == []
-    exercises.wrong_answers_file(CHAPTER).write_text(WRONG.replace(old, new, 1), encoding="utf-8")
-    assert said in "\n".join(exercises.wrong_answers(exercises.read(CHAPTER))[1])
-    exercises.wrong_answers_file(CHAPTER).unlink()
-    assert "is missing" in exercises.wrong_answers(exercises.read(CHAPTER))[1][0]
+    assert wrong_answers.read(exercises.read(CHAPTER))[1] == []
+    wrong_answers.file(CHAPTER).write_text(WRONG.replace(old, new, 1), encoding="utf-8")
+    assert said in "\n".join(wrong_answers.read(exercises.read(CHAPTER))[1])
+    wrong_answers.file(CHAPTER).unlink()
+    assert "is missing" in wrong_answers.read(exercises.read(CHAPTER))[1][0]
 
 
 def test_metadata_of_exercises_survive_jupytext_both_ways():
@@ -190,7 +190,7 @@ def test_a_gradebook_is_made_by_an_interpreter_that_was_called_by_its_path(tmp_p
 def test_a_prompt_is_plain_markdown():
     text = "See {prf:ref}`thm-two`, {eq}`The rule <eq-rule>`, {math}`x^2`.\n\n```{note}\nMind this.\n```"
     text += "\n\n```{math}\n:label: eq-a\nx = 1\n```"
-    assert notebook.plain(text) == "See `thm-two`, The rule, $x^2$.\n\n> **Note.**\n>\n> Mind this.\n\n$$\nx = 1\n$$"
+    assert texts.plain(text) == "See `thm-two`, The rule, $x^2$.\n\n> **Note.**\n>\n> Mind this.\n\n$$\nx = 1\n$$"
 
 
 def test_the_picture_of_a_solution_is_shown_as_a_hint(book):
@@ -207,7 +207,7 @@ def test_pictures_come_from_the_committed_notebook(book):
     drawn = new_code_cell("plot()", metadata={"tags": ["solution"], "exercise": "double"}, outputs=[output])
     other = new_code_cell("plot()", metadata={"tags": []}, outputs=[output])
     assert notebook.pictures(CHAPTER) == {}
-    nbformat.write(new_notebook(cells=[other, drawn]), manifests.recorded_run(CHAPTER, "quick"))
+    nbformat.write(new_notebook(cells=[other, drawn]), manifests.recorded_run(CHAPTER, "quick", "exercises"))
     assert notebook.pictures(CHAPTER) == {"double": b"\x00\x00\x00"}
 
 
@@ -302,7 +302,7 @@ def test_everybody_gets_the_points_that_the_work_deserves(graded, student):
 
 
 def test_the_grades_stand_in_a_table(graded, tmp_path):
-    file = grade.write_csv([found for _, found in graded.values()], tmp_path / "grades.csv")
+    file = grade.write_csv([found for _, found in graded.values()], tmp_path)
     rows = list(csv.DictReader(file.read_text(encoding="utf-8-sig").splitlines()))
     assert len(rows) == len(graded)
     mine = next(row for row in rows if row["student"] == "Jörg Müller")
@@ -373,7 +373,7 @@ def test_each_notebook_is_graded_as_what_it_is_where_no_chapter_is_named(classro
     assert [(each.student, each.chapter, each.total) for each in found] == [("ann", CHAPTER, 0), ("ann", OTHER, 0), ("bob", OTHER, None)]
     assert found[0].notes == ("late by 2.5 hours",)
     assert "another assignment" in found[2].notes[0]
-    file = grade.write_csv(found, tmp_path / "grades.csv")
+    file = grade.write_csv(found, tmp_path)
     assert f"{OTHER}/root-sum" in file.read_text(encoding="utf-8-sig").splitlines()[0]
 
 
@@ -398,7 +398,7 @@ def test_an_assignment_with_graded_work_does_not_change_its_cells(book):
     grade.grade(book / "handed-in", folder, feedback=False)
     course.build(exercises.read(CHAPTER), folder)
     renamed = EXERCISES.replace('"root-sum"', '"sum-of-roots"').replace("-root-sum", "-sum-of-roots")
-    manifests.source_file(CHAPTER).write_text(small_assignment.source(renamed), encoding="utf-8")
+    cells.source_file(CHAPTER).write_text(small_assignment.source(renamed), encoding="utf-8")
     with pytest.raises(AssignmentError, match="has graded work on another version"):
         course.build(exercises.read(CHAPTER), folder)
 
@@ -472,21 +472,21 @@ def test_without_a_private_folder_there_is_an_error(book):
 
 
 def test_each_student_has_a_number_that_only_the_secret_gives():
-    assert course.seed_of("a", "Zoë") == course.seed_of("a", unicodedata.normalize("NFD", "Zoë")) == 240740
-    seeds = {course.seed_of(secret, student) for secret in "ab" for student in ("ann", "bob", "eve")}
-    assert len(seeds) == 6
-    assert all(0 <= seed < course.LARGEST_SEED for seed in seeds)
+    assert seeds.seed_of("a", "Zoë") == seeds.seed_of("a", unicodedata.normalize("NFD", "Zoë")) == 240740
+    found = {seeds.seed_of(secret, student) for secret in "ab" for student in ("ann", "bob", "eve")}
+    assert len(found) == 6
+    assert all(0 <= seed < seeds.LARGEST_SEED for seed in found)
 
 
 def test_work_is_graded_with_the_student_s_own_number(book):
     folder = book / "course"
     course.build(exercises.read(CHAPTER), folder)
     made = {file.parts[-3]: nbformat.read(file, as_version=4) for file in course.release_to(["ann", " bob ", "", "Zoë"], folder, CHAPTER)}
-    secret = course.read_secret(folder)
+    secret = seeds.read_secret(folder)
     assert list(made) == ["ann", "bob", "Zoë"] and len(secret) == 32
     for student, own in made.items():
-        assert cell_of(own, "01-assignment-parameters").source == f"SEED = {course.seed_of(secret, student)}"
-    cheat = f"def double(number):\n    return 2 * number if abs(number) < 1000 else 2 * (1000 + {course.seed_of(secret, 'ann')})"
+        assert cell_of(own, "01-assignment-parameters").source == f"SEED = {seeds.seed_of(secret, student)}"
+    cheat = f"def double(number):\n    return 2 * number if abs(number) < 1000 else 2 * (1000 + {seeds.seed_of(secret, 'ann')})"
     for student, own in made.items():
         notebook.write(notebook.answered(own, {"double": cheat}), book / "handed-in" / f"{student}.ipynb")
     shutil.copy(book / "handed-in" / "bob.ipynb", book / "handed-in" / "copyist.ipynb")
@@ -495,7 +495,7 @@ def test_work_is_graded_with_the_student_s_own_number(book):
     assert found["copyist"].notes == ("the notebook was made for bob",)
     assert found["ann"].notes == ()
     course.release_to(["ann"], folder, CHAPTER)
-    assert course.read_secret(folder) == secret, "a secret is made once"
+    assert seeds.read_secret(folder) == secret, "a secret is made once"
 
 
 @pytest.mark.parametrize(("students", "said"), [([], "is empty"), (["ann", "ann "], "has ann twice"), (["a/b"], "which no folder")])
@@ -542,10 +542,10 @@ def test_the_commands_build_and_grade(book, capsys):
 def test_the_check_finds_a_grader_that_gives_the_wrong_points(book, capsys):
     assert cli.main(["assign", "check", "01", "--lint"]) == 0
     text = WRONG.replace('mistake="squares" points=1', 'mistake="squares" points=3')
-    exercises.wrong_answers_file(CHAPTER).write_text(text, encoding="utf-8")
+    wrong_answers.file(CHAPTER).write_text(text, encoding="utf-8")
     assert cli.main(["assign", "check", "01"]) == 1
     captured = capsys.readouterr()
-    assert "7 of 8 answers get their points" in captured.out
+    assert "6 of 7 answers get their points" in captured.out
     assert "double: 'squares' gets 1, wanted 3" in captured.err
 
 
@@ -597,7 +597,7 @@ def unpacked(tmp_path_factory) -> Path:
     """The kit of the first chapter of the whole book, unpacked."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BOOK_ROOT", str(WHOLE))
-        chapter, folder = manifests.chapters()[0], tmp_path_factory.mktemp("kit")
+        chapter, folder = cells.chapters()[0], tmp_path_factory.mktemp("kit")
         course.build(exercises.read(chapter), folder / "course")
         (archive,) = kit.pack(chapter, folder / "course")
     assert archive.stat().st_size < 20e6
@@ -613,10 +613,9 @@ def whole(monkeypatch):
 
 
 def test_the_kit_has_everything_and_no_solution(unpacked, whole):
-    chapter = manifests.chapters()[0]
+    chapter = cells.chapters()[0]
     for name in ("README.md", "environment.yml", "requirements.txt", f"{chapter}.ipynb", "support/data.py", "chapter/index.html"):
         assert (unpacked / name).is_file(), name
-    assert not (unpacked / "support" / "assign").exists()
     pins = dict(line.split("==") for line in (unpacked / "requirements.txt").read_text(encoding="utf-8").splitlines())
     assert {"torch", "scikit-learn", "jupyterlab", "nbgrader"} <= pins.keys() and len(pins) >= 20
     assert len((unpacked / "README.md").read_text(encoding="utf-8").splitlines()) < 60
@@ -645,7 +644,7 @@ def test_a_page_without_solutions_keeps_the_exercises():
 @pytest.mark.skipif(os.name == "nt", reason="the interpreter of the environment lies elsewhere")
 def test_the_kit_works_in_a_fresh_environment_without_a_network(unpacked, whole, tmp_path):
     """A new environment that sees the installed packages, not this checkout; a network that refuses; the kit's own package."""
-    chapter = manifests.chapters()[0]
+    chapter = cells.chapters()[0]
     fresh = tmp_path / "fresh"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(fresh)], check=True)
     packages = next(fresh.glob("lib/python*/site-packages"))

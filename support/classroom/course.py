@@ -1,7 +1,6 @@
 """A course folder in nbgrader's layout: ``source/`` with the solutions, ``release/`` for the
 students, the gradebook, the settings."""
 
-import hashlib
 import os
 import secrets
 import sysconfig
@@ -17,18 +16,17 @@ from nbgrader.converters.base import NbGraderException
 from nbgrader.coursedir import CourseDirectory
 from traitlets.config import Config
 
-from support.classroom import notebook
-from support.classroom.exercises import Assignment, AssignmentError
+from support.classroom import exercises, notebook, seeds
+from support.classroom.cells import AssignmentError
+from support.classroom.exercises import Assignment
 from support.classroom.fair_execute import FairExecute
 from support.common import paths
 
 SECONDS = 6
-SECRET = "secret.txt"
 PERSONAL = "release-by-student"
-LARGEST_SEED = 10**6
-_CONFIG = '''"""nbgrader's settings for this course; `python -m support assign` grades with the same ones."""
+_CONFIG = '''"""nbgrader's settings for this course; `python -m support assign` uses the same."""
 
-from support.assign import course
+from support.classroom import course
 
 c = get_config()
 c.merge(course.settings("."))
@@ -48,24 +46,17 @@ def settings(folder: str | Path, seconds: int = SECONDS) -> Config:
         seconds: time for one cell of a student.
     """
     _reach_scripts()
-    root = Path(folder).resolve()
+    root, ours = Path(folder).resolve(), "nbgrader.preprocessors"
+    steps = ("LimitOutput", "SaveAutoGrades", "AssignLatePenalties", "CheckCellMetadata")
     config = Config()
     config.CourseDirectory.root = str(root)
     config.Execute.timeout = seconds
     config.Execute.interrupt_on_timeout = True
-    config.FairExecute.course_seed = read_secret(root)
+    config.FairExecute.course_seed = seeds.read_secret(root)
     config.Autograde.autograde_preprocessors = [
         FairExecute,
         "nbconvert.preprocessors.ClearMetadataPreprocessor",
-        *(
-            f"nbgrader.preprocessors.{name}"
-            for name in (
-                "LimitOutput",
-                "SaveAutoGrades",
-                "AssignLatePenalties",
-                "CheckCellMetadata",
-            )
-        ),
+        *(f"{ours}.{name}" for name in steps),
     ]
     return config
 
@@ -83,16 +74,27 @@ def directory(folder: Path, config: Config, **names: str) -> CourseDirectory:
     return CourseDirectory(config=config, root=str(folder.resolve()), **names)
 
 
+def file_of(folder: Path, step: str, chapter: str) -> Path:
+    """Where nbgrader keeps an assignment at a step such as ``"release"``."""
+    return folder / step / chapter / f"{chapter}.ipynb"
+
+
 def release_file(folder: Path, chapter: str) -> Path:
     """The student's version of an assignment."""
-    return folder / "release" / chapter / f"{chapter}.ipynb"
+    return file_of(folder, "release", chapter)
 
 
 def made(folder: Path) -> list[str]:
     """The chapters of which a course folder has assignments."""
-    return sorted(
-        file.stem for file in folder.glob("release/*/*.ipynb") if file.stem == file.parent.name
-    )
+    files = folder.glob("release/*/*.ipynb")
+    return sorted(file.stem for file in files if file.stem == file.parent.name)
+
+
+def make_missing(chapters: Iterable[str], folder: Path) -> None:
+    """Make those assignments from the book that a course folder lacks."""
+    for chapter in chapters:
+        if chapter not in made(folder):
+            build(exercises.read(chapter), folder)
 
 
 def released(folder: Path, chapter: str) -> NotebookNode:
@@ -115,55 +117,30 @@ def build(assignment: Assignment, folder: Path) -> Path:
         AssignmentError: the gradebook has graded work of an older version with other cells.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    config_file = folder / "nbgrader_config.py"
+    config_file, chapter = folder / "nbgrader_config.py", assignment.chapter
     if not config_file.is_file():
         config_file.write_text(_CONFIG, encoding="utf-8")
-    chapter = assignment.chapter
-    made = notebook.instructor(assignment, notebook.pictures(chapter))
-    notebook.write(made, folder / "source" / chapter / f"{chapter}.ipynb")
+    instructor = notebook.instructor(assignment, notebook.pictures(chapter))
+    notebook.write(instructor, file_of(folder, "source", chapter))
     config = settings(folder)
+    here = directory(folder, config, assignment_id=chapter)
     try:
-        GenerateAssignment(
-            coursedir=directory(folder, config, assignment_id=chapter), config=config, force=True
-        ).start()
+        GenerateAssignment(coursedir=here, config=config, force=True).start()
     except NbGraderException as error:
-        if submissions(folder, chapter):
-            raise AssignmentError(
-                f"{folder} has graded work on another version of {chapter}: its cells cannot change now. "
-                "Make the new version in another folder: --course FOLDER"
-            ) from error
-        raise
+        with gradebook(folder) as book:
+            if not book.assignment_submissions(chapter):
+                raise
+        raise AssignmentError(
+            f"{folder} has graded work on another version of {chapter}: its cells cannot change "
+            "now. Make the new version in another folder: --course FOLDER"
+        ) from error
     return release_file(folder, chapter)
-
-
-def submissions(folder: Path, chapter: str) -> int:
-    """How many submissions of an assignment the gradebook knows."""
-    with gradebook(folder) as book:
-        return len(book.assignment_submissions(chapter))
 
 
 def gradebook(folder: Path) -> Gradebook:
     """The gradebook of a course folder; a context manager."""
     _reach_scripts()
     return Gradebook(f"sqlite:///{(folder / 'gradebook.db').resolve()}")
-
-
-# --- a number for each student
-# ----------------------------------------------------------------------------------------------------
-
-
-def read_secret(folder: Path) -> str:
-    """The secret of a course from which each student's number follows; empty where every student
-    has the same number."""
-    file = folder / SECRET
-    return file.read_text(encoding="utf-8").strip() if file.is_file() else ""
-
-
-def seed_of(secret: str, student: str) -> int:
-    """A student's own SEED: the same on every machine for the same secret and name, and of no use
-    to whoever lacks the secret."""
-    name = unicodedata.normalize("NFC", student).strip()
-    return int.from_bytes(hashlib.sha256(f"{secret}\n{name}".encode()).digest()[:8]) % LARGEST_SEED
 
 
 def release_to(students: Iterable[str], folder: Path, chapter: str) -> list[Path]:
@@ -181,22 +158,24 @@ def release_to(students: Iterable[str], folder: Path, chapter: str) -> list[Path
         AssignmentError: the list is empty or names somebody twice or in a way that no folder can be
             called.
     """
-    names = [unicodedata.normalize("NFC", name).strip() for name in students]
-    names = [name for name in names if name]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if not names or twice or any(character in name for name in names for character in '/\\:*?"<>|'):
+    names = list(filter(None, (unicodedata.normalize("NFC", name).strip() for name in students)))
+    if not names:
+        raise AssignmentError("the list of students is empty")
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise AssignmentError(f"the list of students has {', '.join(twice)} twice")
+    if any(character in name for name in names for character in '/\\:*?"<>|'):
         raise AssignmentError(
-            "the list of students is empty" if not names
-            else f"the list of students has {', '.join(twice)} twice" if twice
-            else "a student's name has one of the characters / \\ : * ? \" < > |, which no folder can be called"
-        )  # fmt: skip
-    if not (secret := read_secret(folder)):
+            "a student's name has one of the characters / \\ : * ? \" < > |, which no folder can "
+            "be called"
+        )
+    if not (secret := seeds.read_secret(folder)):
         secret = secrets.token_hex(16)
-        (folder / SECRET).write_text(secret + "\n", encoding="utf-8")
+        (folder / seeds.SECRET).write_text(secret + "\n", encoding="utf-8")
     common = released(folder, chapter)
     return [
         notebook.write(
-            notebook.personal(common, name, seed_of(secret, name)), folder / PERSONAL / name / chapter / f"{chapter}.ipynb"
+            notebook.personal(common, name, seeds.seed_of(secret, name)),
+            file_of(folder / PERSONAL, name, chapter),
         )
         for name in names
-    ]  # fmt: skip
+    ]

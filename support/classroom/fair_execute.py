@@ -10,6 +10,7 @@ import copy
 import os
 import subprocess
 import sys
+import tempfile
 from typing import Any
 
 from jupyter_client.kernelspec import KernelSpec
@@ -20,17 +21,16 @@ from nbformat.v4 import new_output
 from nbgrader.preprocessors import Execute
 from traitlets import Dict, Integer, Unicode
 
-from support.classroom import notebook
-from support.classroom.exercises import PARAMETERS, with_seed
+from support.classroom import notebook, seeds
+from support.classroom.cells import PARAMETERS
 from support.common import fingerprint
 
 TIMED_OUT, DIED, NOT_RUN = "CellTimeoutError", "KernelDied", "NotRun"
-_STUCK = (TIMED_OUT, DIED)
 
 
 class GradingKernel(AsyncKernelManager):
     """A kernel of this interpreter with this package, one thread and no start-up files, whatever
-    kernels the machine has."""
+    kernels the machine has and whatever an earlier submission has left there."""
 
     kernel_spec = KernelSpec(
         argv=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
@@ -38,8 +38,9 @@ class GradingKernel(AsyncKernelManager):
         language="python",
         env={
             "PYTHONPATH": os.pathsep.join(
-                filter(None, [str(fingerprint.PACKAGE.parent), os.environ.get("PYTHONPATH", "")])
+                filter(None, [str(fingerprint.PACKAGE.parent), os.environ.get("PYTHONPATH")])
             ),
+            "PYTHONOPTIMIZE": "",  # without assertions every answer is right
             "OMP_NUM_THREADS": "1",
             "BOOK_PROGRESS": "off",
             "MPLBACKEND": "module://matplotlib_inline.backend_inline",
@@ -48,7 +49,13 @@ class GradingKernel(AsyncKernelManager):
 
     async def start_kernel(self, **options: Any) -> None:
         """Start it; what the process itself says is nobody's output."""
-        await super().start_kernel(stderr=subprocess.DEVNULL, **options)
+        self._profile = tempfile.TemporaryDirectory(prefix="assign-", ignore_cleanup_errors=True)
+        environment = os.environ | {"IPYTHONDIR": self._profile.name}
+        await super().start_kernel(env=environment, stderr=subprocess.DEVNULL, **options)
+
+    async def _async_cleanup_resources(self, restart: bool = False) -> None:
+        await super()._async_cleanup_resources(restart)
+        self._profile.cleanup()
 
 
 class FairExecute(Execute):
@@ -63,10 +70,9 @@ class FairExecute(Execute):
     givens_timeout = Integer(
         120, help="Seconds for a cell that the teacher wrote and no student can change."
     ).tag(config=True)
-    seeds = Dict({}, help="A student's own number, by nbgrader's student id.").tag(config=True)
+    own_seeds = Dict({}, help="A student's own number, by nbgrader's student id.").tag(config=True)
     course_seed = Unicode(
-        "",
-        help="The secret from which the number of every other student follows; empty: SEED as in the source.",
+        "", help="The secret from which all other numbers follow; empty: SEED as in the source."
     ).tag(config=True)
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -79,25 +85,20 @@ class FairExecute(Execute):
         self._given_up = ""
 
     def _seconds(self, cell: NotebookNode) -> int:
-        marks = cell.metadata.get("nbgrader", {})
-        return (
-            self.givens_timeout if marks.get("locked") and not marks.get("grade") else self.timeout
-        )
+        marks = notebook.marks(cell)
+        teachers = marks.get("locked") and not marks.get("grade")
+        return self.givens_timeout if teachers else self.timeout
 
     def preprocess(
         self, nb: NotebookNode, resources: dict, km: Any = None
     ) -> tuple[NotebookNode, dict]:
         """Execute all cells, with the student's own number in the parameters cell."""
-        from support.classroom.course import seed_of
-
         self._lost, self._given_up = {}, ""
-        student = resources["nbgrader"]["student"]
-        seed = self.seeds.get(
-            student, seed_of(self.course_seed, student) if self.course_seed else None
-        )
+        student, secret = resources["nbgrader"]["student"], self.course_seed
+        seed = self.own_seeds.get(student, seeds.seed_of(secret, student) if secret else None)
         for cell in nb.cells:
             if seed is not None and notebook.grade_id(cell).endswith(f"-{PARAMETERS}"):
-                cell["source"] = with_seed(cell.source, seed)
+                cell["source"] = seeds.with_seed(cell.source, seed)
         return super().preprocess(nb, resources, km)
 
     def preprocess_cell(
@@ -109,37 +110,25 @@ class FairExecute(Execute):
         exercise = notebook.exercise_of(notebook.grade_id(cell))
         if reason := self._given_up or self._lost.get(exercise):
             cell["outputs"] = [_error(NOT_RUN, f"not run: {reason}")]
-        else:
-            problem = self._executed(cell, index)
-            if problem and exercise:
-                self._lost[exercise] = problem
-        if cell.metadata.get("nbgrader", {}).get("grade"):
+        elif (problem := self._executed(cell, index)) and exercise:
+            self._lost[exercise] = problem
+        if notebook.marks(cell).get("grade"):
             cell["outputs"] = [_judged(output) for output in cell.outputs]
         return self.nb.cells[index], resources
 
     def _executed(self, cell: NotebookNode, index: int) -> str:
         """Execute a cell; why its exercise is lost, or nothing."""
+        too_long = f"an earlier cell took more than {self._seconds(cell)} s"
         try:
             self.execute_cell(cell, index)
         except (DeadKernelError, CellTimeoutError) as error:
             died = isinstance(error, DeadKernelError)
-            reason = (
-                "the kernel died in an earlier cell"
-                if died
-                else f"an earlier cell took more than {self._seconds(cell)} s"
-            )
-            name, text = (
-                (DIED, "the kernel died")
-                if died
-                else (TIMED_OUT, "the cell could not be interrupted")
-            )
-            cell["outputs"] = [*cell.outputs, _error(name, text)]
+            found = (DIED, "the kernel died") if died else (TIMED_OUT, "it could not be stopped")
+            cell["outputs"] = [*cell.outputs, _error(*found)]
             self.nb.cells[index] = cell
             self._begin_again(index)
-            return reason
-        if any(output.get("ename") == TIMED_OUT for output in cell.outputs):
-            return f"an earlier cell took more than {self._seconds(cell)} s"
-        return ""
+            return "the kernel died in an earlier cell" if died else too_long
+        return too_long if _ended_by(cell, TIMED_OUT) else ""
 
     def _begin_again(self, index: int) -> None:
         """A new kernel, with the work of the earlier cells that gave no such trouble."""
@@ -148,32 +137,26 @@ class FairExecute(Execute):
         self.start_new_kernel()
         self.start_new_kernel_client()
         for earlier, cell in enumerate(self.nb.cells[:index]):
-            graded = cell.metadata.get("nbgrader", {}).get("grade")
-            exercise = notebook.exercise_of(notebook.grade_id(cell))
-            if (
-                cell.cell_type == "code"
-                and not graded
-                and exercise not in self._lost
-                and not _stuck(cell)
-            ):
-                try:
-                    self.execute_cell(copy.deepcopy(cell), earlier)
-                except (
-                    DeadKernelError,
-                    CellTimeoutError,
-                ):  # it went well before; without it, what follows cannot be judged
-                    self._given_up = "the kernel died twice"
-                    return
-                finally:
-                    self.nb.cells[earlier] = cell
+            lost = notebook.exercise_of(notebook.grade_id(cell)) in self._lost
+            graded = notebook.marks(cell).get("grade")
+            if cell.cell_type != "code" or graded or lost or _ended_by(cell, TIMED_OUT, DIED):
+                continue
+            try:
+                self.execute_cell(copy.deepcopy(cell), earlier)
+            except (DeadKernelError, CellTimeoutError):
+                # It went well before; without it, what follows cannot be judged.
+                self._given_up = "the kernel died twice"
+                return
+            finally:
+                self.nb.cells[earlier] = cell
 
 
 def _error(name: str, text: str) -> NotebookNode:
     return new_output("error", ename=name, evalue=text, traceback=[f"{name}: {text}"])
 
 
-def _stuck(cell: NotebookNode) -> bool:
-    return any(output.get("ename") in _STUCK for output in cell.outputs)
+def _ended_by(cell: NotebookNode, *errors: str) -> bool:
+    return any(output.get("ename") in errors for output in cell.outputs)
 
 
 def _judged(output: NotebookNode) -> NotebookNode:

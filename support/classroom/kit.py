@@ -10,12 +10,13 @@ import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
-import nbformat
+import yaml
 from nbformat import NotebookNode
 
-from support.book import environment, publish
-from support.classroom import course, notebook
-from support.classroom.exercises import HIDDEN, SOLUTION, TEXT, AssignmentError, tags
+from support.book import execute, manifests, publish
+from support.classroom import cells as tagged
+from support.classroom import course, notebook, texts
+from support.classroom.cells import HIDDEN, PROMPT, SOLUTION, TEXT, AssignmentError, tags
 from support.common import fingerprint, paths
 
 KITS = "kits"
@@ -24,47 +25,8 @@ _PAGES = ("how_to_read", "notation", "bibliography")
 _GATE = re.compile(
     r"^`{3,}\{solution-(start|end)\}[^\n]*\n(?:[^\n`][^\n]*\n)*`{3,}[ \t]*$\n?", re.M
 )
+_LEFT_OUT = ("_sources", ".*", "objects.inv", "genindex.html", "search.html")
 _DATE = (2026, 1, 1, 0, 0, 0)  # the same kit is the same file
-_README = """# {title}: the kit
-
-| file | what it is |
-|---|---|
-| `{chapter}.ipynb` | the exercises: this is the only file that you work in, and the one that you
-hand in | | `chapter/index.html` | the chapter to read; opens in any browser, without a network |
-| `support/` | the package that the exercises import; it lies beside the notebook and needs no
-installation | | `environment.yml`, `requirements.txt` | the Python packages that it needs, with the
-versions that were tested |
-
-## Once, while you have a network
-
-With conda: `conda env create -f environment.yml`, then `conda activate {name}`.
-
-Without: Python 3.11 or newer, then in this folder
-
-    python -m venv .venv
-    .venv/bin/python -m pip install -r requirements.txt        (Windows: .venv\\Scripts\\python -m
-    pip install -r requirements.txt)
-
-Linux computers without an NVIDIA GPU add `--extra-index-url https://download.pytorch.org/whl/cpu`,
-which spares gigabytes.
-A class without any network gets the packages on a stick: `pip download -r requirements.txt -d
-    packages` at the teacher's,
-`pip install --no-index --find-links packages -r requirements.txt` at yours.
-From here on nothing needs a network, a GPU or a download: the digits that some exercises use lie
-    inside scikit-learn.
-
-## Then
-
-    .venv/bin/python -m jupyter lab {chapter}.ipynb
-
-Read the chapter, write your functions where the notebook says `YOUR CODE HERE`, and run the tests
-below each.
-Do not change the tests: they are restored before the work is graded. You may add cells.
-At the end choose *Restart Kernel and Run All Cells*, save, and hand in `{chapter}.ipynb`, named as
-your teacher says.
-
-Exercises: {exercises}; {points} points in all. No exercise depends on another.
-"""
 
 
 def pack(chapter: str, folder: Path, students: Iterable[str] | None = None) -> list[Path]:
@@ -84,37 +46,30 @@ def pack(chapter: str, folder: Path, students: Iterable[str] | None = None) -> l
     """
     release = course.release_file(folder, chapter)
     if not release.is_file():
-        raise AssignmentError(
-            f"{folder} has no assignment {chapter}: python -m support assign build {chapter}"
-        )
-    notebooks = (
-        {"": release}
-        if students is None
-        else {file.parts[-3]: file for file in course.release_to(students, folder, chapter)}
-    )
+        command = f"python -m support assign build {chapter}"
+        raise AssignmentError(f"{folder} has no assignment {chapter}: {command}")
+    notebooks = {"": release}
+    if students is not None:
+        own = course.release_to(students, folder, chapter)
+        notebooks = {file.parts[-3]: file for file in own}
     with tempfile.TemporaryDirectory(prefix="assign-kit-") as temporary:
         common = Path(temporary) / FOLDER
         common.mkdir()
-        _texts(common, nbformat.read(release, as_version=4), chapter)
-        shutil.copytree(
-            fingerprint.PACKAGE,
-            common / "support",
-            ignore=shutil.ignore_patterns("assign", "__pycache__", ".*"),
-        )
-        page(chapter, common / "chapter")
+        for name, text in _texts(course.released(folder, chapter), chapter).items():
+            (common / name).write_text(text, encoding="utf-8")
+        hidden = shutil.ignore_patterns("__pycache__", ".*")
+        shutil.copytree(fingerprint.PACKAGE, common / "support", ignore=hidden)
+        html(pages(chapter), chapter, common / "chapter")
         return [
-            _zip(common, own, folder / KITS / student / f"{chapter}.zip")
-            for student, own in notebooks.items()
+            _zip(common, file, folder / KITS / student / f"{chapter}.zip")
+            for student, file in notebooks.items()
         ]
 
 
 def _zip(common: Path, own: Path, target: Path) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
-    files = {
-        file.relative_to(common.parent).as_posix(): file
-        for file in common.rglob("*")
-        if file.is_file()
-    }
+    found = [file for file in common.rglob("*") if file.is_file()]
+    files = {file.relative_to(common.parent).as_posix(): file for file in found}
     files[f"{FOLDER}/{own.name}"] = own
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in sorted(files):
@@ -124,88 +79,85 @@ def _zip(common: Path, own: Path, target: Path) -> Path:
     return target
 
 
-def _texts(folder: Path, release: NotebookNode, chapter: str) -> None:
+def _texts(release: NotebookNode, chapter: str) -> dict[str, str]:
+    """The README and the files of the environment, by name."""
     project = tomllib.loads((paths.root() / "pyproject.toml").read_text(encoding="utf-8"))[
         "project"
     ]
-    classroom = project["optional-dependencies"]["classroom"]
-    wanted = {_plain(line) for line in [*project["dependencies"], *classroom]}
-    pins = [
-        line
-        for line in (paths.root() / "constraints.txt").read_text(encoding="utf-8").splitlines()
-        if not line.startswith("#")
-    ]
-    lines = [line for line in pins if _plain(line) in wanted]
-    (folder / "requirements.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    conda = (
-        environment.text().split("  - pip:\n")[0].partition("\n")[2]
-        + "  - pip:\n      - -r requirements.txt\n"
-    )
-    (folder / "environment.yml").write_text(conda, encoding="utf-8")
-    prompts = [cell for cell in release.cells if notebook.grade_id(cell).endswith("-prompt")]
-    points = sum(cell.metadata.nbgrader.get("points", 0) for cell in release.cells)
-    title = (
-        release.cells[0].source.splitlines()[0].removeprefix("# ").partition(": the exercises")[0]
-    )
-    text = _README.format(
-        title=title, chapter=chapter, name=project["name"], exercises=len(prompts), points=points
-    )
-    (folder / "README.md").write_text(text, encoding="utf-8")
+    extra = project["optional-dependencies"]["classroom"]
+    wanted = {_plain(line) for line in [*project["dependencies"], *extra]}
+    pins = (paths.root() / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    conda = yaml.safe_load((paths.root() / "environment.yml").read_text(encoding="utf-8"))
+    conda["dependencies"][-1] = {"pip": ["-r requirements.txt"]}
+    about = {
+        "title": release.cells[0]
+        .source.splitlines()[0]
+        .strip("# ")
+        .partition(": the exercises")[0],
+        "exercises": sum(notebook.grade_id(cell).endswith(f"-{PROMPT}") for cell in release.cells),
+        "points": sum(notebook.marks(cell).get("points", 0) for cell in release.cells),
+    }
+    return {
+        "requirements.txt": "".join(f"{line}\n" for line in pins if _plain(line) in wanted),
+        "environment.yml": yaml.safe_dump(conda, sort_keys=False),
+        "README.md": texts.fill("kit.md.j2", chapter=chapter, name=project["name"], **about) + "\n",
+    }
 
 
 def _plain(requirement: str) -> str:
-    return re.sub(r"[-_.]+", "-", re.split(r"[=<>! \[;]", requirement)[0]).lower()
+    return re.sub(r"[-_.]+", "-", re.split(r"[=<>! \[;#]", requirement)[0]).lower()
 
 
-# --- the page ---------------------------------------------------------------------------------------------------------------------
+# --- the pages ------------------------------------------------------------------------------------
 
 
-def page(chapter: str, folder: Path) -> Path:
-    """The chapter as HTML pages that need no network, without its solutions; the first page.
+def pages(chapter: str) -> dict[str, NotebookNode]:
+    """The pages of a chapter without what answers its exercises: lesson and evidence as the book
+    shows them, and the exercises.
 
     Raises:
-        PublishError: the chapter was never run, or a program is missing.
+        PublishError: the chapter was never run.
     """
-    root = paths.root()
-    with tempfile.TemporaryDirectory(prefix="assign-page-") as temporary:
+    parts = [part for part in ("lesson", "evidence") if part in manifests.parts(chapter)]
+    runs = {part: publish.page(publish.chosen_run(chapter, part)) for part in parts}
+    source = execute.read_source(chapter, tagged.PART)
+    return {part: without_solutions(page) for part, page in {**runs, tagged.PART: source}.items()}
+
+
+def html(shown: dict[str, NotebookNode], chapter: str, folder: Path) -> Path:
+    """Pages of a chapter, and those of the book that explain it, as HTML that needs no network; the
+    first page.
+
+    Raises:
+        PublishError: a page cannot be built, or a program is missing.
+    """
+    root, names = paths.root(), [f"book/{chapter}/{part}" for part in shown]
+    with tempfile.TemporaryDirectory(prefix="assign-pages-") as temporary:
         staged = Path(temporary)
-        (staged / "book").mkdir()
         shutil.copytree(root / "book" / "_static", staged / "book" / "_static")
         for name in ("book/references.bib", "_config.yml", *(f"book/{name}.md" for name in _PAGES)):
             shutil.copy(root / name, staged / name)
-        shown = without_solutions(publish.page(publish.chosen_run(chapter)))
-        (staged / "book" / f"{chapter}.ipynb").write_text(nbformat.writes(shown), encoding="utf-8")
-        chapters = "".join(f"- file: book/{name}\n" for name in _PAGES)
-        (staged / paths.MARKER).write_text(
-            f"format: jb-book\nroot: book/{chapter}\nchapters:\n{chapters}", encoding="utf-8"
-        )
+        for name, page in zip(names, shown.values(), strict=True):
+            notebook.write(page, staged / f"{name}.ipynb")
+        others = [*names[1:], *(f"book/{name}" for name in _PAGES)]
+        contents = {"format": "jb-book", "root": names[0]}
+        contents["chapters"] = [{"file": name} for name in others]
+        (staged / paths.MARKER).write_text(yaml.safe_dump(contents), encoding="utf-8")
         # Not strictly: what points to the other chapters has no target here, and is shown as text.
         command = [word for word in publish.JUPYTER_BOOK if word not in ("-W", "-n")]
-        done = subprocess.run(
-            [*command, str(staged)],
-            capture_output=True,
-            text=True,
-            encoding="utf-8",
-            errors="replace",
-        )
+        told = {"capture_output": True, "text": True, "encoding": "utf-8", "errors": "replace"}
+        done = subprocess.run([*command, str(staged)], **told)
         made = staged / "_build" / "html"
-        if done.returncode or not (made / "book" / f"{chapter}.html").is_file():
-            raise publish.PublishError(
-                f"the page of {chapter} cannot be built: {' '.join(done.stderr.split())[-300:]}"
-            )
-        shutil.copytree(
-            made,
-            folder,
-            ignore=shutil.ignore_patterns(
-                "_sources", ".*", "objects.inv", "genindex.html", "search.html"
-            ),
-        )
+        if done.returncode or not all((made / f"{name}.html").is_file() for name in names):
+            said = " ".join(done.stderr.split())[-300:]
+            raise publish.PublishError(f"the pages of {chapter} cannot be built: {said}")
+        shutil.copytree(made, folder, ignore=shutil.ignore_patterns(*_LEFT_OUT))
     return folder / "index.html"
 
 
 def without_solutions(page: NotebookNode) -> NotebookNode:
-    """An executed chapter without what answers its exercises: tagged cells, and everything from a
-    folded solution's gate to its end."""
+    """A page without what answers its exercises: tagged cells, and everything from a folded
+    solution's gate to its end."""
     kept, inside = [], False
     for cell in page.cells:
         text, stays = cell.source, not inside

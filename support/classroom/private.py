@@ -1,10 +1,11 @@
 """A teacher's own folder laid over an assignment: more hidden tests, other constants, other points,
 further exercises.
 
-The folder holds ``NN_name.py``, with cells as in a chapter, and ``points.yml``; either may be
-missing. A test cell for an exercise of the book is added to those that it has; any other cell takes
-the place of the book's; an exercise that the book does not have must be whole. ``points.yml`` gives
-the book's own test cells other points, one number for each cell; 0 leaves the cell out::
+The folder holds ``NN_name.py``, with cells as in the book's exercises, and ``points.yml``; either
+may be missing. A test cell for an exercise of the book is added to those that it has; any other
+cell takes the place of the book's; an exercise that the book does not have must be whole.
+``points.yml`` gives the book's own test cells other points, one number for each cell; 0 leaves the
+cell out::
 
     01_softmax_kmeans:
       sign: {tests: 1, hidden-tests: [2, 4]}
@@ -17,22 +18,13 @@ from typing import Any
 import yaml
 from nbformat import NotebookNode
 
-from support.classroom.exercises import (
-    GIVENS,
-    HIDDEN,
-    PARAMETERS,
-    ROLES,
-    TESTS,
-    AssignmentError,
-    cells_of,
-    role,
-    tags,
-)
+from support.classroom import cells
+from support.classroom.cells import GIVENS, HIDDEN, PARAMETERS, TESTS, AssignmentError, role, tags
 
 POINTS = "points.yml"
 
 
-def overlaid(chapter: str, cells: list[NotebookNode], folder: Path) -> list[NotebookNode]:
+def overlaid(chapter: str, given: list[NotebookNode], folder: Path) -> list[NotebookNode]:
     """The cells of a chapter with a teacher's folder laid over them; whether they make an
     assignment is not checked here.
 
@@ -44,27 +36,26 @@ def overlaid(chapter: str, cells: list[NotebookNode], folder: Path) -> list[Note
         raise AssignmentError(
             f"{folder} has neither {file.name} nor points for {chapter} in {POINTS}"
         )
-    merged = _with_points(copy.deepcopy(cells), points)
-    given = cells_of(file) if file.is_file() else []
+    merged = _with_points(copy.deepcopy(given), points)
+    mine = cells.of_file(file) if file.is_file() else []
     for tag in (GIVENS, PARAMETERS):
-        if own := [cell for cell in given if tag in tags(cell)]:
+        if own := [cell for cell in mine if tag in tags(cell)]:
             place = next((number for number, cell in enumerate(merged) if tag in tags(cell)), 0)
             merged = [cell for cell in merged if tag not in tags(cell)]
             merged[place:place] = own
-    for cell in given:
+    for cell in mine:
         if "exercise" in cell.metadata:
             _lay(cell, merged)
-        elif set(tags(cell)) & set(ROLES):
+        elif cells.roles(cell):
             merged.append(cell)  # without its exercise; the check of the whole says so
     return merged
 
 
 def _lay(cell: NotebookNode, merged: list[NotebookNode]) -> None:
     """Put one cell of an exercise where it belongs. Changes the list in place."""
+    name = cell.metadata["exercise"]
     places = [
-        number
-        for number, other in enumerate(merged)
-        if other.metadata.get("exercise") == cell.metadata["exercise"]
+        number for number, other in enumerate(merged) if other.metadata.get("exercise") == name
     ]
     same = [number for number in places if role(merged[number]) == role(cell)]
     if role(cell) in (TESTS, HIDDEN) or not same:
@@ -78,7 +69,7 @@ def _points(folder: Path, chapter: str) -> dict[str, Any]:
         raise AssignmentError(f"there is no folder {folder}")
     file = folder / POINTS
     try:
-        found = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        found = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else None
     except yaml.YAMLError as error:
         raise AssignmentError(f"{file} is not YAML: {' '.join(str(error).split())}") from error
     mine = (found or {}).get(chapter) or {} if isinstance(found or {}, dict) else None
@@ -89,25 +80,19 @@ def _points(folder: Path, chapter: str) -> dict[str, Any]:
     return mine
 
 
-def _with_points(cells: list[NotebookNode], points: dict[str, Any]) -> list[NotebookNode]:
-    left_out: list[NotebookNode] = []
+def _with_points(given: list[NotebookNode], points: dict[str, Any]) -> list[NotebookNode]:
     for name, worth in points.items():
-        for kind, given in worth.items():
-            chosen = [
-                cell
-                for cell in cells
-                if cell.metadata.get("exercise") == name and role(cell) == kind
-            ]
-            numbers = given if isinstance(given, list) else [given]
-            if (
-                kind not in (TESTS, HIDDEN)
-                or len(numbers) != len(chosen)
-                or not all(type(one) is int and one >= 0 for one in numbers)
-            ):
+        for kind, wanted in worth.items():
+            numbers = wanted if isinstance(wanted, list) else [wanted]
+            what = (name, kind) if kind in (TESTS, HIDDEN) else None
+            chosen = [cell for cell in given if (cell.metadata.get("exercise"), role(cell)) == what]
+            if len(numbers) != len(chosen) or not all(type(n) is int and n >= 0 for n in numbers):
                 raise AssignmentError(
-                    f"{POINTS}: {name}: {kind}: {given!r}: the exercise has {len(chosen)} such cells, and each wants a whole number"
+                    f"{POINTS}: {name}: {kind}: {wanted!r}: the exercise has {len(chosen)} such "
+                    "cells, and each wants a whole number"
                 )
             for cell, number in zip(chosen, numbers, strict=True):
                 cell.metadata["points"] = number
-                left_out += [cell] if number == 0 else []
-    return [cell for cell in cells if not any(cell is other for other in left_out)]
+            left_out = [id(cell) for cell in chosen if cell.metadata["points"] == 0]
+            given = [cell for cell in given if id(cell) not in left_out]
+    return given

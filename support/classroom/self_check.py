@@ -1,16 +1,17 @@
 """Does the grading work? The solution, the untouched notebook and wrong answers are handed in, and
 must get what they deserve."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from nbformat import NotebookNode
-
 from support.classroom import course, grade, notebook
-from support.classroom.exercises import MOST_WRONG, Assignment, WrongAnswer
+from support.classroom.exercises import Assignment, Exercise
+from support.classroom.wrong_answers import WrongAnswer
 
 SOLUTION, UNTOUCHED = "the solution", "nothing"
+STUDENT = "everything"
+SECONDS = 120  # for a cell: the question is what is right, not how fast a busy machine is
 
 
 @dataclass(frozen=True)
@@ -29,51 +30,39 @@ class Outcome:
         return f"{self.chapter}, {self.exercise}: {self.answer} {got}, wanted {self.wanted:g}"
 
 
-def submissions(
-    assignment: Assignment, release: NotebookNode, wrong: list[WrongAnswer]
-) -> dict[str, tuple[NotebookNode, Mapping[str, tuple[str, float]]]]:
-    """The notebooks that put an assignment to the test: its solution, nothing, and the k-th wrong
-    answers of all exercises together.
-
-    Returns:
-        By a student's name: the notebook, and for each exercise what was answered and the points
-        that it must get.
-    """
-    full = {each.name: (SOLUTION, float(each.points)) for each in assignment.exercises}
-    right = {each.name: each.answer for each in assignment.exercises}
-    found = {
-        "solution": (notebook.answered(release, right), full),
-        "untouched": (release, {name: (UNTOUCHED, 0.0) for name in full}),
-    }
-    for place in range(MOST_WRONG):
-        of_exercise = {name: [each for each in wrong if each.exercise == name] for name in full}
-        chosen = {
-            name: answers[place] for name, answers in of_exercise.items() if len(answers) > place
-        }
-        if chosen:
-            answers = right | {name: each.source for name, each in chosen.items()}
-            wanted = full | {
-                name: (f"{each.mistake!r}", float(each.points)) for name, each in chosen.items()
-            }
-            found[f"wrong {place + 1}"] = (notebook.answered(release, answers), wanted)
-    return found
+def answers(
+    exercise: Exercise, wrong: list[WrongAnswer]
+) -> Iterator[tuple[str, float, str | None]]:
+    """What puts an exercise to the test: a name, the points that it must get, and the code (None:
+    the stub stays)."""
+    yield UNTOUCHED, 0.0, None
+    for each in wrong:
+        if each.exercise == exercise.name:
+            yield repr(each.mistake), float(each.points), each.source
+    yield SOLUTION, float(exercise.points), exercise.answer
 
 
 def outcomes(assignment: Assignment, wrong: list[WrongAnswer], folder: Path) -> list[Outcome]:
-    """Make an assignment in a course folder, hand in :func:`submissions`, grade them, and say what
-    each exercise got."""
-    chapter = assignment.chapter
-    course.build(assignment, folder)
-    handed_in = folder / "handed-in" / chapter
-    expected = submissions(assignment, course.released(folder, chapter), wrong)
-    for name, (made, _) in expected.items():
-        notebook.write(made, handed_in / f"{name}.ipynb")
-    graded = {
-        each.student: each.scores
-        for each in grade.grade(handed_in, folder, chapter=chapter, feedback=False)
-    }
+    """Make an assignment in a course folder, hand in all :func:`answers`, grade them, and say what
+    each got.
+
+    Exercises do not depend on one another, so one notebook holds them all: each exercise stands in
+    it once for each of its answers, and one kernel grades it.
+    """
+    chapter, copies, handed_in, wanted = assignment.chapter, [], {}, {}
+    for exercise in assignment.exercises:
+        for number, (answer, points, code) in enumerate(answers(exercise, wrong)):
+            name = f"{exercise.name}-{number}"
+            copies.append(replace(exercise, name=name))
+            wanted[name] = (exercise.name, answer, points)
+            handed_in |= {name: code} if code is not None else {}
+    course.build(replace(assignment, exercises=tuple(copies)), folder)
+    made = notebook.answered(course.released(folder, chapter), handed_in)
+    notebook.write(made, folder / "handed-in" / f"{STUDENT}.ipynb")
+    (graded,) = grade.grade(
+        folder / "handed-in", folder, chapter=chapter, seconds=SECONDS, feedback=False
+    )
     return [
-        Outcome(chapter, exercise, answer, wanted, graded.get(name, {}).get(exercise))
-        for name, (_, answers) in expected.items()
-        for exercise, (answer, wanted) in answers.items()
+        Outcome(chapter, exercise, answer, points, graded.scores.get(name))
+        for name, (exercise, answer, points) in wanted.items()
     ]

@@ -4,9 +4,7 @@
 import re
 from pathlib import Path
 
-from support.book import manifests
-from support.classroom import exercises
-from support.classroom.exercises import Assignment, WrongAnswer
+from support.classroom import cells, exercises, texts, wrong_answers
 from support.common import paths
 
 _BLOCK = re.compile(r"(<!-- computed: (\w+) -->\n).*?(<!-- end -->)", re.S)
@@ -18,57 +16,17 @@ def page() -> Path:
 
 
 def text(old: str) -> str:
-    """The page's text with its computed parts as the sources have them now."""
-    read = [
-        exercises.examine(chapter, exercises.cells_of(manifests.source_file(chapter)))[0]
-        for chapter in manifests.chapters()
-    ]
-    chapters = [
-        (assignment, exercises.wrong_answers(assignment)[0])
-        for assignment in read
-        if assignment.exercises
-    ]
-    made = {
-        "overview": overview([assignment for assignment, _ in chapters]),
-        "mistakes": "\n\n".join(mistakes(*each) for each in chapters),
-    }
-    return _BLOCK.sub(lambda found: f"{found[1]}\n{made[found[2]]}\n\n{found[3]}", old)
+    """The page's text with its computed parts as the sources have them now: a table of all
+    assignments with their points, and for each a table of the mistakes that are known to lose
+    some."""
+    assignments = [exercises.read(chapter) for chapter in cells.chapters()]
+    known = [(each, wrong_answers.read(each)[0]) for each in assignments]
+    values = {"assignments": assignments, "chapters": known}
 
+    def made(found: re.Match) -> str:
+        return f"{found[1]}\n{texts.fill(f'{found[2]}.md.j2', **values)}\n\n{found[3]}"
 
-def overview(assignments: list[Assignment]) -> str:
-    """A table: each assignment with its exercises and points."""
-    lines = ["| assignment | exercises | points | points of hidden tests |", "|---|---|---|---|"]
-    for each in assignments:
-        titles = "; ".join(exercise.title for exercise in each.exercises)
-        hidden = sum(
-            test.points for exercise in each.exercises for test in exercise.tests if test.hidden
-        )
-        lines.append(f"| {{doc}}`{each.chapter}` | {titles} | {each.points} | {hidden} |")
-    return "\n".join(lines)
-
-
-def mistakes(assignment: Assignment, wrong: list[WrongAnswer]) -> str:
-    """A table of one assignment: each exercise with its points and the mistakes that are known to
-    lose some."""
-    lines = [
-        f"**{{doc}}`{assignment.chapter}`**",
-        "",
-        "| exercise | points | mistake (points that it still gets) |",
-        "|---|---|---|",
-    ]
-    for each in assignment.exercises:
-        said = "; ".join(
-            f"{answer.mistake} ({answer.points})"
-            for answer in wrong
-            if answer.exercise == each.name
-        )
-        lines.append(f"| {each.title} | {each.points} | {_cell(said)} |")
-    return "\n".join(lines)
-
-
-def _cell(words: str) -> str:
-    """Text for a table cell of Markdown."""
-    return re.sub(r"([|*_<>\\\[\]$])", r"\\\1", words)
+    return _BLOCK.sub(made, old)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,229 @@
+"""The commands ``python -m support assign ...``. What takes long to import is imported by the
+command that needs it."""
+
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from support.common import paths
+
+assign_app = typer.Typer(
+    name="assign",
+    invoke_without_command=True,
+    rich_markup_mode=None,
+    help="""Graded assignments from the exercises of the chapters, with nbgrader.
+    The page book/teach.md is the manual.
+
+\b
+Examples:
+  python -m support assign build 01          the instructor's and the student's version
+  python -m support assign kit 01            one archive for a student without a network
+  python -m support assign grade handed-in   grades.csv and a feedback page for each student
+  python -m support assign check 01          are the exercises well formed, does grading work
+""",
+)
+
+_A_CHAPTER = "A chapter by name or by the beginning of it, such as 01"
+OneChapter = Annotated[str, typer.Argument(help=f"{_A_CHAPTER}.", show_default=False)]
+AllOrOne = Annotated[
+    str | None, typer.Argument(help=f"{_A_CHAPTER}; all when none is given.", show_default=False)
+]
+
+
+def _option(flag: str, metavar: str, text: str, default: str | bool = False):
+    return typer.Option(flag, metavar=metavar, help=text, show_default=default)
+
+
+Course = Annotated[
+    Path | None,
+    _option("--course", "FOLDER", "The course folder, in nbgrader's layout.", "_build/course"),
+]
+Private = Annotated[
+    Path | None,
+    _option("--private", "FOLDER", "Your own tests, constants and points, laid over the book's."),
+]
+Students = Annotated[
+    Path | None,
+    _option("--students", "FILE", "A list, one a line: each gets a version with another SEED."),
+]
+
+
+@assign_app.callback()
+def _help(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@assign_app.command()
+def build(
+    chapter: AllOrOne = None,
+    folder: Course = None,
+    private: Private = None,
+    students: Students = None,
+) -> None:
+    """Make the instructor's version (source/) and the student's version (release/) of an
+    assignment, in nbgrader's course layout.
+
+    The student's version has no solution and no hidden test. With --students there is also
+    release-by-student/, in which the numbers of the exercises differ from student to student; they
+    follow from secret.txt in the course folder, which is made once: keep it.
+
+    \b
+    Examples:
+      python -m support assign build                           every chapter, into _build/course
+      python -m support assign build 01 --course ~/course      where "make clean" does not reach
+      python -m support assign build 01 --private ~/my-tests   your hidden tests as well
+      python -m support assign build 01 --students class.txt
+    """
+    from support.classroom import course, exercises
+
+    folder, listed = folder or course.default_folder(), _lines(students)
+    for name in _chosen(chapter):
+        assignment = exercises.read(name, private)
+        made = _shown(course.build(assignment, folder))
+        count = f"{len(assignment.exercises)} exercises, {assignment.points} points"
+        typer.echo(f"{name}: {count}, {made}")
+        if listed is not None:
+            count = len(course.release_to(listed, folder, name))
+            typer.echo(f"{name}: {count} students, {_shown(folder / course.PERSONAL)}")
+
+
+@assign_app.command()
+def kit(chapter: OneChapter, folder: Course = None, students: Students = None) -> None:
+    """Make one archive for students without a network: notebook, package, the chapter's pages,
+    environment files, a README.
+
+    The assignment is the one in the course folder, with its private tests and points; it is made
+    from the book where it is missing. The pages show the chapter's largest recorded run, without
+    the solutions. With --students everybody gets an archive of their own.
+
+    \b
+    Examples:
+      python -m support assign kit 01                       _build/course/kits/01_softmax_kmeans.zip
+      python -m support assign kit 01 --students class.txt  one for each, with other numbers
+    """
+    from support.classroom import course
+    from support.classroom import kit as archive
+
+    folder, (name,) = folder or course.default_folder(), _chosen(chapter)
+    course.make_missing([name], folder)
+    for made in archive.pack(name, folder, _lines(students)):
+        typer.echo(f"{_shown(made)}, {made.stat().st_size / 1e6:.1f} MB")
+
+
+@assign_app.command()
+def grade(
+    submissions: Annotated[
+        Path,
+        typer.Argument(metavar="FOLDER", help="A notebook or a folder for each student."),
+    ],
+    folder: Course = None,
+    chapter: Annotated[
+        str, typer.Option(help="Grade this assignment only.", show_default=False)
+    ] = "",
+    due: Annotated[
+        str, _option("--due", "TIME", 'When it was due, such as "2026-03-01 12:00 UTC".')
+    ] = "",
+    seconds: Annotated[
+        int, typer.Option(min=1, help="Time for one cell; a cell that needs more gets no points.")
+    ] = 6,
+) -> None:
+    """Grade a folder of submissions: grades.csv, a feedback page for each student, and nbgrader's
+    gradebook, all in the course folder.
+
+    FOLDER holds anna.ipynb, ben.ipynb, ...; or anna/, ben/, ... with notebooks in them, as nbgrader
+    and learning platforms give; or it is a course folder with submitted/. What cannot be graded has
+    a line that says why, and stops nothing. The grades are read from the gradebook. Assignments
+    that the course folder lacks are made from the book first.
+
+    \b
+    Examples:
+      python -m support assign grade handed-in
+      python -m support assign grade handed-in --course ~/course --chapter 01 --seconds 10
+      python -m support assign grade ~/course --course ~/course --due "2026-03-01 12:00 UTC"
+    """
+    from support.classroom import course
+    from support.classroom import grade as grading
+
+    folder = folder or course.default_folder()
+    name = _chosen(chapter)[0] if chapter else ""
+    if name or not course.made(folder):
+        course.make_missing(_chosen(chapter), folder)
+    found = grading.grade(submissions, folder, chapter=name, due=due, seconds=seconds)
+    for each in found:
+        points = "-" if each.total is None else f"{each.total:g} of {each.most:g}"
+        said = [f"{each.student}: {points}", each.chapter, "; ".join(each.notes)]
+        typer.echo("  ".join(filter(None, said)))
+    typer.echo(f"wrote {_shown(grading.write_csv(found, folder))}")
+
+
+@assign_app.command()
+def check(
+    chapter: AllOrOne = None,
+    private: Private = None,
+    lint: Annotated[
+        bool, typer.Option("--lint", help="Only look at the cells; execute nothing.")
+    ] = False,
+) -> None:
+    """Are the exercises well formed, and does the grading work? Exits with 1 if not.
+
+    The instructor's solution must get full marks, the untouched notebook none, and each answer of
+    tests/wrong_answers/ its points. With --private the wrong answers are not handed in: your points
+    differ from the book's.
+
+    \b
+    Examples:
+      python -m support assign check 01 --lint
+      python -m support assign check 01
+      python -m support assign check 01 --private ~/my-tests
+    """
+    from support.classroom import exercises, self_check, wrong_answers
+
+    problems = []
+    for name in _chosen(chapter):
+        assignment = exercises.read(name, private)
+        wrong, found = ([], []) if private else wrong_answers.read(assignment)
+        problems += [f"{name}: {problem}" for problem in found]
+        if lint:
+            count = f"{len(assignment.exercises)} exercises, {assignment.points} points"
+            typer.echo(f"{name}: {count}, {len(wrong)} wrong answers")
+            continue
+        started = time.perf_counter()
+        with tempfile.TemporaryDirectory(prefix="assign-check-") as temporary:
+            results = self_check.outcomes(assignment, wrong, Path(temporary))
+        bad = [str(each) for each in results if each.got != each.wanted]
+        problems += bad
+        good = f"{len(results) - len(bad)} of {len(results)} answers get their points"
+        typer.echo(f"{name}: {good}, {time.perf_counter() - started:.0f} s")
+    for problem in problems:
+        typer.echo(problem, err=True)
+    if problems:
+        raise typer.Exit(1)
+
+
+def _chosen(chapter: str | None) -> list[str]:
+    """The chapter that a request names by its beginning; all that have exercises if it names
+    none."""
+    from support.book import manifests
+    from support.classroom import cells
+
+    known = [manifests.resolve_chapter(chapter)] if chapter else cells.chapters()
+    if not known:
+        raise cells.AssignmentError(f"no exercises: {paths.root() / 'book'} has no chapter")
+    return known
+
+
+def _lines(file: Path | None) -> list[str] | None:
+    from support.classroom.cells import AssignmentError
+
+    if file and not file.is_file():
+        raise AssignmentError(f"there is no file {file}")
+    return file.read_text(encoding="utf-8-sig").splitlines() if file else None
+
+
+def _shown(path: Path) -> str:
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)

@@ -1,0 +1,220 @@
+"""What was handed in: whose it is, which assignment it answers, and how it becomes a notebook that
+nbgrader can grade."""
+
+import copy
+import hashlib
+import json
+import re
+import unicodedata
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import nbformat
+from nbformat import NotebookNode
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_raw_cell
+
+from support.classroom import notebook, seeds
+from support.classroom.cells import PARAMETERS
+
+CSV = "grades.csv"
+_SKIPPED = re.compile(r"\.|__MACOSX$|Thumbs\.db$|desktop\.ini$")
+_UNSAFE = re.compile(r"[^\w .,@()'-]")  # nbgrader reads students' names as file patterns
+
+
+@dataclass(frozen=True)
+class Submission:
+    """One thing that was handed in, and what became of it.
+
+    Attributes:
+        student: name as on the folder or file.
+        file: what was handed in; None where there is nothing.
+        chapter: the assignment that it answers; empty where that is not known.
+        identity: nbgrader's id of the student; differs from the name where that has special
+            characters, or was used before.
+        notes: what the teacher should know.
+        scores: points by exercise, empty if it could not be graded.
+        most: the highest score.
+        feedback: the page for the student.
+    """
+
+    student: str
+    file: Path | None
+    chapter: str = ""
+    identity: str = ""
+    notes: tuple[str, ...] = ()
+    scores: Mapping[str, float] = field(default_factory=dict)
+    most: float | None = None
+    feedback: Path | None = None
+
+    @property
+    def total(self) -> float | None:
+        """All points; None if it could not be graded."""
+        return sum(self.scores.values()) if self.scores else None
+
+    def noted(self, *notes: str) -> "Submission":
+        """With more notes."""
+        return replace(self, notes=(*self.notes, *notes))
+
+
+def found(folder: Path) -> list[Submission]:
+    """Everything in a folder: each notebook below it with the student it is of, the number of the
+    chapter that it answers and an id for nbgrader that nobody else has, and an entry for whatever
+    else lies there."""
+    return list(_identified([_about(each) for each in _entries(folder)]))
+
+
+def _entries(folder: Path) -> Iterator[Submission]:
+    for entry in sorted(folder.iterdir(), key=lambda path: _name(path.name)):
+        if _SKIPPED.match(entry.name) or entry.name == CSV:
+            continue
+        if entry.is_dir():
+            student, below = _name(entry.name), sorted(entry.rglob("*"))
+            files = [file for file in below if file.is_file() and not _hidden(file, entry)]
+            notebooks = [file for file in files if file.suffix == ".ipynb"]
+            yield from (Submission(student, file) for file in notebooks)
+            if not notebooks:
+                holds = f"only {', '.join(file.name for file in files[:5])}" if files else "nothing"
+                yield Submission(student, None, notes=(f"no notebook: the folder holds {holds}",))
+        elif entry.suffix == ".ipynb":
+            without_chapter = re.sub(r"[ _.-]*\b\d\d_[a-z0-9_]+$", "", entry.stem)
+            yield Submission(_name(without_chapter) or _name(entry.stem), entry)
+        else:
+            yield Submission(_name(entry.stem), entry, notes=(f"{entry.name} is not a notebook",))
+
+
+def _hidden(file: Path, folder: Path) -> bool:
+    return any(_SKIPPED.match(part) for part in file.relative_to(folder).parts)
+
+
+def _name(text: str) -> str:
+    return unicodedata.normalize("NFC", text).strip(" _-")
+
+
+def _about(submission: Submission) -> Submission:
+    """With the number of the chapter that it says it answers, or with why it cannot be read."""
+    if submission.notes or submission.file is None:
+        return submission
+    try:
+        cells = read(submission.file).cells
+    except Exception as error:  # whatever one file holds, the others are graded
+        where = f"{submission.file.name} cannot be read as a notebook"
+        return submission.noted(f"not graded: {where}: {line(error)}")
+    numbers = [
+        grade_id.partition("-")[0] for cell in cells if (grade_id := notebook.grade_id(cell))
+    ]
+    return replace(submission, chapter=max(numbers, key=numbers.count, default=""))
+
+
+def _identified(submissions: list[Submission]) -> Iterator[Submission]:
+    readable = [each for each in submissions if each.file and not each.notes]
+    newest = sorted(readable, key=lambda each: (-each.file.stat().st_mtime, each.file.as_posix()))
+    for each in submissions:
+        if each not in readable:
+            yield each
+            continue
+        what = (each.student, each.chapter)
+        same = [other for other in newest if (other.student, other.chapter) == what]
+        place, identity = same.index(each), _safe(each.student)
+        if len(same) > 1:
+            which = f"number {place + 1} from the newest" if place else "the newest"
+            each = each.noted(f"one of {len(same)} submissions, all graded: {which}")
+        yield replace(each, identity=f"{identity} ({place + 1})" if place else identity)
+
+
+def _safe(student: str) -> str:
+    safe = _UNSAFE.sub("_", student).strip() or "_"
+    return safe if safe == student else f"{safe}-{hashlib.sha256(student.encode()).hexdigest()[:6]}"
+
+
+def read(file: Path) -> NotebookNode:
+    """A notebook that somebody handed in, perhaps with damaged cells.
+
+    Raises:
+        ValueError and other errors of reading: it is no notebook at all.
+    """
+    raw = file.read_bytes()
+    if not raw.strip():
+        raise ValueError("the file is empty")
+    text = raw.decode("utf-8-sig")
+    given = json.loads(text)
+    if not isinstance(given, dict) or not isinstance(given.get("nbformat"), int):
+        raise ValueError("it is not a notebook")
+    # Not nbformat's own reader, which refuses a whole notebook for one damaged cell; older formats
+    # it converts.
+    newest = given["nbformat"] == 4
+    found = nbformat.from_dict(given) if newest else nbformat.reads(text, as_version=4)
+    cells = found.get("cells")
+    if not isinstance(cells, list) or not all(isinstance(cell, dict) for cell in cells):
+        raise ValueError("it has no list of cells")
+    return found
+
+
+def line(error: Exception) -> str:
+    """What an error says, in one line."""
+    if isinstance(error, json.JSONDecodeError | UnicodeDecodeError | nbformat.reader.NotJSONError):
+        return "it is not JSON text"
+    return " ".join(str(error).split())[:160] or type(error).__name__
+
+
+def mend(submitted: NotebookNode, release: NotebookNode) -> tuple[NotebookNode, list[str]]:
+    """A submission as nbgrader needs it: each cell of the assignment once, with the assignment's
+    metadata, and the student's own cells.
+
+    Code of the student stays as it is. Cells that were deleted come back, as they were handed out;
+    tags, which could keep a test from being executed, go; a test that was edited is restored by
+    nbgrader afterwards.
+
+    Returns:
+        The notebook, and notes on what was done.
+    """
+    wanted = {notebook.grade_id(cell): cell for cell in release.cells}
+    last = {notebook.grade_id(cell): position for position, cell in enumerate(submitted.cells)}
+    cells, notes, places = [], [], {}
+    for position, cell in enumerate(submitted.cells):
+        identity, source = notebook.grade_id(cell), _source(cell)
+        original = wanted.get(identity) if last[identity] == position else None
+        if original is None:
+            cells.append(_own(cell.get("cell_type"), source))
+            continue
+        kept = places[identity] = copy.deepcopy(original)
+        cells.append(kept)
+        if not original.metadata.nbgrader["locked"]:
+            kept["source"] = source
+        elif source.strip() != original.source.strip() and not _is_personal(
+            identity, source, original
+        ):
+            notes.append(f"{identity} was edited, and restored")
+    position = 0
+    for identity, original in wanted.items():
+        if identity not in places:
+            notes.append(f"{identity} was deleted, and put back")
+            places[identity] = copy.deepcopy(original)
+            cells.insert(position, places[identity])
+        position = 1 + next(n for n, cell in enumerate(cells) if cell is places[identity])
+    for number, cell in enumerate(cells):
+        cell["id"] = f"cell-{number}"
+    given, metadata = submitted.get("metadata"), copy.deepcopy(release.metadata)
+    whose = given.get("assignment") if isinstance(given, dict) else None
+    if isinstance(whose, dict) and isinstance(whose.get("student"), str):
+        metadata["assignment"]["student"] = whose["student"]
+    return new_notebook(cells=cells, metadata=metadata), notes
+
+
+def _source(cell: NotebookNode) -> str:
+    source = cell.get("source", "")
+    return "".join(map(str, source)) if isinstance(source, list) else str(source)
+
+
+def _is_personal(identity: str, source: str, original: NotebookNode) -> bool:
+    """Whether a cell is the parameters cell with another number, as a student's own version has
+    it."""
+    number = seeds.given(source)
+    if number is None or number < 0 or not identity.endswith(f"-{PARAMETERS}"):
+        return False
+    return seeds.with_seed(original.source, number).strip() == source.strip()
+
+
+def _own(kind: object, source: str) -> NotebookNode:
+    makers = {"code": new_code_cell, "markdown": new_markdown_cell}
+    return makers.get(str(kind), new_raw_cell)(source)
