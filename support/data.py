@@ -3,10 +3,9 @@ the plane.
 
 ``digits`` lies inside scikit-learn and needs no download. The others are torchvision's, in
 torchvision's layout, under :func:`support.common.paths.data_sets` (``BOOK_DATA``); one that is
-missing is downloaded where there is a network. No file is read
-whose checksum is not the official one: torchvision sees to that for CIFAR and SVHN, the table here
-    for MNIST and
-Fashion-MNIST, whose unpacked files torchvision does not check.
+missing is downloaded where there is a network. No file is read whose checksum is not the official
+one: torchvision sees to that for CIFAR and SVHN, the table here for MNIST and Fashion-MNIST, whose
+unpacked files torchvision does not check.
 """
 
 import errno
@@ -18,17 +17,22 @@ import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from support.common import paths
+from support.common.arguments import choice, whole_number
 
 NAMES = ("digits", "mnist", "fashion-mnist", "cifar10", "cifar100", "svhn")
 SPLITS = ("train", "test")
 DIGITS_TRAIN = 1297  # of 1797 images; the other 500 are the test split
-_ELSEWHERE = "point BOOK_DATA to a folder that has the set, or take the quick profile, which needs no download"
+_ELSEWHERE = (
+    "point BOOK_DATA to a folder that has the set, or take the quick profile, which needs no "
+    "download"
+)
 _RESPONSE_SECONDS = 30.0  # a server that is silent for so long counts as no network
 
 
@@ -72,7 +76,8 @@ class ImageData:
         """
         if not 1 <= n <= len(self):
             raise ValueError(
-                f"{n} images of {self.name}/{self.split} were asked for; between 1 and {len(self)} can be taken"
+                f"{n} images of {self.name}/{self.split} were asked for; between 1 and {len(self)} "
+                "can be taken"
             )
         if seed is None and n == len(self):
             return self
@@ -98,8 +103,7 @@ def load(name: str, split: str = "train", root: Path | str | None = None) -> Ima
             ones.
         ValueError: unknown name or split.
     """
-    if split not in SPLITS:
-        raise ValueError(f"unknown split {split!r}: choose one of {', '.join(SPLITS)}")
+    choice("split", split, SPLITS)
     if name == "digits":
         return _digits(split)
     source, folder = _source(name), _folder(root)
@@ -108,10 +112,8 @@ def load(name: str, split: str = "train", root: Path | str | None = None) -> Ima
     if not source.checked_by_torchvision:
         _verify(name, source, folder, split)
     try:
-        x, y, classes = source.read(folder, split)
-    except (
-        RuntimeError
-    ) as error:  # torchvision says "not found or corrupted" for every kind of damage
+        x, y, classes = _read(source.open(folder, split))
+    except RuntimeError as error:  # torchvision's "not found or corrupted" is every kind of damage
         _verify(name, source, folder)
         raise DataError(
             f"{name}: torchvision cannot read the files in {folder}: {error}"
@@ -128,9 +130,8 @@ def check(name: str, root: Path | str | None = None) -> str:
         ValueError: unknown name.
     """
     if name == "digits":
-        return (
-            f"digits: {len(_digits('train'))} + {len(_digits('test'))} images inside scikit-learn"
-        )
+        train, test = (len(_digits(split)) for split in SPLITS)
+        return f"digits: {train} + {test} images inside scikit-learn"
     source, folder = _source(name), _folder(root)
     _verify(name, source, folder)
     size = sum((folder / file).stat().st_size for file in source.files)
@@ -151,8 +152,7 @@ def get(name: str, root: Path | str | None = None) -> str:
     if name == "digits":
         return check(name)
     source, folder = _source(name), _folder(root)
-    missing = [file for file in source.files if not (folder / file).is_file()]
-    if missing:
+    if missing := [file for file in source.files if not (folder / file).is_file()]:
         _refuse_wrong_folder(name, source, folder)
         _download(name, source, folder, missing)
     return check(name, root)
@@ -165,8 +165,7 @@ def two_gaussians(n: int, seed: int = 0, *, distance: float = 4.0) -> tuple[Tens
     Returns:
         x float32 (n, 2) and y int64 (n,), labels alternating 0, 1.
     """
-    _at_least_one(n)
-    y = torch.arange(n) % 2
+    y = torch.arange(whole_number("n", n, 1)) % 2
     x = torch.randn(n, 2, generator=torch.Generator().manual_seed(seed))
     x[:, 0] += distance * (y - 0.5)
     return x, y
@@ -179,20 +178,18 @@ def moons(n: int, seed: int = 0, *, noise: float = 0.1) -> tuple[Tensor, Tensor]
     Returns:
         x float32 (n, 2) and y int64 (n,), labels alternating 0 (upper arc), 1 (lower arc).
     """
-    _at_least_one(n)
     generator = torch.Generator().manual_seed(seed)
-    y = torch.arange(n) % 2
+    y = torch.arange(whole_number("n", n, 1)) % 2
     angle = torch.pi * torch.rand(n, generator=generator)
     upper = torch.stack([angle.cos(), angle.sin()], 1)
     x = torch.where(y[:, None] == 0, upper, torch.tensor([1.0, 0.5]) - upper)
     return x + noise * torch.randn(n, 2, generator=generator), y
 
 
-# --- the sets ---------------------------------------------------------------------------------------------------------
+# --- the sets -----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _File:
+class _File(NamedTuple):
     algorithm: str
     digest: str
     size: int | None = (
@@ -203,8 +200,7 @@ class _File:
 @dataclass(frozen=True)
 class _Source:
     files: dict[str, _File]  # path below the root of the data sets
-    read: Callable[[Path, str], tuple[Tensor, Tensor, tuple[str, ...]]]
-    download: Callable[[Path], object]
+    open: Callable[..., Any]  # (root, split, download=False): torchvision's data set
     checked_by_torchvision: bool
 
 
@@ -230,71 +226,50 @@ _FASHION = _idx("FashionMNIST", (
     "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
 ))  # fmt: skip
 _CIFAR10_SIZES = {
-    "batches.meta": 158, "data_batch_1": 31_035_704, "data_batch_2": 31_035_320, "data_batch_3": 31_035_999,
-    "data_batch_4": 31_035_696, "data_batch_5": 31_035_623, "test_batch": 31_035_526,
+    "batches.meta": 158, "data_batch_1": 31_035_704, "data_batch_2": 31_035_320,
+    "data_batch_3": 31_035_999, "data_batch_4": 31_035_696, "data_batch_5": 31_035_623,
+    "test_batch": 31_035_526,
 }  # fmt: skip
 
 
 def _source(name: str) -> _Source:
-    if name not in NAMES:
-        raise ValueError(f"unknown data set {name!r}: choose one of {', '.join(NAMES)}")
+    choice("data set", name, NAMES)
     # torchvision takes seconds to import, and the quick profile does without it.
     from support.common.vision import datasets
 
     if name in ("mnist", "fashion-mnist"):
-        loader = datasets.MNIST if name == "mnist" else datasets.FashionMNIST
-
-        def read(root: Path, split: str) -> tuple[Tensor, Tensor, tuple[str, ...]]:
-            found = loader(root, train=split == "train")
-            return (
-                found.data[:, None],
-                found.targets,
-                tuple(str(c).split(" - ")[0] for c in found.classes),
-            )
-
+        files, loader = (
+            (_MNIST, datasets.MNIST) if name == "mnist" else (_FASHION, datasets.FashionMNIST)
+        )
+        return _Source(files, _by_train(loader), False)
+    if name == "svhn":
+        lists = datasets.SVHN.split_list
+        files = {f"SVHN/{file}": _File("md5", md5) for _, file, md5 in map(lists.get, SPLITS)}
         return _Source(
-            _MNIST if name == "mnist" else _FASHION,
-            read,
-            lambda root: loader(root, download=True),
-            False,
+            files, lambda root, split, **more: datasets.SVHN(root / "SVHN", split, **more), True
         )
-    if name in ("cifar10", "cifar100"):
-        loader = datasets.CIFAR10 if name == "cifar10" else datasets.CIFAR100
-        sums = [
-            *loader.train_list,
-            *loader.test_list,
-            [loader.meta["filename"], loader.meta["md5"]],
-        ]
-        sizes = _CIFAR10_SIZES if name == "cifar10" else {}
+    loader = datasets.CIFAR10 if name == "cifar10" else datasets.CIFAR100
+    meta = [loader.meta["filename"], loader.meta["md5"]]
+    sizes = _CIFAR10_SIZES if name == "cifar10" else {}
+    files = {
+        f"{loader.base_folder}/{file}": _File("md5", md5, sizes.get(file))
+        for file, md5 in (*loader.train_list, *loader.test_list, meta)
+    }
+    return _Source(files, _by_train(loader), True)
 
-        def read(root: Path, split: str) -> tuple[Tensor, Tensor, tuple[str, ...]]:
-            found = loader(root, train=split == "train")
-            return (
-                torch.from_numpy(found.data).permute(0, 3, 1, 2).contiguous(),
-                torch.tensor(found.targets),
-                tuple(found.classes),
-            )
 
-        files = {
-            f"{loader.base_folder}/{file}": _File("md5", md5, sizes.get(file)) for file, md5 in sums
-        }
-        return _Source(files, read, lambda root: loader(root, download=True), True)
-    lists = {split: datasets.SVHN.split_list[split] for split in SPLITS}
+def _by_train(loader) -> Callable[..., Any]:
+    return lambda root, split, **more: loader(root, train=split == "train", **more)
 
-    def read(root: Path, split: str) -> tuple[Tensor, Tensor, tuple[str, ...]]:
-        found = datasets.SVHN(root / "SVHN", split=split)
-        return (
-            torch.from_numpy(np.ascontiguousarray(found.data)),
-            torch.from_numpy(found.labels),
-            tuple(map(str, range(10))),
-        )
 
-    return _Source(
-        {f"SVHN/{file}": _File("md5", md5) for _, file, md5 in lists.values()},
-        read,
-        lambda root: [datasets.SVHN(root / "SVHN", split=split, download=True) for split in SPLITS],
-        True,
-    )
+def _read(found) -> tuple[Tensor, Tensor, tuple[str, ...]]:
+    """Images (N, C, H, W) of bytes, labels and class names of one of torchvision's data sets."""
+    x = torch.from_numpy(np.ascontiguousarray(found.data))
+    x = x[:, None] if x.ndim == 3 else x
+    x = x.permute(0, 3, 1, 2).contiguous() if x.shape[3] == 3 else x
+    y = found.targets if hasattr(found, "targets") else found.labels
+    names = getattr(found, "classes", range(10))
+    return x, torch.as_tensor(y), tuple(str(name).split(" - ")[0] for name in names)
 
 
 def _digits(split: str) -> ImageData:
@@ -308,8 +283,7 @@ def _digits(split: str) -> ImageData:
     return ImageData(x, y, tuple(map(str, bunch.target_names)), "digits", split, _checksum(x, y))
 
 
-# --- checks and downloads
-# ---------------------------------------------------------------------------------------------
+# --- checks and downloads -----------------------------------------------------------------------
 
 
 def _folder(root: Path | str | None) -> Path:
@@ -322,7 +296,8 @@ def _folder(root: Path | str | None) -> Path:
         )
     if not folder.exists() and (root is not None or os.environ.get("BOOK_DATA")):
         raise DataError(
-            f"there is no folder {folder} for the data sets: make it, correct BOOK_DATA, or unset BOOK_DATA to use data/sets"
+            f"there is no folder {folder} for the data sets: make it, correct BOOK_DATA, or unset "
+            "BOOK_DATA to use data/sets"
         )
     return folder
 
@@ -331,14 +306,13 @@ def _refuse_wrong_folder(name: str, source: _Source, folder: Path) -> None:
     for file in source.files:
         parts = Path(file).parts
         for depth in range(1, len(parts)):
-            if folder.joinpath(*parts[depth:]).is_file():
-                above = (
-                    folder.parents[depth - 1] if folder.parts[-depth:] == parts[:depth] else None
-                )
-                hint = f"; {above} would do" if above else ""
-                inside = Path(*parts[depth:])
+            inside = Path(*parts[depth:])
+            if (folder / inside).is_file():
+                fits = folder.parts[-depth:] == parts[:depth]
+                hint = f"; {folder.parents[depth - 1]} would do" if fits else ""
                 raise DataError(
-                    f"{name}: {inside} lies directly in {folder}, but BOOK_DATA must name the folder that holds {file}{hint}"
+                    f"{name}: {inside} lies directly in {folder}, but BOOK_DATA must name the "
+                    f"folder that holds {file}{hint}"
                 )
 
 
@@ -354,7 +328,8 @@ def _verify(name: str, source: _Source, folder: Path, split: str | None = None) 
         if not path.is_file():
             _refuse_wrong_folder(name, source, folder)
             raise DataError(
-                f"{name}: {file} is not in {folder}. Run `python -m support data get {name}`, {_ELSEWHERE}."
+                f"{name}: {file} is not in {folder}. Run `python -m support data get {name}`, "
+                f"{_ELSEWHERE}."
             )
         try:
             size = path.stat().st_size
@@ -367,8 +342,10 @@ def _verify(name: str, source: _Source, folder: Path, split: str | None = None) 
         except OSError as error:
             raise DataError(f"{name}: {path} cannot be read: {error.strerror}") from error
         if found != wanted.digest:
-            sums = f"its {wanted.algorithm} sum begins {found[:12]}, the official one {wanted.digest[:12]}"
-            raise DataError(f"{name}: {path} is corrupt: {sums}. {again}")
+            raise DataError(
+                f"{name}: {path} is corrupt: its {wanted.algorithm} sum begins {found[:12]}, the "
+                f"official one {wanted.digest[:12]}. {again}"
+            )
 
 
 def _download(name: str, source: _Source, folder: Path, missing: list[str]) -> None:
@@ -378,7 +355,8 @@ def _download(name: str, source: _Source, folder: Path, missing: list[str]) -> N
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".download-") as temporary:
             socket.setdefaulttimeout(_RESPONSE_SECONDS)  # torchvision's own calls have none
-            source.download(Path(temporary))
+            for split in SPLITS:
+                source.open(Path(temporary), split, download=True)
             _verify(name, source, Path(temporary))
             for file in missing:
                 (folder / file).parent.mkdir(parents=True, exist_ok=True)
@@ -388,15 +366,12 @@ def _download(name: str, source: _Source, folder: Path, missing: list[str]) -> N
     except (OSError, RuntimeError) as error:
         number = getattr(error, "errno", None)
         if number in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EPERM, errno.EDQUOT):
-            reason = os.strerror(number)
-            raise DataError(
-                f"{name} is not in {folder}, which cannot be written ({reason}): make room, {_ELSEWHERE}."
-            ) from error
-        reason = textwrap.shorten(str(error), 180, placeholder=" ...")
-        connect = f"connect to a network and run `python -m support data get {name}`"
-        raise DataError(
-            f"{name} is not in {folder} and could not be downloaded ({reason}): {connect}, {_ELSEWHERE}."
-        ) from error
+            why, advice = f", which cannot be written ({os.strerror(number)})", "make room"
+        else:
+            reason = textwrap.shorten(str(error), 180, placeholder=" ...")
+            why = f" and could not be downloaded ({reason})"
+            advice = f"connect to a network and run `python -m support data get {name}`"
+        raise DataError(f"{name} is not in {folder}{why}: {advice}, {_ELSEWHERE}.") from error
     finally:
         socket.setdefaulttimeout(seconds)
         for parent in made:  # innermost first; a folder made for nothing is taken away again
@@ -404,7 +379,7 @@ def _download(name: str, source: _Source, folder: Path, missing: list[str]) -> N
                 parent.rmdir()
 
 
-# --- small things -----------------------------------------------------------------------------------------------------
+# --- small things -------------------------------------------------------------------------------
 
 
 def _checksum(x: Tensor, y: Tensor) -> str:
@@ -425,8 +400,3 @@ def _balanced(y: Tensor, n: int, seed: int) -> Tensor:
     position = torch.empty_like(order).scatter_(0, order, torch.arange(len(y)))
     first = by_class[(rank * len(y) + position[by_class]).argsort()[:n]]
     return first[torch.randperm(n, generator=generator)]
-
-
-def _at_least_one(n: int) -> None:
-    if n < 1:
-        raise ValueError(f"n must be at least 1; {n} was given")

@@ -279,15 +279,10 @@ def tangent_frames(
     """
     points("normals", normals)
     flat = normals.detach().flatten(1).double()
-    whole_number("count", count, 1)
-    if count > flat.shape[1] - 1:
-        raise ValueError(
-            f"count must be at most d - 1 = {flat.shape[1] - 1} tangent directions; given is {count}"
-        )
-    drawn = torch.randn(
-        count, flat.shape[1], generator=random_stream(generator), dtype=torch.float64
-    ).to(flat.device)
-    columns = torch.cat([flat[:, None], drawn.expand(len(flat), -1, -1)], 1).mT
+    whole_number("count", count, 1, flat.shape[1] - 1)
+    stream = random_stream(generator)
+    drawn = torch.randn(count, flat.shape[1], generator=stream, dtype=torch.float64)
+    columns = torch.cat([flat[:, None], drawn.to(flat.device).expand(len(flat), -1, -1)], 1).mT
     frames = torch.linalg.qr(columns).Q.mT[:, 1:]
     return frames.to(normals.dtype).reshape(len(flat), count, *normals.shape[1:])
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from scipy.spatial import ConvexHull, Delaunay, QhullError, cKDTree
-from torch import Tensor
+from torch import Tensor, nn
 
-from support.geometry.wedges import points
+from support.common.arguments import class_vector, matrix, points
 
 _ROWS = 4096  # queries whose distances to all points are held at once
 _ROUNDING = 1e-9  # relative: an edge whose ball holds another point by less counts as empty
@@ -55,48 +55,36 @@ def triangulate(x: Tensor, labels: Tensor | None = None) -> Triangulation:
         ValueError: duplicate points, points in a common plane, too few of them, labels that do not
             fit.
     """
-    labels = (
-        torch.zeros(len(x) if isinstance(x, Tensor) else 0, dtype=torch.int64)
-        if labels is None
-        else labels
-    )
-    _check_labelled(x, labels)
+    labels = _labelled(x, labels)
     exact = x.detach().double().cpu()
-    if exact.shape[1] < 2 or len(exact) < exact.shape[1] + 2:
+    n, d = exact.shape
+    if d < 2 or n < d + 2:
         raise ValueError(
-            f"a triangulation needs d >= 2 and at least d + 2 points; {len(exact)} in {exact.shape[1]} dimensions were given"
+            f"a triangulation needs d >= 2 and at least d + 2 points; {n} in {d} dimensions were "
+            "given"
         )
     try:
         found = Delaunay(exact.numpy())
     except QhullError as error:
+        why = str(error).splitlines()[0]
+        raise ValueError(f"the points must span all {d} dimensions: Qhull says {why}") from error
+    if close := len(found.coplanar):
         raise ValueError(
-            f"the points must span all {exact.shape[1]} dimensions: Qhull says {str(error).splitlines()[0]}"
-        ) from error
-    if len(found.coplanar):
-        raise ValueError(
-            f"{len(found.coplanar)} points are too close to others to be told apart; remove near duplicates"
+            f"{close} points are too close to others to be told apart; remove near duplicates"
         )
     start, neighbours = found.vertex_neighbor_vertices
     edges = np.stack([np.repeat(np.arange(len(exact)), np.diff(start)), neighbours], 1)
-    edges = edges[edges[:, 0] < edges[:, 1]]
-    simplices = torch.from_numpy(found.simplices.astype(np.int64))
-    return Triangulation(
-        exact,
-        labels.cpu(),
-        int(labels.max()) + 1,
-        simplices,
-        torch.from_numpy(edges.astype(np.int64)),
-        found,
-    )
+    edges = _indices(edges[edges[:, 0] < edges[:, 1]])
+    classes = int(labels.max()) + 1
+    return Triangulation(exact, labels.cpu(), classes, _indices(found.simplices), edges, found)
 
 
 def gabriel(triangulation: Triangulation) -> Tensor:
     """(E,) bool: which edges cross the face between the Voronoi cells of their two ends.
 
     An edge meets the bisector of its ends only at its midpoint, at a right angle; the midpoint lies
-    in the shared face exactly if no other
-    point is nearer to it, that is if the ball over the edge is empty: the edges of the Gabriel
-        graph.
+    in the shared face exactly if no other point is nearer to it, that is if the ball over the edge
+    is empty: the edges of the Gabriel graph.
     """
     ends = triangulation.points[triangulation.edges]
     radius = (ends[:, 0] - ends[:, 1]).norm(dim=1) / 2
@@ -107,11 +95,9 @@ def gabriel(triangulation: Triangulation) -> Tensor:
 def bounded_cells(triangulation: Triangulation) -> Tensor:
     """(n,) bool: which points have a bounded Voronoi cell: those in the interior of the convex
     hull."""
-    outer = torch.zeros(len(triangulation.points), dtype=torch.bool)
-    outer[torch.from_numpy(ConvexHull(triangulation.points.numpy()).vertices.astype(np.int64))] = (
-        True
-    )
-    return ~outer
+    inner = torch.ones(len(triangulation.points), dtype=torch.bool)
+    inner[_indices(ConvexHull(triangulation.points.numpy()).vertices)] = False
+    return inner
 
 
 def simplex_quality(triangulation: Triangulation) -> Tensor:
@@ -140,16 +126,12 @@ def barycentric_weights(triangulation: Triangulation, x: Tensor) -> Tensor:
 
     Returns:
         (N, K) float64, each row non-negative with sum 1. Outside the convex hull, where there is no
-        simplex, the nearest point's class has
-        weight 1: the extension by the Euclidean metric that the paper remarks on.
+        simplex, the nearest point's class has weight 1: the extension by the Euclidean metric that
+        the paper remarks on.
     """
     points("x", x)
-    if x.shape[1] != triangulation.points.shape[1]:
-        raise ValueError(
-            f"x must be (N, {triangulation.points.shape[1]}) like the points; given is {tuple(x.shape)}"
-        )
-    exact = x.detach().double().cpu()
-    simplex = torch.from_numpy(triangulation.found.find_simplex(exact.numpy()).astype(np.int64))
+    exact = matrix("x", x, columns=triangulation.points.shape[1]).detach().double().cpu()
+    simplex = _indices(triangulation.found.find_simplex(exact.numpy()))
     inside = simplex >= 0
     weights = torch.zeros(len(x), triangulation.classes, dtype=torch.float64)
     transform = torch.from_numpy(triangulation.found.transform)[simplex[inside]]
@@ -159,12 +141,9 @@ def barycentric_weights(triangulation: Triangulation, x: Tensor) -> Tensor:
     labels = triangulation.labels[triangulation.simplices[simplex[inside]]]
     weights[inside] = weights[inside].scatter_add(1, labels, coordinates)
     if not bool(inside.all()):
-        nearest = torch.from_numpy(
-            cKDTree(triangulation.points.numpy()).query(exact[~inside].numpy())[1].astype(np.int64)
-        )
-        weights[~inside] = torch.nn.functional.one_hot(
-            triangulation.labels[nearest], triangulation.classes
-        ).double()
+        nearest = cKDTree(triangulation.points.numpy()).query(exact[~inside].numpy())[1]
+        own = triangulation.labels[_indices(nearest)]
+        weights[~inside] = nn.functional.one_hot(own, triangulation.classes).double()
     return weights.to(x.device)
 
 
@@ -185,26 +164,19 @@ def voronoi_classifier(x: Tensor, labels: Tensor) -> Callable[[Tensor], Tensor]:
     Raises:
         ValueError: duplicate points, labels that do not fit or leave a class empty.
     """
-    _check_labelled(x, labels)
+    labels = _labelled(x, labels)
     classes = int(labels.max()) + 1
-    if bool((labels.bincount(minlength=classes) == 0).any()):
+    if bool((labels.bincount() == 0).any()):
         raise ValueError(
             f"labels must use every class from 0 to {classes - 1}; one of them has no point"
         )
     groups = [x.detach()[labels == k] for k in range(classes)]
 
     def scores(query: Tensor) -> Tensor:
-        points("query", query)
+        points("query", query, matrix=True)
         kept = [group.to(query) for group in groups]
-        # Differences, not the expanded square: at the bisector the two distances are nearly equal.
         pieces = [
-            torch.stack(
-                [
-                    torch.cdist(part, group, compute_mode="donot_use_mm_for_euclid_dist").amin(1)
-                    for group in kept
-                ],
-                1,
-            )
+            torch.stack([_distances(part, group).amin(1) for group in kept], 1)
             for part in query.split(_ROWS)
         ]
         return -torch.cat(pieces).square()
@@ -212,21 +184,22 @@ def voronoi_classifier(x: Tensor, labels: Tensor) -> Callable[[Tensor], Tensor]:
     return scores
 
 
-def _check_labelled(x: Tensor, labels: Tensor) -> None:
-    points("x", x)
-    if (
-        not isinstance(labels, Tensor)
-        or labels.dtype != torch.int64
-        or labels.shape != (len(x),)
-        or int(labels.min()) < 0
-    ):
-        given = (
-            f"{labels.dtype} {tuple(labels.shape)}"
-            if isinstance(labels, Tensor)
-            else type(labels).__name__
-        )
-        raise ValueError(f"labels must be int64 ({len(x)},), from 0; given is {given}")
-    if len(torch.unique(x.detach(), dim=0)) < len(x):
-        raise ValueError(
-            f"points must be distinct; {len(x) - len(torch.unique(x.detach(), dim=0))} of {len(x)} are duplicates"
-        )
+def _distances(x: Tensor, others: Tensor) -> Tensor:
+    """By differences, not the expanded square: at a bisector two distances are nearly equal."""
+    return torch.cdist(x, others, compute_mode="donot_use_mm_for_euclid_dist")
+
+
+def _indices(found: np.ndarray) -> Tensor:
+    return torch.from_numpy(found.astype(np.int64))
+
+
+def _labelled(x: Tensor, labels: Tensor | None) -> Tensor:
+    """The labels, zeros for None, of distinct points."""
+    points("x", x, matrix=True)
+    if labels is None:
+        labels = torch.zeros(len(x), dtype=torch.int64)
+    if int(class_vector("labels", labels, len(x)).min()) < 0:
+        raise ValueError(f"labels must be from 0; {int(labels.min())} was given")
+    if twice := len(x) - len(torch.unique(x.detach(), dim=0)):
+        raise ValueError(f"points must be distinct; {twice} of {len(x)} are duplicates")
+    return labels

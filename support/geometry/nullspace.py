@@ -3,9 +3,8 @@ that reach infinity (zou2018).
 
 A layer has class weights w_k, the rows of ``weight`` (m, l), and scores h . w_k + b_k for features
 h in R^l. The softmax does not change when the same number is added to all scores, so what it sees
-of h is the *centred* scores, and the directions that it does
-not see are the null space of the centred weights: l minus their rank, one more than the null space
-    of the weights has as a rule.
+of h is the *centred* scores, and the directions that it does not see are the null space of the
+centred weights: l minus their rank, one more than the null space of the weights has as a rule.
 
 Computations are in float64 whatever the inputs' type. Chapter 3.
 """
@@ -22,13 +21,15 @@ from scipy.spatial import cKDTree
 from scipy.stats import binom
 from torch import Tensor
 
-from support.clustering import _matrix, _weights
+from support.common.arguments import matrix, number, whole_number
+from support.models.heads import last_layer
 
-_GAIN = 1e-6  # what a linear program finds below this share of the largest entry counts as zero; its own tolerance is 1e-7
-_PROJECTED = (
-    4  # dimensions in which parallel normals are looked for before they are compared in all
-)
-_SLACK = 1e3  # by how much an angle may grow in that projection; the chance that it grows more is about 1e-11
+# What a linear program finds below this share of the largest entry counts as zero; its own
+# tolerance is 1e-7.
+_GAIN = 1e-6
+# Dimensions in which parallel normals are looked for before they are compared in all, and by how
+# much an angle may grow in that projection; the chance that it grows more is about 1e-11.
+_PROJECTED, _SLACK = 4, 1e3
 
 
 @dataclass(frozen=True)
@@ -56,15 +57,13 @@ def adversarial_directions(weight: Tensor, *, shift_invariant: bool = True) -> T
     all h and t (zou2018, Definition 1).
 
     These are the d for which all entries of W d agree: the null space of the centred weights, of
-        dimension l minus their rank. That is
-    at least l - m + 1, where Theorem 1 has l - m. A function of the scores that is not
-    shift-invariant, such as softRmax, sees more: without ``shift_invariant`` the basis is that of
-    the null space of W itself, at least l - m.
+    dimension l minus their rank. That is at least l - m + 1, where Theorem 1 has l - m. A function
+    of the scores that is not shift-invariant, such as softRmax, sees more: without
+    ``shift_invariant`` the basis is that of the null space of W itself, at least l - m.
 
     One QR decomposition gives the complement of the rows' span, and the SVD of its small triangle
-    what is left of the null space
-    inside: less work than one SVD of the weights. Singular values below max(m, l) float64 epsilons
-        of the norm of W count as zero.
+    what is left of the null space inside: less work than one SVD of the weights. Singular values
+    below max(m, l) float64 epsilons of the norm of W count as zero.
 
     Args:
         weight: (m, l), one row per class. A single class sees nothing: every direction of R^l is
@@ -77,8 +76,7 @@ def adversarial_directions(weight: Tensor, *, shift_invariant: bool = True) -> T
     Raises:
         ValueError: no matrix of floating-point numbers, NaN or infinity.
     """
-    _matrix("weight", weight)
-    given = weight.detach().to(torch.float64)
+    given = matrix("weight", weight).detach().to(torch.float64)
     seen = given - given.mean(0) if shift_invariant else given
     kept = min(seen.shape)
     q, r = torch.linalg.qr(seen.T, mode="complete")
@@ -107,12 +105,7 @@ def null_share(weight: Tensor, vectors: Tensor, *, shift_invariant: bool = True)
         ValueError: shapes that do not fit, NaN or infinity.
     """
     basis = adversarial_directions(weight, shift_invariant=shift_invariant)
-    _matrix("vectors", vectors, rows=0)
-    if vectors.shape[1] != weight.shape[1]:
-        raise ValueError(
-            f"vectors have {vectors.shape[1]} columns and weight {weight.shape[1]}: they must agree"
-        )
-    v = vectors.to(torch.float64)
+    v = matrix("vectors", vectors, rows=0, columns=weight.shape[1]).to(torch.float64)
     return (v @ basis.T).square().sum(1) / v.square().sum(1)
 
 
@@ -138,13 +131,9 @@ def rounding_bound(
     Raises:
         ValueError: shapes that do not fit, NaN or infinity.
     """
-    w, b = _layer(weight, bias)
-    _matrix("features", features, rows=0)
-    if features.shape[1] != w.shape[1]:
-        raise ValueError(
-            f"features have {features.shape[1]} columns and weight {w.shape[1]}: they must agree"
-        )
+    w, b = (part.detach() for part in last_layer(weight, bias))
     m, width = w.shape
+    matrix("features", features, rows=0, columns=width)
     unit = torch.finfo(features.dtype).eps / 2
     terms = (width + 8) * unit / (1 - (width + 8) * unit)
     theta = torch.as_tensor(theta, dtype=torch.float64, device=w.device).abs()
@@ -158,10 +147,9 @@ def region(weight: Tensor, bias: Tensor | None, k: int) -> Region:
     (zou2018, Theorem 2).
 
     A region that is not empty is bounded if and only if w_k lies in the interior of the convex hull
-        of the weights: only then does
-    some rival gain on class k along every direction. That takes l < m - 1, a null space of
-    dimension zero, and a bias (without one every region is a cone). An unbounded region need not
-    have an adversarial direction: outputs may change along the way.
+    of the weights: only then does some rival gain on class k along every direction. That takes
+    l < m - 1, a null space of dimension zero, and a bias (without one every region is a cone). An
+    unbounded region need not have an adversarial direction: outputs may change along the way.
 
     Leads that differ by less than 1e-6 of the largest difference of weights, or of biases, count as
     equal.
@@ -172,17 +160,13 @@ def region(weight: Tensor, bias: Tensor | None, k: int) -> Region:
 
     Returns:
         The kind of region, a point in it, and a direction along which class k wins forever: the one
-            along which the least lead grows
-        most, if it can grow; else one along which no lead shrinks.
+        along which the least lead grows most, if it can grow; else one along which no lead shrinks.
 
     Raises:
         ValueError: shapes that do not fit, no such class, NaN or infinity.
     """
-    w, b = _layer(weight, bias)
-    if isinstance(k, bool) or not isinstance(k, int) or not 0 <= k < len(w):
-        raise ValueError(
-            f"k must be a class, a whole number from 0 to {len(w) - 1}; {k!r} was given"
-        )
+    w, b = (part.detach() for part in last_layer(weight, bias))
+    whole_number("k", k, 0, len(w) - 1)
     rivals = torch.arange(len(w), device=w.device) != k
     lead, offset = (w[k] - w[rivals]).cpu().numpy(), (b[k] - b[rivals]).cpu().numpy()
     width = w.shape[1]
@@ -193,51 +177,26 @@ def region(weight: Tensor, bias: Tensor | None, k: int) -> Region:
     steepness, level = (float(np.abs(part).max(initial=0.0)) or 1.0 for part in (lead, offset))
     slopes, starts = lead / steepness, offset / level
     # The largest t <= 1 with slopes . h + starts >= t for every rival.
-    ones = np.ones((len(slopes), 1))
-    best = _program(
-        [*[0.0] * width, -1.0],
-        np.hstack([-slopes, ones]),
-        starts,
-        [(None, None)] * width + [(None, 1.0)],
-    )
+    least = [*[0.0] * width, -1.0], np.hstack([-slopes, np.ones((len(slopes), 1))])
+    best = _program(*least, starts, [(None, None)] * width + [(None, 1.0)])
     point = best[:width] * (level / steepness)
     if (slopes @ best[:width] + starts).min(initial=1.0) <= _GAIN:
         return Region("empty")
     # The largest t with slopes . d >= t and |d_i| <= 1, then the largest sum of leads among
     # directions that lose none.
-    box = [(-1.0, 1.0)] * width
-    ahead = _program(
-        [*[0.0] * width, -1.0],
-        np.hstack([-slopes, ones]),
-        np.zeros(len(slopes)),
-        [*box, (None, 1.0)],
-    )[:width]
+    box, level_start = [(-1.0, 1.0)] * width, np.zeros(len(slopes))
+    ahead = _program(*least, level_start, [*box, (None, 1.0)])[:width]
     if len(slopes) and (slopes @ ahead).min() > _GAIN:
         ahead /= np.linalg.norm(ahead)
         return Region("unbounded", vector(point), vector(ahead), float((lead @ ahead).min()))
-    kept = _program(-slopes.sum(0), -slopes, np.zeros(len(slopes)), box)
+    kept = _program(-slopes.sum(0), -slopes, level_start, box)
     if (slopes @ kept).sum() > _GAIN:
-        level_with = slopes[slopes @ kept < _GAIN]
-        kept = (
-            kept - np.linalg.lstsq(level_with, level_with @ kept, rcond=None)[0]
-        )  # the program ends 1e-7 short of level
+        level_with = slopes[slopes @ kept < _GAIN]  # the program ends 1e-7 short of level
+        kept = kept - np.linalg.lstsq(level_with, level_with @ kept, rcond=None)[0]
         return Region("unbounded", vector(point), vector(kept / np.linalg.norm(kept)))
-    unseen = adversarial_directions(w)
-    return (
-        Region("unbounded", vector(point), unseen[0])
-        if len(unseen)
-        else Region("bounded", vector(point))
-    )
-
-
-def escape_direction(weight: Tensor, bias: Tensor | None, k: int) -> Tensor | None:
-    """A direction of length 1 along which class k wins forever, from every point of its region:
-    :func:`region`'s, (l,) float64.
-
-    None if there is none: where the class never wins, or where its region is bounded (w_k in the
-        interior of the weights' hull).
-    """
-    return region(weight, bias, k).direction
+    if len(unseen := adversarial_directions(w)):
+        return Region("unbounded", vector(point), unseen[0])
+    return Region("bounded", vector(point))
 
 
 def parallel_pairs(
@@ -269,19 +228,15 @@ def parallel_pairs(
         ValueError: no matrix of floating-point numbers, NaN or infinity, a tolerance that is not in
             (0, 0.1).
     """
-    _matrix("weight", weight)
-    if not 0 < tolerance < 0.1:
-        raise ValueError(
-            f"tolerance is the sine of an angle, above 0 and below 0.1; {tolerance!r} was given"
-        )
+    matrix("weight", weight)
+    number("tolerance", tolerance, above=0, below=0.1)
     w = weight.detach().to(torch.float64).cpu().numpy()
     first, second = np.triu_indices(len(w), 1)
     width = w.shape[1]
-    plane = (
-        np.eye(width)
-        if width <= _PROJECTED
-        else np.random.default_rng(0).standard_normal((width, _PROJECTED)) / np.sqrt(width)
-    )
+    plane, slack = np.eye(width), 1.0
+    if width > _PROJECTED:
+        plane = np.random.default_rng(0).standard_normal((width, _PROJECTED)) / np.sqrt(width)
+        slack = _SLACK
     flat = w @ plane
     normals = flat[first] - flat[second]
     lengths = np.linalg.norm(normals, axis=1)
@@ -295,25 +250,15 @@ def parallel_pairs(
     # the angle.
     rows, columns = np.triu_indices(normals.shape[1])
     squares = normals[:, rows] * normals[:, columns] * np.where(rows == columns, 1.0, np.sqrt(2.0))
-    slack = 1.0 if width <= _PROJECTED else _SLACK
-    candidates = cKDTree(squares).query_pairs(
-        min(2 * slack * tolerance, 0.5), output_type="ndarray"
-    )
-    a, b = candidates.T
-    sines = np.concatenate(
-        [
-            _sines(w, (first[i], second[i]), (first[j], second[j]))
-            for i, j in _pieces(a, b, 10**7 // width + 1)
-        ]
-        or [[]]
-    )
-    a, b = a[sines <= tolerance], b[sines <= tolerance]
-    _, family = connected_components(
-        coo_matrix((np.ones(len(a)), (a, b)), shape=(len(first), len(first))), directed=False
-    )
-    members = np.unique(np.concatenate([a, b]))
+    near = cKDTree(squares).query_pairs(min(2 * slack * tolerance, 0.5), output_type="ndarray")
+    pieces = np.array_split(near, len(near) * width // 10**7 + 1)
+    a, b = np.concatenate(
+        [piece[_sines(w, first[piece], second[piece]) <= tolerance] for piece in pieces]
+    ).T
+    links = coo_matrix((np.ones(len(a)), (a, b)), shape=(len(first), len(first)))
+    _, family = connected_components(links, directed=False)
     found: dict[int, list[tuple[int, int]]] = {}
-    for pair in members:
+    for pair in np.unique(np.concatenate([a, b])):
         found.setdefault(int(family[pair]), []).append((int(first[pair]), int(second[pair])))
     return tuple(map(tuple, found.values()))
 
@@ -323,9 +268,8 @@ def cone_ray(weight: Tensor) -> Tensor | None:
     ReLU, or None.
 
     h + t d stays non-negative for all t >= 0 if and only if d >= 0, and a line in both directions
-    never does. So the question is whether
-    the null space of the centred weights meets the orthant in more than zero: a linear program.
-        zou2018 treats all of R^l only.
+    never does. So the question is whether the null space of the centred weights meets the orthant
+    in more than zero: a linear program. zou2018 treats all of R^l only.
 
     Args:
         weight: (m, l).
@@ -337,15 +281,12 @@ def cone_ray(weight: Tensor) -> Tensor | None:
         ValueError: no matrix of floating-point numbers, NaN or infinity; a linear program that does
             not end.
     """
-    _matrix("weight", weight)
-    w = weight.detach().to(torch.float64)
+    w = matrix("weight", weight).detach().to(torch.float64)
     seen = (w - w.mean(0)).cpu().numpy()
     scale = float(w.abs().max()) or 1.0
-    ones = np.ones((1, seen.shape[1]))
+    nothing, ones = np.zeros(seen.shape[1]), np.ones((1, seen.shape[1]))
     system, right = np.vstack([seen / scale, ones]), np.append(np.zeros(len(seen)), 1.0)
-    answer = linprog(
-        np.zeros(seen.shape[1]), A_eq=system, b_eq=right, bounds=(0, None), method="highs"
-    )
+    answer = linprog(nothing, A_eq=system, b_eq=right, bounds=(0, None), method="highs")
     if answer.status == 2:  # infeasible
         return None
     if answer.status != 0:
@@ -354,10 +295,8 @@ def cone_ray(weight: Tensor) -> Tensor | None:
         )
     ray, used = answer.x, answer.x > 0
     # The program stops 1e-7 short of equality; the support it found gives the ray to rounding.
-    corrected = (
-        ray[used]
-        - np.linalg.lstsq(system[:, used], system[:, used] @ ray[used] - right, rcond=None)[0]
-    )
+    columns = system[:, used]
+    corrected = ray[used] - np.linalg.lstsq(columns, columns @ ray[used] - right, rcond=None)[0]
     if corrected.min() < -_GAIN * corrected.max():
         return None
     ray[used] = corrected.clip(min=0)
@@ -377,41 +316,23 @@ def cone_probability(width: int, classes: int) -> float:
         width: l, at least 1.
         classes: m, at least 1.
     """
-    for name, value in (("width", width), ("classes", classes)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} must be a whole number of at least 1; {value!r} was given")
+    whole_number("width", width, 1)
+    whole_number("classes", classes, 1)
     return float(binom.sf(classes - 2, width - 1, 0.5))
-
-
-def _layer(weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Weight and bias in float64, zeros for no bias."""
-    both = _weights(weight, bias).detach()
-    width = weight.shape[1]
-    return both[:, :width], both.new_zeros(len(both)) if bias is None else both[:, width]
 
 
 def _program(cost, left: np.ndarray, right: np.ndarray, bounds: list) -> np.ndarray:
     """The x of least cost with left x <= right inside the bounds."""
-    answer = linprog(
-        cost,
-        A_ub=left if len(left) else None,
-        b_ub=right if len(left) else None,
-        bounds=bounds,
-        method="highs",
-    )
+    system = {"A_ub": left, "b_ub": right} if len(left) else {}
+    answer = linprog(cost, **system, bounds=bounds, method="highs")
     if answer.status != 0:
         raise ValueError(f"the linear program of a decision region did not end: {answer.message}")
     return answer.x
 
 
-def _pieces(a: np.ndarray, b: np.ndarray, size: int):
-    return ((a[start : start + size], b[start : start + size]) for start in range(0, len(a), size))
-
-
-def _sines(
-    w: np.ndarray, one: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarray]
-) -> np.ndarray:
-    """Sine of the angle between the normals of two boundaries, for many pairs of boundaries."""
-    u, v = (w[i] - w[j] for i, j in (one, other))
-    u, v = (side / np.linalg.norm(side, axis=1, keepdims=True) for side in (u, v))
+def _sines(w: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Sine of the angle between the normals of two boundaries, each between a first and a second
+    class (M, 2): (M,)."""
+    normals = w[first] - w[second]
+    u, v = (normals / np.linalg.norm(normals, axis=2, keepdims=True)).transpose(1, 0, 2)
     return np.linalg.norm(u - (u * v).sum(1, keepdims=True) * v, axis=1)

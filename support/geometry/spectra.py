@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from support.common.arguments import random_stream, whole_number
-from support.geometry.wedges import points
+from support.common.arguments import choice, number, points, random_stream, whole_number
 
 WAYS = ("centred", "raw", "differences")
 _GRID = 4000  # points of the numerical distribution function
-_RARE = 3.27  # Tracy and Widom's law of the extreme eigenvalue (real case) exceeds it once in a thousand
+# Tracy and Widom's law of the extreme eigenvalue (real case) exceeds it once in a thousand.
+_RARE = 3.27
 _ROUNDS = 20
 
 
@@ -24,7 +24,7 @@ class Spectrum:
     Attributes:
         values: (r,) singular values, at most N or d, divided by the square root of the degrees of
             freedom, descending: the standard deviations along the sample's principal directions, in
-                the units of the points.
+            the units of the points.
         directions: (r, d) the principal directions, one a row.
         low, high: the range in which values of pure noise lie, each end exceeded in one of a
             thousand samples. ``low`` is 0 where the sample has no more rows than columns, and then
@@ -43,11 +43,6 @@ class Spectrum:
         """How many values lie below what noise explains: dimensions in which the sample is
         squeezed."""
         return int((self.values < self.low).sum())
-
-    @property
-    def dominant(self) -> int:
-        """How many values lie above what noise explains."""
-        return int((self.values > self.high).sum())
 
 
 def boundary_spectrum(
@@ -73,25 +68,22 @@ def boundary_spectrum(
     Raises:
         ValueError: too few points, an unknown way, a scale that is not positive, NaN.
     """
-    points("x", x)
-    if way not in WAYS:
-        raise ValueError(f"unknown way {way!r}: choose one of {', '.join(WAYS)}")
+    points("x", x, matrix=True)
+    choice("way", way, WAYS)
     if len(x) < 4:
         raise ValueError(f"a spectrum needs at least 4 points; {len(x)} were given")
-    if scale is not None and not (math.isfinite(scale) and scale > 0):
-        raise ValueError(f"scale must be a positive number or None, not {scale!r}")
-    exact = x.detach().double()
+    if scale is not None:
+        number("scale", scale, above=0)
+    exact, freedom = x.detach().double(), len(x)
     if way == "centred":
         exact, freedom = exact - exact.mean(0), len(x) - 1
     elif way == "differences":
         order = torch.randperm(len(x), generator=random_stream(generator)).to(x.device)
-        half = len(x) // 2
-        exact, freedom = (exact[order[:half]] - exact[order[half : 2 * half]]) / math.sqrt(2), half
-    else:
-        freedom = len(x)
-    if (
-        len(exact) > x.shape[1]
-    ):  # half the time of a singular value decomposition; values below 1e-8 of the largest are rounding
+        freedom = len(x) // 2
+        first, second = exact[order[: 2 * freedom]].chunk(2)
+        exact = (first - second) / math.sqrt(2)
+    # half the time of a singular value decomposition; values below 1e-8 of the largest are rounding
+    if len(exact) > x.shape[1]:
         squares, vectors = torch.linalg.eigh(exact.T @ exact)
         values, directions = squares.clamp_min(0).sqrt().flip(0), vectors.T.flip(0)
     else:
@@ -115,9 +107,9 @@ def noise_range(samples: int, dimensions: int, scale: float = 1.0) -> tuple[floa
     whole_number("dimensions", dimensions, 1)
     a, b = math.sqrt(samples), math.sqrt(dimensions)
     high = (a + b) ** 2 + _RARE * (a + b) * (1 / a + 1 / b) ** (1 / 3)
-    low = (
-        (a - b) ** 2 - _RARE * (a - b) * (1 / b - 1 / a) ** (1 / 3) if samples > dimensions else 0.0
-    )
+    low = 0.0
+    if samples > dimensions:
+        low = (a - b) ** 2 - _RARE * (a - b) * (1 / b - 1 / a) ** (1 / 3)
     return scale * math.sqrt(max(low, 0.0) / samples), scale * math.sqrt(high / samples)
 
 
@@ -171,9 +163,8 @@ def flat_spectrum(
     """
     whole_number("samples", samples, 2)
     whole_number("dimensions", dimensions, 1)
-    gauss = torch.randn(
-        samples, dimensions, generator=random_stream(generator), dtype=torch.float64
-    )
+    stream = random_stream(generator)
+    gauss = torch.randn(samples, dimensions, generator=stream, dtype=torch.float64)
     gauss = gauss - gauss.mean(0)
     u, values, v = torch.linalg.svd(gauss, full_matrices=False)
     rank = min(samples - 1, dimensions)
@@ -189,9 +180,9 @@ def _noise_scale(values: Tensor, samples: int, dimensions: int) -> float:
     for _ in range(_ROUNDS):
         held = values[kept]
         middle = slice(len(held) // 4, max(3 * len(held) // 4, len(held) // 4 + 1))
-        expected = (
-            noise_spectrum(samples, max(len(held), 1)) if samples > dimensions else law[kept.cpu()]
-        )
+        expected = law[kept.cpu()]
+        if samples > dimensions:
+            expected = noise_spectrum(samples, max(len(held), 1))
         scale = float((held[middle] / expected[middle].to(held.device)).median())
         low, high = noise_range(samples, dimensions, scale)
         again = (values >= low) & (values <= high)

@@ -15,12 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from support.common.arguments import whole_number
+from support.common.arguments import matrix, points, whole_number
 
-_PANELS, _NODES = (
-    64,
-    16,
-)  # of the quadrature: smooth to 1e-12 for angles up to 85 degrees (tested against the bivariate normal)
+# Of the quadrature: smooth to 1e-12 for angles up to 85 degrees (tested against the bivariate
+# normal).
+_PANELS, _NODES = 64, 16
 _ROWS = 2048  # points whose sorted corners stay in the cache: three times faster than all at once
 _TAIL = 9.0  # standard deviations beyond which a normal variable is neglected
 
@@ -44,9 +43,8 @@ def project_wedge(x: Tensor, angles: Tensor | Sequence[float]) -> Tensor:
     k}`` (bell2023, Definition 30.8).
 
     Once x_1 = t is fixed, every other coordinate is best at ``max(x_i, t tan)`` by itself. What is
-    left is a convex function of t with a
-    piecewise linear slope, whose root is found from its sorted corners: exact, in O(k log k) a
-        point, without iteration.
+    left is a convex function of t with a piecewise linear slope, whose root is found from its
+    sorted corners: exact, in O(k log k) a point, without iteration.
 
     Args:
         x: (N, n) float32 or float64 points.
@@ -61,45 +59,31 @@ def project_wedge(x: Tensor, angles: Tensor | Sequence[float]) -> Tensor:
         ValueError: shapes that do not fit, more faces than dimensions, values that are not finite,
             an angle at or beyond the limits.
     """
-    tangents = _tangents(x, angles)
-    return torch.cat([_project(part.double(), tangents) for part in x.detach().split(_ROWS)]).to(
-        x.dtype
-    )
-
-
-def project_lower_wedge(x: Tensor, angles: Tensor | Sequence[float]) -> Tensor:
-    """Nearest points of the closed lower wedge ``{x_1 >= 0, 0 <= x_i <= x_1 tan(angle_{i-1}), 1 < i
-    <= k}`` (bell2023, section 30.4).
-
-    Mirroring the other coordinates turns its slanted faces into those of :func:`project_wedge` with
-    the angles negated.
-
-    Args:
-        x: (N, n) float32 or float64 points.
-        angles: (k - 1,) radians, each at least 0 and below pi/2. At 0 the coordinate has no room
-            left: it is 0.
-
-    Raises:
-        ValueError: as :func:`project_wedge`, or a negative angle.
-    """
-    tangents = _tangents(x, angles, least=0.0)
-    return torch.cat(
-        [_project_lower(part.double(), tangents) for part in x.detach().split(_ROWS)]
-    ).to(x.dtype)
+    exact, tangents = _tangents(x, angles)
+    k = len(tangents) + 1
+    nearest = exact.clone()
+    for part, found in zip(exact.split(_ROWS), nearest.split(_ROWS), strict=True):
+        t = _first_coordinate(part[:, 0], part[:, 1:k], tangents).clamp_min(0)
+        pulled = torch.cat([t[:, None], torch.maximum(part[:, 1:k], t[:, None] * tangents)], 1)
+        found[:, :k] = torch.where(_inside(part, tangents)[:, None], part[:, :k], pulled)
+    return nearest.to(x.dtype)
 
 
 def inside_wedge(x: Tensor, angles: Tensor | Sequence[float]) -> Tensor:
     """(N,) bool: which points (N, n) the closed upper wedge holds. Arguments and errors as
     :func:`project_wedge`."""
-    tangents = _tangents(x, angles)
-    return _inside(x.detach().double(), tangents)
+    return _inside(*_tangents(x, angles))
 
 
 def inside_lower_wedge(x: Tensor, angles: Tensor | Sequence[float]) -> Tensor:
-    """(N,) bool: which points (N, n) the closed lower wedge holds. Arguments and errors as
-    :func:`project_lower_wedge`."""
-    tangents = _tangents(x, angles, least=0.0)
-    return _inside_lower(x.detach().double(), tangents)
+    """(N,) bool: which points (N, n) the closed lower wedge ``{x_1 >= 0, 0 <= x_i <= x_1
+    tan(angle_{i-1}), 1 < i <= k}`` holds (bell2023, section 30.4).
+
+    Arguments and errors as :func:`project_wedge`, but no angle may be negative.
+    """
+    exact, tangents = _tangents(x, angles, least=0.0)
+    others = exact[:, 1 : len(tangents) + 1]
+    return (exact[:, 0] >= 0) & ((others >= 0) & (others <= exact[:, :1] * tangents)).all(1)
 
 
 def wedge_faces(x: Tensor, angles: Tensor | Sequence[float]) -> Faces:
@@ -108,8 +92,7 @@ def wedge_faces(x: Tensor, angles: Tensor | Sequence[float]) -> Faces:
 
     Arguments and errors as :func:`project_wedge`.
     """
-    tangents = _tangents(x, angles)
-    exact = x.detach().double()
+    exact, tangents = _tangents(x, angles)
     first, others = exact[:, 0], exact[:, 1 : len(tangents) + 1]
     t = _first_coordinate(first, others, tangents)
     slanted = t.clamp_min(0)[:, None] * tangents > others
@@ -125,7 +108,7 @@ def wedge_normals(dimensions: int, angles: Tensor | Sequence[float]) -> Tensor:
         ValueError: as :func:`project_wedge`.
     """
     whole_number("dimensions", dimensions, 1)
-    tangents = _tangents(torch.zeros(1, dimensions), angles)
+    _, tangents = _tangents(torch.zeros(1, dimensions), angles)
     theta = tangents.atan()
     normals = torch.zeros(len(theta) + 1, dimensions, dtype=torch.float64)
     normals[0, 0] = 1
@@ -164,27 +147,25 @@ def wedge_probability(x: Tensor, angles: Tensor | Sequence[float], sigma: float 
     Returns:
         (N,) float64 probabilities.
     """
-    tangents = _tangents(x, angles)
+    exact, tangents = _tangents(x, angles)
     spread = torch.as_tensor(sigma, dtype=torch.float64, device=x.device).expand(len(x))
     if not bool((spread > 0).all() & spread.isfinite().all()):
         raise ValueError(
-            f"sigma must be positive and finite, a number or ({len(x)},); given is {sigma}"
+            f"sigma must be positive and finite, a number or ({len(x)},); {sigma} was given"
         )
-    exact = x.detach().double() / spread[:, None]
+    exact = exact / spread[:, None]
     first, others = exact[:, 0], exact[:, 1 : len(tangents) + 1]
     low = (-first).clamp(-_TAIL, _TAIL)
-    node, weight = (
-        torch.as_tensor(part, device=x.device) for part in np.polynomial.legendre.leggauss(_NODES)
-    )
+    rule = np.polynomial.legendre.leggauss(_NODES)
+    node, weight = (torch.as_tensor(part, device=x.device) for part in rule)
     edges = torch.arange(_PANELS, dtype=torch.float64, device=x.device)
     place = ((edges[:, None] + (node + 1) / 2) / _PANELS).flatten()  # (nodes,) in (0, 1)
     z = low[:, None] + (_TAIL - low)[:, None] * place
     each = (weight / (2 * _PANELS)).repeat(_PANELS) * (_TAIL - low)[:, None]
     log_share = -0.5 * z.square() - 0.5 * math.log(2 * math.pi)
     for i, tangent in enumerate(tangents):
-        log_share = log_share + torch.special.log_ndtr(
-            others[:, i, None] - (first[:, None] + z) * tangent
-        )
+        level = others[:, i, None] - (first[:, None] + z) * tangent
+        log_share = log_share + torch.special.log_ndtr(level)
     return (log_share.exp() * each).sum(1).clamp(0, 1)
 
 
@@ -201,9 +182,7 @@ def alternating_projections(x: Tensor, normals: Tensor, *, sweeps: int) -> Tenso
             but zero.
         sweeps: rounds over all half-spaces, at least 1.
     """
-    units = _units(x, normals)
-    whole_number("sweeps", sweeps, 1)
-    at = x.detach().double()
+    at, units = _units(x, normals, sweeps)
     for _ in range(sweeps):
         for unit in units:
             at = at - (at @ unit).clamp_max(0)[:, None] * unit
@@ -216,12 +195,8 @@ def dykstra(x: Tensor, normals: Tensor, *, sweeps: int) -> Tensor:
 
     Arguments as :func:`alternating_projections`.
     """
-    units = _units(x, normals)
-    whole_number("sweeps", sweeps, 1)
-    at = x.detach().double()
-    pull = torch.zeros(
-        len(at), len(units), dtype=torch.float64, device=at.device
-    )  # correction of each half-space along its normal
+    at, units = _units(x, normals, sweeps)
+    pull = at.new_zeros(len(at), len(units))  # correction of each half-space along its normal
     for _ in range(sweeps):
         for i, unit in enumerate(units):
             height = at @ unit - pull[:, i]  # of the point without this half-space's correction
@@ -240,38 +215,13 @@ def project_violated(x: Tensor, normals: Tensor) -> Tensor:
 
     Arguments as :func:`alternating_projections`.
     """
-    units = _units(x, normals)
-    at = x.detach().double()
+    at, units = _units(x, normals)
     heights = at @ units.T
     violated = (heights < 0).double()
-    gram = violated[:, :, None] * (units @ units.T) * violated[:, None, :] + torch.diag_embed(
-        1 - violated
-    )
+    gram = violated[:, :, None] * (units @ units.T) * violated[:, None, :]
+    gram = gram + torch.diag_embed(1 - violated)
     weights = torch.linalg.solve(gram, heights * violated)
     return (at - weights @ units).to(x.dtype)
-
-
-def _project(x: Tensor, tangents: Tensor) -> Tensor:
-    others = x[:, 1 : len(tangents) + 1]
-    t = _first_coordinate(x[:, 0], others, tangents).clamp_min(0)
-    nearest = torch.cat(
-        [t[:, None], torch.maximum(others, t[:, None] * tangents), x[:, len(tangents) + 1 :]], 1
-    )
-    return torch.where(_inside(x, tangents)[:, None], x, nearest)
-
-
-def _project_lower(x: Tensor, tangents: Tensor) -> Tensor:
-    others = x[:, 1 : len(tangents) + 1]
-    t = _first_coordinate(x[:, 0], -others, -tangents).clamp_min(0)
-    nearest = torch.cat(
-        [
-            t[:, None],
-            torch.minimum(others, t[:, None] * tangents).clamp_min(0),
-            x[:, len(tangents) + 1 :],
-        ],
-        1,
-    )
-    return torch.where(_inside_lower(x, tangents)[:, None], x, nearest)
 
 
 def _first_coordinate(first: Tensor, others: Tensor, tangents: Tensor) -> Tensor:
@@ -280,13 +230,10 @@ def _first_coordinate(first: Tensor, others: Tensor, tangents: Tensor) -> Tensor
     positive, used = tangents > 0, tangents != 0
     corners = torch.where(used, others / torch.where(used, tangents, 1), torch.inf)
     corners, order = corners.sort(1)
-    squares, products = (
-        tangents.square().expand_as(others).gather(1, order),
-        (tangents * others).gather(1, order),
-    )
-    rising = positive.expand_as(others).gather(
-        1, order
-    )  # terms that set in at their corner; the others end there
+    squares = tangents.square().expand_as(others).gather(1, order)
+    products = (tangents * others).gather(1, order)
+    # terms that set in at their corner; the others end there
+    rising = positive.expand_as(others).gather(1, order)
 
     def running(values: Tensor) -> Tensor:
         """Sum over the terms that hold just right of each corner; added up from both ends, so that
@@ -299,58 +246,39 @@ def _first_coordinate(first: Tensor, others: Tensor, tangents: Tensor) -> Tensor
     passed = (slope < 0).sum(1, keepdim=True)  # corners left of the root
     place = torch.arange(len(tangents), device=first.device)
     holds = torch.where(rising, place < passed, place >= passed)
-    return (first + torch.where(holds, products, 0).sum(1)) / (
-        1 + torch.where(holds, squares, 0).sum(1)
-    )
+    weight = 1 + torch.where(holds, squares, 0).sum(1)
+    return (first + torch.where(holds, products, 0).sum(1)) / weight
 
 
 def _inside(x: Tensor, tangents: Tensor) -> Tensor:
     return (x[:, 0] >= 0) & (x[:, 1 : len(tangents) + 1] >= x[:, :1] * tangents).all(1)
 
 
-def _inside_lower(x: Tensor, tangents: Tensor) -> Tensor:
-    others = x[:, 1 : len(tangents) + 1]
-    return (x[:, 0] >= 0) & ((others >= 0) & (others <= x[:, :1] * tangents)).all(1)
-
-
-def _tangents(x: Tensor, angles: Tensor | Sequence[float], least: float | None = None) -> Tensor:
-    """Checked tangents (k - 1,) float64 on the device of ``x``."""
-    points("x", x)
+def _tangents(
+    x: Tensor, angles: Tensor | Sequence[float], least: float = -math.pi / 2
+) -> tuple[Tensor, Tensor]:
+    """``x`` in float64 and the tangents (k - 1,) float64 on its device, both checked."""
+    points("x", x, matrix=True)
     theta = torch.as_tensor(angles, dtype=torch.float64, device=x.device).detach()
     allowed = "from 0 to below pi/2" if least == 0 else "strictly between -pi/2 and pi/2"
-    wanted = f"angles must be (k - 1,) radians {allowed}, with at most {x.shape[1]} faces in {x.shape[1]} dimensions"
+    wanted = f"angles must be (k - 1,) radians {allowed}, for at most {x.shape[1]} faces"
     if theta.ndim != 1 or len(theta) + 1 > x.shape[1]:
         raise ValueError(
-            f"{wanted}; given is shape {tuple(theta.shape)}, which makes k = {theta.numel() + 1}"
+            f"{wanted}; shape {tuple(theta.shape)}, which makes k = {theta.numel() + 1}, was given"
         )
-    low = theta >= 0 if least == 0 else theta > -math.pi / 2
-    if not bool((low & (theta < math.pi / 2)).all()):
-        raise ValueError(f"{wanted}; given is {theta[~(low & (theta < math.pi / 2))][0].item()}")
-    return theta.tan()
+    fits = (theta >= 0 if least == 0 else theta > least) & (theta < math.pi / 2)
+    if not bool(fits.all()):
+        raise ValueError(f"{wanted}; {theta[~fits][0].item()} was given")
+    return x.detach().double(), theta.tan()
 
 
-def _units(x: Tensor, normals: Tensor) -> Tensor:
-    points("x", x)
-    points("normals", normals)
-    if normals.shape[1] != x.shape[1]:
-        raise ValueError(
-            f"normals must be (k, {x.shape[1]}) like x (N, {x.shape[1]}); given is {tuple(normals.shape)}"
-        )
-    lengths = normals.detach().double().norm(dim=1, keepdim=True)
+def _units(x: Tensor, normals: Tensor, sweeps: int = 1) -> tuple[Tensor, Tensor]:
+    """``x`` and unit normals (k, n) in float64, both checked."""
+    points("x", x, matrix=True)
+    matrix("normals", normals, columns=x.shape[1])
+    whole_number("sweeps", sweeps, 1)
+    exact = normals.detach().double()
+    lengths = exact.norm(dim=1, keepdim=True)
     if not bool((lengths > 0).all()):
         raise ValueError("normals must not be zero; one of them is")
-    return (normals.detach().double() / lengths).to(x.device)
-
-
-def points(name: str, x: object) -> None:
-    """Raise a ValueError unless ``x`` is a finite float32 or float64 tensor (N, n) with N >= 1 and
-    n >= 1."""
-    wanted = f"{name} must be a finite float32 or float64 tensor (N, n) of at least one point"
-    if not isinstance(x, Tensor):
-        raise ValueError(f"{wanted}; given is {type(x).__name__}")
-    if x.ndim != 2 or not x.numel() or x.dtype not in (torch.float32, torch.float64):
-        raise ValueError(f"{wanted}; given is {x.dtype} of shape {tuple(x.shape)}")
-    if not bool(x.isfinite().all()):
-        raise ValueError(
-            f"{wanted}; {int((~x.isfinite()).any(1).sum())} of {len(x)} rows hold NaN or infinity"
-        )
+    return x.detach().double(), (exact / lengths).to(x.device)

@@ -5,15 +5,17 @@ Every builder draws its weights from its own seed and leaves the global random s
 returns the model in evaluation mode on the CPU. Used by every chapter.
 """
 
+import contextlib
 import copy as copying
 import hashlib
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from support.common.arguments import choice, whole_number
 from support.models.heads import LinearHead
 
 _CIFAR_MEAN, _CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
@@ -26,9 +28,8 @@ class Normalise(nn.Module):
     def __init__(self, mean: float | Sequence[float], std: float | Sequence[float]):
         super().__init__()
         for name, value in (("mean", mean), ("std", std)):
-            self.register_buffer(
-                name, torch.as_tensor(value, dtype=torch.float32).reshape(-1, 1, 1)
-            )
+            column = torch.as_tensor(value, dtype=torch.float32).reshape(-1, 1, 1)
+            self.register_buffer(name, column)
         if not (self.std > 0).all():
             raise ValueError(f"std must be positive; {std} was given")
 
@@ -77,23 +78,15 @@ def mlp(
         seed: of the initial weights.
         mean, std: normalisation of the pixels.
     """
-    shape = _image_shape(shape)
+    widths = [math.prod(_image_shape(shape)), *hidden]
     if not hidden or min(hidden) < 1:
         raise ValueError(
             f"hidden must hold at least one width, each at least 1; {tuple(hidden)} was given"
         )
-
-    def make() -> Classifier:
-        widths = [math.prod(shape), *hidden]
-        layers = [
-            layer for a, b in itertools.pairwise(widths) for layer in (nn.Linear(a, b), nn.ReLU())
-        ]
-        return Classifier(
-            nn.Sequential(Normalise(mean, std), nn.Flatten(), *layers),
-            _linear_head(widths[-1], n_classes),
-        )
-
-    return _seeded(make, seed)
+    with seeded(seed):
+        layers = [(nn.Linear(a, b), nn.ReLU()) for a, b in itertools.pairwise(widths)]
+        body = (Normalise(mean, std), nn.Flatten(), *itertools.chain(*layers))
+        return linear_classifier(body, widths[-1], n_classes)
 
 
 def lenet(shape: Sequence[int] = (1, 28, 28), n_classes: int = 10, *, seed: int = 0) -> Classifier:
@@ -106,23 +99,16 @@ def lenet(shape: Sequence[int] = (1, 28, 28), n_classes: int = 10, *, seed: int 
     Raises:
         ValueError: images smaller than 16x16.
     """
-    channels, height, width = _image_shape(shape)
-    if min(height, width) < 16:
-        raise ValueError(
-            f"lenet needs images of at least 16x16 pixels; {height}x{width} was given (mlp takes any size)"
-        )
-
-    def make() -> Classifier:
-        rows, columns = (((side - 4) // 2 - 4) // 2 for side in (height, width))
-        body = nn.Sequential(
+    channels, height, width = _image_shape(shape, 16)
+    rows, columns = (((side - 4) // 2 - 4) // 2 for side in (height, width))
+    with seeded(seed):
+        body = (
             Normalise(0.5, 1.0),
             nn.Conv2d(channels, 6, 5), nn.ReLU(), nn.MaxPool2d(2),
-            nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2),
-            nn.Flatten(), nn.Linear(16 * rows * columns, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(),
+            nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
+            nn.Linear(16 * rows * columns, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(),
         )  # fmt: skip
-        return Classifier(body, _linear_head(84, n_classes))
-
-    return _seeded(make, seed)
+        return linear_classifier(body, 84, n_classes)
 
 
 def small_cnn(
@@ -136,38 +122,23 @@ def small_cnn(
     Raises:
         ValueError: images smaller than 8x8.
     """
-    channels, height, columns = _image_shape(shape)
-    if min(height, columns) < 8:
-        raise ValueError(
-            f"small_cnn needs images of at least 8x8 pixels; {height}x{columns} was given"
-        )
-
-    def make() -> Classifier:
-        layers: list[nn.Module] = []
-        widths = (channels, width, 2 * width, 4 * width, 4 * width)
-        for i, (a, b) in enumerate(itertools.pairwise(widths)):
-            layers += [
-                nn.Conv2d(a, b, 3, padding=1, bias=False),
-                nn.BatchNorm2d(b),
-                nn.ReLU(),
-                *([nn.MaxPool2d(2)] if i < 3 else []),
-            ]
-        body = nn.Sequential(
-            _picture_normalisation(channels), *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()
-        )
-        return Classifier(body, _linear_head(4 * width, n_classes))
-
-    return _seeded(make, seed)
+    channels, _, _ = _image_shape(shape, 8)
+    widths = (channels, width, 2 * width, 4 * width, 4 * width)
+    layers: list[nn.Module] = []
+    with seeded(seed):
+        for a, b in itertools.pairwise(widths):
+            convolution = nn.Conv2d(a, b, 3, padding=1, bias=False)
+            layers += [convolution, nn.BatchNorm2d(b), nn.ReLU(), nn.MaxPool2d(2)]
+        layers[-1] = nn.AdaptiveAvgPool2d(1)
+        body = (_picture_normalisation(channels), *layers, nn.Flatten())
+        return linear_classifier(body, 4 * width, n_classes)
 
 
 def linear_model(shape: Sequence[int], n_classes: int, *, seed: int = 0) -> Classifier:
     """Scores linear in the pixels (FC10-k of bell2023, Table 1); the features are the pixels, d = C
     H W. Chapter 5."""
-    shape = _image_shape(shape)
-    return _seeded(
-        lambda: Classifier(nn.Sequential(nn.Flatten()), _linear_head(math.prod(shape), n_classes)),
-        seed,
-    )
+    with seeded(seed):
+        return linear_classifier([nn.Flatten()], math.prod(_image_shape(shape)), n_classes)
 
 
 def convnet(
@@ -193,60 +164,43 @@ def convnet(
     rows, columns = ((side - 4 * (kernel - 1)) // 2 for side in (height, width))
     if channels < 1 or kernel < 1 or min(rows, columns) < 1:
         raise ValueError(
-            f"convnet needs channels and sides of at least {4 * (kernel - 1) + 2}; {channels} and {height}x{width} were given"
+            f"convnet needs channels and sides of at least {4 * (kernel - 1) + 2}; {channels} and "
+            f"{height}x{width} were given"
         )
-
-    def make() -> Classifier:
-        widths = (inputs, *[channels] * 4)
-        layers = [
-            layer
-            for a, b in itertools.pairwise(widths)
-            for layer in (nn.Conv2d(a, b, kernel), nn.ReLU())
-        ]
+    widths = (inputs, *[channels] * 4)
+    with seeded(seed):
+        layers = [(nn.Conv2d(a, b, kernel), nn.ReLU()) for a, b in itertools.pairwise(widths)]
         dense = nn.Flatten(), nn.Linear(channels * rows * columns, 256), nn.ReLU()
-        return Classifier(
-            nn.Sequential(*layers, nn.MaxPool2d(2), *dense), _linear_head(256, n_classes)
-        )
-
-    return _seeded(make, seed)
+        body = (*itertools.chain(*layers), nn.MaxPool2d(2), *dense)
+        return linear_classifier(body, 256, n_classes)
 
 
 def resnet18(n_classes: int, *, seed: int = 0) -> Classifier:
     """torchvision's ResNet-18 for 32x32 colour images: first convolution 3x3 with stride 1, no max
     pooling; d = 512 (pooled)."""
 
-    def make() -> Classifier:
-        from support.common.vision import (
-            tv_models,
-        )  # seconds to import, and only two builders need it
+    from support.common.vision import tv_models  # seconds to import, and only two builders need it
 
+    with seeded(seed):
         net = tv_models.resnet18(weights=None)
         net.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
-        nn.init.kaiming_normal_(
-            net.conv1.weight, mode="fan_out", nonlinearity="relu"
-        )  # as torchvision starts the layer it replaces
+        # as torchvision starts the layer it replaces
+        nn.init.kaiming_normal_(net.conv1.weight, mode="fan_out", nonlinearity="relu")
         net.maxpool, net.fc = nn.Identity(), nn.Identity()
-        return Classifier(
-            nn.Sequential(_picture_normalisation(3), net), _linear_head(512, n_classes)
-        )
-
-    return _seeded(make, seed)
+        return linear_classifier([_picture_normalisation(3), net], 512, n_classes)
 
 
 def vgg16(n_classes: int, *, seed: int = 0) -> Classifier:
     """torchvision's VGG-16 with batch norm for 32x32 colour images: its convolutions, then one
     linear layer; d = 512."""
 
-    def make() -> Classifier:
-        from support.common.vision import tv_models
+    from support.common.vision import tv_models
 
+    with seeded(seed):
         features = tv_models.vgg16_bn(weights=None).features  # five poolings leave one position
-        return Classifier(
-            nn.Sequential(_picture_normalisation(3), features, nn.Flatten()),
-            _linear_head(512, n_classes),
+        return linear_classifier(
+            [_picture_normalisation(3), features, nn.Flatten()], 512, n_classes
         )
-
-    return _seeded(make, seed)
 
 
 NAMES = ("mlp", "lenet", "small_cnn", "resnet18", "vgg16")
@@ -260,14 +214,10 @@ def build(name: str, shape: Sequence[int], n_classes: int, *, seed: int = 0) -> 
         ValueError: an unknown name, or images that the model cannot take.
     """
     shape = _image_shape(shape)
-    if name == "mlp":
+    if choice("model", name, NAMES) == "mlp":
         return mlp(shape, (128, 64), n_classes, seed=seed)
-    if name == "lenet":
-        return lenet(shape, n_classes, seed=seed)
-    if name == "small_cnn":
-        return small_cnn(shape, n_classes, seed=seed)
-    if name not in NAMES:
-        raise ValueError(f"unknown model {name!r}: choose one of {', '.join(NAMES)}")
+    if name in ("lenet", "small_cnn"):
+        return (lenet if name == "lenet" else small_cnn)(shape, n_classes, seed=seed)
     if shape != (3, 32, 32):
         raise ValueError(f"{name} takes images of shape (3, 32, 32); {shape} was given")
     return (resnet18 if name == "resnet18" else vgg16)(n_classes, seed=seed)
@@ -286,9 +236,8 @@ def with_head(model: Classifier, head: nn.Module, copy: bool = False) -> Classif
     if copy:
         result = copying.deepcopy(result)
     result.head.train(model.training)
-    result.training = (
-        model.training
-    )  # not .train(): a shared body keeps the mode of each of its modules
+    # not .train(): a shared body keeps the mode of each of its modules
+    result.training = model.training
     return result
 
 
@@ -303,29 +252,34 @@ def fingerprint(model: nn.Module) -> str:
     return total.hexdigest()[:32]
 
 
-def _image_shape(shape: Sequence[int]) -> tuple[int, int, int]:
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Draws of its own from the CPU's generator; torch.manual_seed would reach the GPUs' too."""
+    with torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.manual_seed(seed)
+        yield
+
+
+def linear_classifier(body: Iterable[nn.Module], d: int, n_classes: int) -> Classifier:
+    """Layers that end in features (N, d), and a linear head of fresh weights on them, in evaluation
+    mode."""
+    layer = nn.Linear(d, whole_number("n_classes", n_classes, 1))
+    return Classifier(nn.Sequential(*body), LinearHead(layer.weight, layer.bias)).eval()
+
+
+def _image_shape(shape: Sequence[int], least: int = 1) -> tuple[int, int, int]:
     shape = tuple(int(side) for side in shape)
     if len(shape) != 3 or min(shape) < 1:
         raise ValueError(
             f"shape must be (channels, height, width), each at least 1; {shape} was given"
         )
+    if min(shape[1:]) < least:
+        raise ValueError(
+            f"images of at least {least}x{least} pixels are wanted; {shape[1]}x{shape[2]} was "
+            "given (mlp takes any size)"
+        )
     return shape
-
-
-def _linear_head(d: int, n_classes: int) -> LinearHead:
-    if n_classes < 1:
-        raise ValueError(f"n_classes must be at least 1; {n_classes} was given")
-    layer = nn.Linear(d, n_classes)
-    return LinearHead(layer.weight, layer.bias)
 
 
 def _picture_normalisation(channels: int) -> Normalise:
     return Normalise(_CIFAR_MEAN, _CIFAR_STD) if channels == 3 else Normalise(0.5, 0.5)
-
-
-def _seeded(make, seed: int) -> Classifier:
-    with torch.random.fork_rng(devices=[]):
-        torch.random.default_generator.manual_seed(
-            seed
-        )  # torch.manual_seed would reach the GPUs' generators too
-        return make().eval()

@@ -16,8 +16,7 @@ from torch import Tensor, nn
 
 from support.common import paths
 from support.data import DataError
-from support.models.architectures import Classifier, Normalise
-from support.models.heads import LinearHead
+from support.models.architectures import Classifier, Normalise, linear_classifier, seeded
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _WITHOUT = "point BOOK_DATA to a folder that has it, or take the quick profile, which needs none"
@@ -49,19 +48,19 @@ def pictures(names: Sequence[str] | None = None) -> Tensor:
     from support.common.vision import transforms
 
     folder = _found("imagenet-samples")
-    if names is None:
-        files = sorted(folder.glob("*.JPEG"))
-    else:
-        files = [next(iter(sorted(folder.glob(f"*_{name}.JPEG"))), None) for name in names]
-        if missing := [name for name, file in zip(names, files, strict=True) if file is None]:
+    files = sorted(folder.glob("*.JPEG"))
+    if names is not None:
+        named = {file.stem.split("_", 1)[-1]: file for file in reversed(files)}
+        if missing := [name for name in names if name not in named]:
             raise DataError(
-                f"no picture of {', '.join(missing)} in {folder}: files are named <synset>_<name>.JPEG"
+                f"no picture of {', '.join(missing)} in {folder}: files are named "
+                "<synset>_<name>.JPEG"
             )
+        files = [named[name] for name in names]
     if not files:
         raise DataError(f"no pictures *.JPEG in {folder}: {_WITHOUT}")
-    prepare = transforms.Compose(
-        [transforms.Resize(256), transforms.CenterCrop(224), transforms.ToTensor()]
-    )
+    steps = transforms.Resize(256), transforms.CenterCrop(224), transforms.ToTensor()
+    prepare = transforms.Compose(steps)
     return torch.stack([prepare(Image.open(file).convert("RGB")) for file in files])
 
 
@@ -77,7 +76,8 @@ def network(name: str) -> nn.Sequential:
 
     if name not in tv_models.list_models(module=tv_models):
         raise ValueError(
-            f"unknown network {name!r}: choose one of torchvision's classifiers, such as squeezenet1_0 or resnet50"
+            f"unknown network {name!r}: choose one of torchvision's classifiers, such as "
+            "squeezenet1_0 or resnet50"
         )
     net = tv_models.get_model(name, weights=None)
     net.load_state_dict(_weights(name, tv_models.get_model_weights(name).IMAGENET1K_V1))
@@ -89,8 +89,7 @@ def resnet50(n_classes: int, *, seed: int = 0, pretrained: bool = True) -> Class
     2048 (pooled).
 
     It keeps the strides made for large pictures, so that 32x32 colour images end at one position:
-        wang2022 fine-tunes it on CIFAR-100
-    (section 4.2.1, chapter 2).
+    wang2022 fine-tunes it on CIFAR-100 (section 4.2.1, chapter 2).
 
     Args:
         n_classes: K.
@@ -102,21 +101,13 @@ def resnet50(n_classes: int, *, seed: int = 0, pretrained: bool = True) -> Class
     """
     from support.common.vision import tv_models
 
-    with torch.random.fork_rng(devices=[]):
-        torch.random.default_generator.manual_seed(
-            seed
-        )  # torch.manual_seed would reach the GPUs' generators too
-        net = (
-            network("resnet50")[1].requires_grad_()
-            if pretrained
-            else tv_models.resnet50(weights=None)
-        )
+    with seeded(seed):
+        if pretrained:
+            net = network("resnet50")[1].requires_grad_()
+        else:
+            net = tv_models.resnet50(weights=None)
         net.fc = nn.Identity()
-        last = nn.Linear(2048, n_classes)
-    return Classifier(
-        nn.Sequential(Normalise(_MEAN, _STD), net),
-        LinearHead(last.weight.detach(), last.bias.detach()),
-    ).eval()
+        return linear_classifier([Normalise(_MEAN, _STD), net], 2048, n_classes)
 
 
 def _weights(name: str, official) -> dict[str, Tensor]:
@@ -126,28 +117,19 @@ def _weights(name: str, official) -> dict[str, Tensor]:
     if (file := folder / f"{name}.pth").is_file():
         return torch.load(file, weights_only=True, map_location="cpu")
     published = official.url.rsplit("/", 1)[1]
+    settings = {"progress": False, "check_hash": True, "map_location": "cpu", "weights_only": True}
     try:
-        state = official.get_state_dict(
-            model_dir=str(folder),
-            progress=False,
-            check_hash=True,
-            map_location="cpu",
-            weights_only=True,
-        )
-    except (
-        OSError,
-        RuntimeError,
-    ) as error:  # no network, no permission, or a download that was cut
+        state = official.get_state_dict(model_dir=str(folder), **settings)
+    except (OSError, RuntimeError) as error:  # no network, no permission, or a download cut short
         raise DataError(
-            f"{name} has no weights: neither {name}.pth nor {published} is in {folder} ({_WITHOUT}), and they cannot be downloaded: {error}"
+            f"{name} has no weights: neither {name}.pth nor {published} is in {folder} "
+            f"({_WITHOUT}), and they cannot be downloaded: {error}"
         ) from error
-    if (
-        not hashlib.sha256((folder / published).read_bytes())
-        .hexdigest()
-        .startswith(published.rsplit("-", 1)[1].removesuffix(".pth"))
-    ):
+    start = Path(published).stem.rsplit("-", 1)[1]
+    if not hashlib.sha256((folder / published).read_bytes()).hexdigest().startswith(start):
         raise DataError(
-            f"{folder / published} is not the official file: its checksum differs; remove it, and it is downloaded again"
+            f"{folder / published} is not the official file: its checksum differs; remove it, and "
+            "it is downloaded again"
         )
     return state
 
