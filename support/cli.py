@@ -277,16 +277,13 @@ def score(
         typer.echo("records, registry and data/verdicts.csv agree")
     if write or check:
         return
-    entries = verdict_table.entries()
-    if not entries:
-        raise Refused("the registry data/claims has no claims")
     words = find.lower().split()
-    lines = [
-        line for line in verdict_table.lines(entries) if all(w in _searched(line) for w in words)
-    ]
+    if not (every := verdict_table.lines()):
+        raise Refused("the registry data/claims has no claims")
+    lines = [line for line in every if all(word in _searched(line) for word in words)]
     if full:
         for line in lines:
-            _print_line(line)
+            typer.echo(f"{line.in_full}\n")
     else:
         rows = [["claim", *SIZES]] + [
             [line.claim.id, *map(_verdict, line.entries)] for line in lines
@@ -295,13 +292,10 @@ def score(
         for row in rows:
             cells = (f"{cell:<{space}}" for cell, space in zip(row, widths, strict=True))
             typer.echo("  ".join(cells).rstrip())
-    shown = [entry for line in lines for entry in line.entries]
-    counts = verdict_table.counts(shown)
-    counts["best of each claim"] = verdict_table.count(line.best for line in lines)
-    for name, table in counts.items():
+    for name, table in verdict_table.counts(lines).items():
         told = ", ".join(f"{count} {word}" for word, count in table.items())
         typer.echo(f"{name}: {told or 'no claims'}")
-    if any(entry.stale for entry in shown):
+    if any(line.stale for line in lines):
         typer.echo("* recorded with older code")
 
 
@@ -309,19 +303,6 @@ def _searched(line) -> str:
     claim, rows = line.claim, (entry.row for entry in line.entries)
     words = [word for row in rows for word in row.values()]
     return " ".join([claim.id, claim.where, claim.says, claim.corrected, *words]).lower()
-
-
-def _print_line(line) -> None:
-    from support.book import claims
-
-    for entry in line.entries:
-        if entry.judgement:
-            older = ", with older code" * entry.stale
-            typer.echo(f"[{entry.profile}, {entry.chapter}, cell {entry.cell + 1}{older}]")
-            typer.echo(claims.render(entry.claim, entry.judgement).text)
-    if not any(entry.judgement for entry in line.entries):
-        typer.echo(f"{line.claim.id} ({line.claim.where}): not run")
-    typer.echo(f"  says: {line.claim.says}\n")
 
 
 def _verdict(entry) -> str:

@@ -1,4 +1,4 @@
-"""A book of one tiny chapter in a temporary folder, for the tests of the machinery."""
+"""A book of one tiny chapter, in its three parts, in a temporary folder: for the tests of the machinery."""
 
 from pathlib import Path
 
@@ -39,11 +39,7 @@ claims:
     corrected: "It is not kept."
 """
 
-SOURCE = """# %% [markdown]
-# # Tiny
-#
-# The first words.
-
+PARAMETERS = """
 # %% tags=["parameters"]
 profile: str = "quick"  # which column
 seed: int = 0  # first seed
@@ -51,33 +47,82 @@ device: str = "cpu"  # where
 overrides: dict = {}  # changes
 
 # %% tags=["hide-input"]
-from support import runs
+from support.book import chapter_run
 
-run = runs.start("01_tiny", profile, seed, device, overrides)
+run = chapter_run.start("01_tiny/PART", profile, seed, device, overrides)
 p = run.profile
+"""
+
+SOURCE = f"""# %% [markdown]
+# # Tiny: the evidence
+#
+# The first words.
+{PARAMETERS.replace("PART", "evidence")}run.keep("steps", p.steps)
 print("steps", p.steps)
 
-# %%
-run.show_claims()
+# %% name="fig-steps"
+list(range(p.steps))
 
 # %% tags=["nbval-check-output"]
 run.claim("tiny2020.thm1", error=2 * 2 - 4)
 
 # %%
-run.claim("tiny2020.table1", accuracy=[0.9 for _ in run.seeds], modern={"worst": 0.1})
+run.claim("tiny2020.table1", accuracy=[0.9 for _ in run.seeds], modern={{"worst": 0.1}})
 
 # %%
 run.show_verdicts()
 run.finish()
 """
 
+LESSON = f"""# %% [markdown]
+# # Tiny
+#
+# The question.
+#
+# ```{{prf:theorem}} Twice two
+# :label: thm-tiny
+# Two times two is $4$.
+# ```
+{PARAMETERS.replace("PART", "lesson")}
+# %%
+run.show("fig-steps")
 
-def make(root: Path, source: str = SOURCE, claims: str = CLAIMS, profile: str = PROFILE) -> Path:
-    """Write the book under ``root`` and return ``root``."""
-    for folder in ("book", "data/claims", "data/profiles"):
+# %%
+print("kept", run.evidence.kept["steps"], "claims", len(run.evidence.claims))
+
+# %%
+run.show_verdicts()
+run.finish()
+"""
+
+EXERCISES = f"""# %% [markdown]
+# # Exercises: Tiny
+{PARAMETERS.replace("PART", "exercises")}
+# %% [markdown]
+# ```{{exercise}} Thrice
+# :label: ex-tiny
+# How much is three times two?
+# ```
+
+# %% tags=["nbval-check-output"]
+print(3 * 2)
+
+# %% tags=["hide-input"]
+run.finish()
+"""
+
+
+def make(
+    root: Path, source: str = SOURCE, claims: str = CLAIMS, profile: str = PROFILE, *, lesson: str = LESSON, exercises: str = EXERCISES
+) -> Path:
+    """Write the book under ``root`` and return ``root``; ``source`` is the evidence, and a part without text is left out."""
+    parts = {part: text for part, text in {"lesson": lesson, "evidence": source, "exercises": exercises}.items() if text}
+    for folder in (f"book/{CHAPTER}", "data/claims", "data/profiles"):
         (root / folder).mkdir(parents=True, exist_ok=True)
-    (root / "_toc.yml").write_text(f"format: jb-book\nroot: book/index\nchapters:\n- file: book/{CHAPTER}\n", encoding="utf-8")
-    (root / "book" / f"{CHAPTER}.py").write_text(source, encoding="utf-8")
+    contents = "".join(f"- file: book/{CHAPTER}/{part}\n" for part in parts)
+    (root / "_toc.yml").write_text(f"format: jb-book\nroot: book/index\nchapters:\n{contents}", encoding="utf-8")
+    for part, text in parts.items():
+        (root / "book" / CHAPTER / f"{part}.py").write_text(text, encoding="utf-8")
     (root / "data" / "claims" / "tiny2020.yml").write_text(claims, encoding="utf-8")
     (root / "data" / "profiles" / f"{CHAPTER}.yml").write_text(profile, encoding="utf-8")
     return root

@@ -260,12 +260,6 @@ def render(claim: Claim, judgement: Judgement) -> Rendered:
     return markup.rendered("claim", claim=claim, found=judgement)
 
 
-def render_claims(claims: Sequence[Claim]) -> Rendered:
-    """What is going to be checked: each claim with its kind, its published numbers and the smallest
-    profile that may judge it."""
-    return markup.rendered("claims", claims=claims)
-
-
 def render_verdicts(judged: Sequence[tuple[Claim, Judgement]]) -> Rendered:
     """The verdicts side by side, and under them what is true where the paper is wrong or loose."""
     return markup.rendered("verdicts", judged=[found for _, found in judged])

@@ -76,6 +76,19 @@ class Line:
         """Whether it does not reproduce, or does not survive, in full at its best profile."""
         return not FAILED.isdisjoint(self.best.row.values())
 
+    @property
+    def in_full(self) -> str:
+        """What the claim says, and its row at each profile that measured it, for a terminal."""
+        claim = self.claim
+        ran = [entry for entry in self.entries if entry.cell is not None]
+        rows = [
+            f"[{entry.profile}, cell {entry.cell + 1}{', with older code' * entry.stale}] "
+            + claims.render(claim, entry.judgement).text
+            for entry in ran
+        ]
+        said = f"{claim.id} ({claim.where}; {self.chapter}): {claim.says}"
+        return "\n".join([said, *(rows or ["  not run"])])
+
     def at(self, profile: str) -> Entry:
         """The claim at a profile."""
         return self.entries[SIZES.index(profile)]
@@ -150,23 +163,6 @@ def counts(found: Sequence[Line]) -> dict[str, dict[str, int]]:
     return by_profile | {"best of each claim": count(line.best for line in found)}
 
 
-def in_full(claim_id: str) -> str:
-    """What a claim says, and its row at each profile that measured it, for a terminal.
-
-    Raises:
-        ClaimError: no such claim.
-    """
-    _, claim = claims.find(claim_id)
-    (line,) = [line for line in _registered() if line.claim.id == claim_id]
-    ran = [entry for entry in line.entries if entry.cell is not None]
-    rows = [
-        f"[{entry.profile}{', with older code' * entry.stale}] "
-        f"{claims.render(claim, entry.judgement).text}"
-        for entry in ran
-    ]
-    return "\n".join([f"{claim.id} ({claim.where}; {line.chapter}): {claim.says}", *rows])
-
-
 def verdicts_file() -> Path:
     """The committed table."""
     return paths.root() / "data" / "verdicts.csv"
@@ -205,8 +201,8 @@ def check() -> list[str]:
     pass.
 
     Found: a row of the table that is not what is computed, a claim without a cell, a cell without
-    a claim, a notebook that states other claims than its manifest, a row whose text is not what its
-    numbers give, half a record, and a registry without claims.
+    a claim, a notebook that states or shows something else than its manifest knows, a row whose
+    text is not what its numbers give, half a record, and a registry without claims.
     """
     found = _registered()
     if not found:
@@ -250,6 +246,8 @@ def _misprints(file: Path, manifest: manifests.Manifest) -> list[str]:
     ]
     if sorted(stated) != sorted((record.cell, name) for name, record in manifest.claims.items()):
         problems.append("the notebook and its manifest differ in what is stated where")
+    if execute.outputs_digest(shown) != manifest.outputs:
+        problems.append("the notebook shows something else than it did when it was run")
     again = execute.rendered_again(nbformat.read(file, as_version=4), manifest)
     for index, (old, new) in enumerate(zip(shown.cells, again.cells, strict=True), 1):
         if old.get("outputs") != new.get("outputs"):
