@@ -1,6 +1,14 @@
 """Today's evaluation of a classifier's robustness in the maximum norm: one call, one table, and
 flags for masked gradients.
 
+Here are :func:`evaluate` and what it may spend (:class:`Budget`, :data:`BUDGETS`);
+:mod:`~support.evaluation.rows` computes its rows, :mod:`~support.evaluation.gradient_masking` its
+flags, and :mod:`~support.evaluation.report` is what comes out, also of several models side by side
+(:func:`compare`, :func:`compare_flags`). Beside it stand
+:mod:`~support.evaluation.substitute_model` (a copy of a network that can only be asked),
+:mod:`~support.evaluation.magnitude_margin` (a ratio that a small loss of accuracy was predicted
+from) and :mod:`~support.evaluation.rank_tests` (does one number order models as another does?).
+
 :func:`evaluate` takes a model, images, labels and a radius (or several), and runs every row that
 its :class:`Budget` grants: noise, our own gradient attacks on log-scores, AutoAttack's four
 attacks, of which Square is a black box that sees scores, a black box that sees decisions only
@@ -21,20 +29,19 @@ AutoAttack's rows draw for a whole batch at once, so an image's result there dep
 that it is in; in all other rows it depends on the image alone.
 """
 
-import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from importlib.metadata import version
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from support import attacks
-from support.attacks.base import Model, check, fast_rows, prepare
-from support.common.arguments import radii, whole_number
+from support.attacks.base import Model, check, prepare
+from support.common.arguments import number, radii, whole_number
 from support.evaluation import gradient_masking, rows
 from support.evaluation.gradient_masking import Flag
+from support.evaluation.magnitude_margin import magnitude_margin_ratio
 from support.evaluation.report import (
     ROWS,
     TO_PEER,
@@ -44,8 +51,6 @@ from support.evaluation.report import (
     compare_flags,
     row_names,
 )
-from support.evaluation.rows import Case, OwnLoss
-from support.models.architectures import fingerprint
 
 __all__ = [
     "BUDGETS",
@@ -57,12 +62,11 @@ __all__ = [
     "compare",
     "compare_flags",
     "evaluate",
+    "magnitude_margin_ratio",
 ]
 
 LONG = 1000
 """Steps from which a BIM has a number of images of its own."""
-
-Unit = Callable[[str, Mapping[str, Any], Callable[[], dict], list], dict[str, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -105,36 +109,32 @@ class Budget:
     sweep_images: int = 0
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.name == "sweep":
-                if not all(isinstance(eps, int | float) and 0 < eps <= 1 for eps in value):
-                    raise ValueError(f"sweep must hold radii above 0 and up to 1, not {value!r}")
-            elif field.name == "bim":
-                for steps in value:
-                    whole_number("each length in bim", steps, 1)
-            elif field.name != "targeted_classes" or value is not None:
-                least = (
-                    1
-                    if field.name
-                    in {"images", "pgd_steps", "targeted_restarts", "targeted_classes"}
-                    else 0
-                )
-                whole_number(field.name, value, least)
+        for eps in self.sweep:
+            number("each radius in sweep", eps, above=0, most=1)
+        for steps in self.bim:
+            whole_number("each length in bim", steps, 1)
+        least = {"images": 1, "pgd_steps": 1, "targeted_restarts": 1, "targeted_classes": 1}
+        for part in fields(self):
+            value = getattr(self, part.name)
+            everyone = part.name == "targeted_classes" and value is None
+            if part.name not in ("sweep", "bim") and not everyone:
+                whole_number(part.name, value, least.get(part.name, 0))
 
 
 BUDGETS: Mapping[str, Budget] = {
     "quick": Budget(
-        images=100, bim=(10, 100), pgd_steps=20, targeted_images=100, hard_label_images=50, hard_label_queries=300, transfer_images=100,
-        sweep=(0.1, 0.2, 0.35, 0.5), sweep_images=50,
+        images=100, bim=(10, 100), pgd_steps=20, targeted_images=100, hard_label_images=50,
+        hard_label_queries=300, transfer_images=100, sweep=(0.1, 0.2, 0.35, 0.5), sweep_images=50,
     ),
     "standard": Budget(
-        images=500, long_images=100, pgd_restarts=3, targeted_images=200, autoattack_images=100, square_images=200, square_queries=1000,
-        hard_label_images=100, hard_label_queries=1000, transfer_images=500, sweep_images=100,
+        images=500, long_images=100, pgd_restarts=3, targeted_images=200, autoattack_images=100,
+        square_images=200, square_queries=1000, hard_label_images=100, hard_label_queries=1000,
+        transfer_images=500, sweep_images=100,
     ),
     "paper": Budget(
-        images=1000, noise_draws=100, long_images=1000, pgd_steps=100, pgd_restarts=10, targeted_images=1000, autoattack_images=1000,
-        square_images=1000, square_queries=5000, hard_label_images=1000, hard_label_queries=5000, transfer_images=1000,
+        images=1000, noise_draws=100, long_images=1000, pgd_steps=100, pgd_restarts=10,
+        targeted_images=1000, autoattack_images=1000, square_images=1000, square_queries=5000,
+        hard_label_images=1000, hard_label_queries=5000, transfer_images=1000,
         sweep=(0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 1.0), sweep_images=1000,
     ),
 }  # fmt: skip
@@ -149,48 +149,12 @@ class _Row:
 
     name: str
     images: int
-    attack: Callable[..., Tensor]
-    settings: Mapping[str, Any]
+    function: Callable[..., Tensor]
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class _Keeper:
-    """Computes rows, or takes them from the cache, where ``prints`` stand for the model and its
-    peer."""
-
-    unit: Unit | None
-    name: str
-    whole: Case
-    prints: tuple[str, ...]
-
-    def __call__(self, row: _Row, eps: float) -> Tensor:
-        """(n,) of the row at this radius."""
-        whole = self.whole
-        case = replace(whole, x=whole.x[: row.images], y=whole.y[: row.images], eps=eps)
-        if self.unit is None:
-            return row.attack(case, **row.settings).float()
-        key = {
-            "model": self.prints[0],
-            "x": case.x,
-            "y": case.y,
-            "eps": eps,
-            "seed": whole.seed,
-            **row.settings,
-        }
-        if "to_peer" in row.settings:
-            key["peer"] = self.prints[1]
-        if row.settings.get("own"):
-            key["loss"] = whole.loss_own
-        if row.attack is rows.autoattack:
-            key["torchattacks"] = version("torchattacks")
-        label = re.sub(
-            r"[^A-Za-z0-9._-]+",
-            "-",
-            "-".join(filter(None, ["protocol", self.name, row.name, f"{eps:.4g}"])),
-        )
-        return self.unit(
-            label, key, lambda: {"values": row.attack(case, **row.settings).float()}, [rows]
-        )["values"].to(case.x.device)
+def _plainly(function: Callable, *args: Any, **settings: Any) -> Any:
+    return function(*args, **settings)
 
 
 @torch.inference_mode(False)
@@ -203,10 +167,9 @@ def evaluate(
     *,
     budget: Budget,
     peer: Model | None = None,
-    loss_own: OwnLoss | None = None,
+    loss_own: rows.OwnLoss | None = None,
     seed: int = 0,
-    unit: Unit | None = None,
-    name: str = "",
+    once: Callable = _plainly,
 ) -> Report:
     """Attack a classifier with every row that a budget grants.
 
@@ -224,73 +187,77 @@ def evaluate(
             and BIM climb it, as a paper's own evaluation does, where all others climb losses of the
             log-scores.
         seed: of every draw; the same seed gives the same report.
-        unit: ``run.unit`` of a chapter, or another function ``(name, key, compute, code)``: each
-            row at each radius is then cached under the fingerprints of the networks, the images,
-            the radius and what of the budget decides it.
-        name: of the model, part of the units' names.
+        once: ``once(function, *args, **settings)`` returns what ``function(*args, **settings)``
+            does, for example from a cache (``run.once`` of a chapter): asked for each row at each
+            radius, by a function of :mod:`support.evaluation.rows` and everything that decides it.
 
     Returns:
         The report. APGD-T is not run for fewer than four classes, where its loss is not defined.
 
     Raises:
-        ValueError: wrong images, labels, radii or scores; a peer of other classes; a model that is
-            no module and cannot be cached.
+        ValueError: wrong images, labels, radii or scores; a peer of other classes.
     """
     x, y = x[: budget.images], y[: budget.images]
-    check(model, x, y, batch_size=None, pictures=True)
+    check(model, x, y, pictures=True)
     if x.dtype != torch.float32:
         raise ValueError(f"x must be float32, in which verdicts are judged, not {x.dtype}")
     whole_number("seed", seed, 0)
     sizes = _radii(eps, x)
-    clean = prepare(model, x, y, fast_rows(x, model=model)).scores
+    clean = prepare(model, x, y).scores
     classes = clean.shape[1]
     if peer is not None:
-        check(peer, x, y, batch_size=None, pictures=True)
-        theirs = prepare(peer, x[:1], torch.zeros_like(y[:1]), 1).scores.shape[1]
+        check(peer, x, y, pictures=True)
+        theirs = prepare(peer, x[:1], torch.zeros_like(y[:1])).scores.shape[1]
         if theirs != classes:
             raise ValueError(
                 f"peer must score the same {classes} classes as the model; it scores {theirs}"
             )
-    if unit is not None and not all(
-        isinstance(net, nn.Module) for net in (model, peer) if net is not None
-    ):
-        raise ValueError(
-            "only modules can be cached, by their parameters; give unit=None for another callable"
-        )
-    whole = Case(model, x, y, sizes[0], seed, peer, loss_own)
-    keep = _Keeper(
-        unit,
-        name,
-        whole,
-        () if unit is None else tuple(fingerprint(net) for net in (model, peer) if net is not None),
-    )
 
-    margins: dict[tuple[str, float], Tensor] = {}
-    found: dict[tuple[str, float], Tensor] = {}
+    def margins_of(row: _Row, size: float) -> Tensor:
+        """(n,) of the images that the row sees."""
+        seen = x[: row.images], y[: row.images]
+        return once(row.function, model, *seen, size, **row.settings).to(x.device).float()
+
     right = {False: ~(attacks.margin(clean, y) < 0)}
     if peer is not None:
         right[True] = ~(rows.margins(peer, x, y) < 0)
-    planned = [
-        row
-        for row in _plan(budget, peer is not None, loss_own is not None)
-        if classes >= rows.LEAST_CLASSES.get(row.name, 2)
-    ]
+    margins: dict[tuple[str, float], Tensor] = {}
+    found: dict[tuple[str, float], Tensor] = {}
     for size in sizes:
         margins["clean", size], found["clean", size] = attacks.margin(clean, y), right[False]
-        for row in planned:
-            was_right = right[row.name == TO_PEER][: row.images]
+        for row in _plan(budget, peer, loss_own, seed):
+            if classes < rows.LEAST_CLASSES.get(row.name, 2):
+                continue
+            found[row.name, size] = right[row.name == TO_PEER][: row.images]
             if size:
-                margins[row.name, size] = keep(row, size)
-                found[row.name, size] = was_right & ~(margins[row.name, size] < 0)
-            else:
-                found[row.name, size] = was_right
+                margins[row.name, size] = margins_of(row, size)
+                found[row.name, size] = found[row.name, size] & ~(margins[row.name, size] < 0)
     names = row_names(budget.bim, loss_own is not None)
     for size in sizes:
-        found[WORST, size] = _worst(
-            found, names, [other for other in sizes if other <= size], len(x)
-        )
-    signs = _signs(keep, budget, sizes, found, margins)
-    return Report(sizes, len(x), names, {key: seen.cpu() for key, seen in found.items()}, signs)
+        inside = [other for other in sizes if other <= size]
+        found[WORST, size] = _worst(found, names, inside, len(x))
+
+    slopes = {"cross-entropy": once(rows.slope, model, x, y, loss=rows.cross_entropy).cpu()}
+    if loss_own is not None:
+        slopes["model's own loss"] = once(rows.slope, model, x, y, loss=loss_own).cpu()
+    climb = {"attack": attacks.pgd, "loss": "margin", "steps": budget.pgd_steps, "seed": seed}
+    far, sweep = _Row("sweep", min(budget.sweep_images, len(x)), rows.attacked, climb), {}
+    for size in budget.sweep if far.images else ():
+        held = ~(margins_of(far, float(size)) < 0)
+        sweep[float(size)] = (right[False][: far.images] & held).cpu()
+
+    def at(size: float, table: Mapping[tuple[str, float], Tensor]) -> dict[str, Tensor]:
+        return {name: values.cpu() for (name, radius), values in table.items() if radius == size}
+
+    flags = gradient_masking.worst(
+        [
+            gradient_masking.of_radius(
+                size, at(size, found), at(size, margins), slopes, sweep, y.cpu()
+            )
+            for size in sizes
+        ]
+    )
+    return Report(sizes, len(x), names, {key: seen.cpu() for key, seen in found.items()}, flags)
 
 
 def _radii(eps: float | Sequence[float], x: Tensor) -> tuple[float, ...]:
@@ -300,43 +267,46 @@ def _radii(eps: float | Sequence[float], x: Tensor) -> tuple[float, ...]:
     return tuple(float(radii("eps", size, x)[0]) for size in sizes)
 
 
-def _plan(budget: Budget, peer: bool, own: bool) -> list[_Row]:
+def _plan(
+    budget: Budget, peer: Model | None, loss_own: rows.OwnLoss | None, seed: int
+) -> list[_Row]:
     """The rows that a budget grants."""
+    planned: list[_Row] = []
 
-    def row(label: str, images: int, attack: Callable[..., Tensor], **settings: Any) -> _Row:
-        return _Row(label, min(images, budget.images), attack, settings)
+    def add(label: str, images: int, function: Callable[..., Tensor], /, **settings: Any) -> None:
+        if images:
+            planned.append(_Row(label, min(images, budget.images), function, settings))
 
-    steps, restarts, everyone = budget.pgd_steps, budget.pgd_restarts, budget.images
-    noisy, climbed = everyone * bool(budget.noise_draws), everyone * bool(restarts)
-    squares, labels = (
-        budget.square_images * bool(budget.square_queries),
-        budget.hard_label_images * bool(budget.hard_label_queries),
-    )
-    lengths = [
-        (count, budget.long_images if count >= LONG else everyone)
-        for count in sorted(set(budget.bim))
-    ]
-    planned = [
-        row("uniform noise", noisy, rows.noise, draws=budget.noise_draws, gaussian=False),
-        row("Gaussian noise", noisy, rows.noise, draws=budget.noise_draws, gaussian=True),
-        row("FGSM", everyone, rows.fgsm),
-        *(row(f"BIM-{count}", images, rows.bim, steps=count) for count, images in lengths),
-        *([row("FGSM, own loss", everyone, rows.fgsm, own=True)] if own else []),
-        *(row(f"BIM-{count}, own loss", images, rows.bim, steps=count, own=True) for count, images in lengths if own),
-        row("PGD cross-entropy", climbed, rows.pgd, loss="ce", steps=steps, restarts=restarts),
-        row("PGD margin", climbed, rows.pgd, loss="margin", steps=steps, restarts=restarts),
-        row("PGD targeted", budget.targeted_images, rows.pgd_targets, steps=steps, restarts=budget.targeted_restarts,
-            classes=budget.targeted_classes),
-        *(row(name, budget.autoattack_images, rows.autoattack, name=name) for name in ("APGD-CE", "APGD-T", "FAB-T")),
-        row("Square", squares, rows.autoattack, name="Square", queries=budget.square_queries),
-        row("hard label", labels, rows.hard_label, queries=budget.hard_label_queries),
-    ]  # fmt: skip
-    if peer:
-        planned += [
-            row(name, budget.transfer_images, rows.transfer, steps=steps, to_peer=to)
-            for name, to in (("transfer from peer", False), (TO_PEER, True))
-        ]
-    return [row for row in planned if row.images]
+    everyone, steps = budget.images, budget.pgd_steps
+    for name, gaussian in (("uniform noise", False), ("Gaussian noise", True)):
+        noisy = everyone * bool(budget.noise_draws)
+        add(name, noisy, rows.noise, draws=budget.noise_draws, gaussian=gaussian, seed=seed)
+    for loss, note in (("ce", ""), (loss_own, ", own loss")):
+        if loss is None:
+            continue
+        add(f"FGSM{note}", everyone, rows.attacked, attack=attacks.fgsm, loss=loss)
+        for count in sorted(set(budget.bim)):
+            images = budget.long_images if count >= LONG else everyone
+            bim = {"attack": attacks.bim, "steps": count, "loss": loss}
+            add(f"BIM-{count}{note}", images, rows.attacked, **bim)
+    for loss, name in (("ce", "PGD cross-entropy"), ("margin", "PGD margin")):
+        images = everyone * bool(budget.pgd_restarts)
+        pgd = {"attack": attacks.pgd, "steps": steps, "restarts": budget.pgd_restarts}
+        add(name, images, rows.attacked, **pgd, loss=loss, seed=seed)
+    sweep = {"restarts": budget.targeted_restarts, "classes": budget.targeted_classes}
+    sweep |= {"attack": attacks.pgd_targets, "steps": steps, "seed": seed}
+    add("PGD targeted", budget.targeted_images, rows.attacked, **sweep)
+    for name in ("APGD-CE", "APGD-T", "FAB-T"):
+        add(name, budget.autoattack_images, rows.autoattack, name=name, seed=seed)
+    squares = budget.square_images * bool(budget.square_queries)
+    add("Square", squares, rows.autoattack, name="Square", seed=seed, queries=budget.square_queries)
+    asked = {"attack": attacks.rays, "queries": budget.hard_label_queries, "seed": seed}
+    add("hard label", budget.hard_label_images * bool(asked["queries"]), rows.attacked, **asked)
+    if peer is not None:
+        for name, to_peer in (("transfer from peer", False), (TO_PEER, True)):
+            pair = {"peer": peer, "to_peer": to_peer}
+            add(name, budget.transfer_images, rows.transfer, steps=steps, **pair)
+    return planned
 
 
 def _worst(
@@ -347,47 +317,7 @@ def _worst(
 ) -> Tensor:
     """(count,) bool: right under each row that saw the image, at each of these radii."""
     left = torch.ones(count, dtype=torch.bool, device=found["clean", sizes[0]].device)
-    for size in sizes:
-        for name in names:
-            seen = found.get((name, size)) if name not in (TO_PEER, WORST) else None
-            if seen is not None:
-                left[: len(seen)] &= seen
+    for (name, size), seen in found.items():
+        if size in sizes and name in names and name not in (TO_PEER, WORST):
+            left[: len(seen)] &= seen
     return left
-
-
-def _signs(
-    keep: _Keeper,
-    budget: Budget,
-    sizes: Sequence[float],
-    found: Mapping[tuple[str, float], Tensor],
-    margins: Mapping[tuple[str, float], Tensor],
-) -> tuple[Flag, ...]:
-    """The flags at every radius above zero, and of each kind the worst."""
-    whole, right = keep.whole, found["clean", sizes[0]]
-    steep = {"cross-entropy": keep(_Row("slope", len(right), rows.slope, {}), 0.0)}
-    if whole.loss_own is not None:
-        steep["model's own loss"] = keep(
-            _Row("slope, own loss", len(right), rows.slope, {"own": True}), 0.0
-        )
-    sweep = {}
-    for far in budget.sweep if budget.sweep_images else ():
-        row = _Row(
-            "sweep",
-            min(budget.sweep_images, len(right)),
-            rows.pgd,
-            {"loss": "margin", "steps": budget.pgd_steps, "restarts": 1},
-        )
-        sweep[float(far)] = (right[: row.images] & ~(keep(row, float(far)) < 0)).cpu()
-    steep = {loss: values.cpu() for loss, values in steep.items()}
-
-    def at(size: float, table: Mapping[tuple[str, float], Tensor]) -> dict[str, Tensor]:
-        return {name: values.cpu() for (name, radius), values in table.items() if radius == size}
-
-    return gradient_masking.worst(
-        [
-            gradient_masking.of_radius(
-                size, at(size, found), at(size, margins), steep, sweep, whole.y.cpu()
-            )
-            for size in sizes
-        ]
-    )

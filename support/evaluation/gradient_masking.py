@@ -9,6 +9,7 @@ figure draws (:func:`support.book.plots.protocol`).
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 
 import torch
 from torch import Tensor
@@ -30,14 +31,16 @@ NO_PROGRESS = 0.02
 """Share of the images that PGD neither broke nor brought below the best of the clean image and
 random noise."""
 
-NAMES = (
-    "zero gradient",
-    "black box or transfer",
-    "more iterations",
-    "chance at a large eps",
-    "loss at failed points",
-    "loss gap",
-)
+THRESHOLDS = {
+    "zero gradient": ZERO_GRADIENT,
+    "black box or transfer": GAP,
+    "more iterations": GAP,
+    "chance at a large eps": 0.0,
+    "loss at failed points": NO_PROGRESS,
+    "loss gap": LOSS_GAP,
+}
+"""The flags; where chance or the number of images decides, the threshold is at least this."""
+NAMES = tuple(THRESHOLDS)
 BLACK_BOX = ("uniform noise", "Gaussian noise", "Square", "hard label", "transfer from peer")
 GRADIENT = ("FGSM", "PGD cross-entropy", "PGD margin", "PGD targeted", "APGD-CE", "APGD-T", "FAB-T")
 """White-box rows besides every BIM."""
@@ -67,9 +70,14 @@ class Flag:
     curves: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
 
 
-def not_run(name: str, eps: float, threshold: float, what: str) -> Flag:
-    """A flag that nothing was measured for."""
-    return Flag(name, None, None, threshold, f"not run: {what}", eps)
+@dataclass(frozen=True)
+class _Finding:
+    """What was measured for a flag, without its name and radius."""
+
+    value: float
+    threshold: float
+    says: str
+    curves: Mapping[str, Tensor]
 
 
 def of_radius(
@@ -91,14 +99,23 @@ def of_radius(
         sweep: (n,) bool, still right under PGD on the margin, for each radius of the sweep.
         y: (N,) labels.
     """
-    return (
-        _zero_gradient(eps, robust, slopes),
-        _black_box(eps, robust),
-        _iterations(eps, robust),
-        _chance(eps, sweep, y),
-        _failed_points(eps, robust, margins),
-        _loss_gap(eps, robust),
+    findings = (
+        _zero_gradient(robust, slopes),
+        _black_box(robust),
+        _iterations(robust),
+        _chance(sweep, y),
+        _failed_points(robust, margins),
+        _loss_gap(robust),
     )
+    return tuple(_flag(*named, eps) for named in zip(NAMES, findings, strict=True))
+
+
+def _flag(name: str, found: _Finding | str, eps: float) -> Flag:
+    """``found`` is a string where nothing was measured: what is missing."""
+    if isinstance(found, str):
+        return Flag(name, None, None, THRESHOLDS[name], f"not run: {found}", eps)
+    raised = found.value > found.threshold
+    return Flag(name, raised, found.value, found.threshold, found.says, eps, found.curves)
 
 
 def worst(per_radius: Sequence[tuple[Flag, ...]]) -> tuple[Flag, ...]:
@@ -111,12 +128,6 @@ def worst(per_radius: Sequence[tuple[Flag, ...]]) -> tuple[Flag, ...]:
     return tuple(max(same, key=excess) for same in zip(*per_radius, strict=True))
 
 
-def _judged(
-    name: str, eps: float, value: float, threshold: float, says: str, curves: Mapping[str, Tensor]
-) -> Flag:
-    return Flag(name, value > threshold, value, threshold, says, eps, curves)
-
-
 def _difference(first: Tensor, second: Tensor, least: float) -> tuple[float, float]:
     """Accuracy of the first minus that of the second on the images that both saw, and what may be
     chance or strength alone."""
@@ -127,36 +138,30 @@ def _difference(first: Tensor, second: Tensor, least: float) -> tuple[float, flo
 
 
 def _bims(robust: Mapping[str, Tensor]) -> list[tuple[int, Tensor]]:
-    found = [
-        (int(row[4:]), seen)
-        for row, seen in robust.items()
-        if row.startswith("BIM-") and row[4:].isdigit()
-    ]
-    return sorted(found, key=lambda pair: pair[0])
+    """Every length of BIM and its mask, by length."""
+    rows = (row for row in robust if row.startswith("BIM-") and row[4:].isdigit())
+    return sorted(((int(row[4:]), robust[row]) for row in rows), key=lambda pair: pair[0])
 
 
-def _zero_gradient(eps: float, robust: Mapping[str, Tensor], slopes: Mapping[str, Tensor]) -> Flag:
+def _share(mask: Tensor) -> float:
+    return float(mask.double().mean())
+
+
+def _zero_gradient(robust: Mapping[str, Tensor], slopes: Mapping[str, Tensor]) -> _Finding | str:
     right = robust["clean"]
-    shares = {
-        loss: float((size[right] == 0).double().mean())
-        for loss, size in slopes.items()
-        if bool(right.any())
-    }
-    if not shares:
-        return not_run(NAMES[0], eps, ZERO_GRADIENT, "no image is right")
+    if not slopes or not bool(right.any()):
+        return "no image is right"
+    curves = {name: size[right] for name, size in slopes.items()}
+    shares = {name: _share(size == 0) for name, size in curves.items()}
     loss = max(shares, key=shares.__getitem__)
-    says = f"the gradient of the {loss} is exactly zero at {shares[loss]:.1%} of the images that are right"
-    return _judged(
-        NAMES[0],
-        eps,
-        shares[loss],
-        ZERO_GRADIENT,
-        says,
-        {name: size[right] for name, size in slopes.items()},
+    says = (
+        f"the gradient of the {loss} is exactly zero at {shares[loss]:.1%} of the images that are "
+        "right"
     )
+    return _Finding(shares[loss], ZERO_GRADIENT, says, curves)
 
 
-def _black_box(eps: float, robust: Mapping[str, Tensor]) -> Flag:
+def _black_box(robust: Mapping[str, Tensor]) -> _Finding | str:
     white = [
         seen
         for row, seen in robust.items()
@@ -164,31 +169,26 @@ def _black_box(eps: float, robust: Mapping[str, Tensor]) -> Flag:
     ]
     black = {row: robust[row] for row in BLACK_BOX if row in robust}
     if not white or not black:
-        return not_run(NAMES[1], eps, GAP, "no black box and white box to compare")
-    gaps = {}
+        return "no black box and white box to compare"
+    gaps, shares = {}, {}
     for row, seen in black.items():
         together = torch.ones_like(seen)
         for other in white:
             together[: len(other)] &= other[: len(seen)]
-        gaps[row] = (
-            *_difference(together, seen, GAP),
-            float(together.double().mean()),
-            float(seen.double().mean()),
-        )
+        gaps[row], shares[row] = _difference(together, seen, GAP), (_share(together), _share(seen))
     row = max(gaps, key=lambda name: gaps[name][0] - gaps[name][1])
-    gap, allowed, white_box, black_box = gaps[row]
-    says = f"{row} leaves {black_box:.1%} right where all gradient attacks together leave {white_box:.1%}"
-    curves = {
-        name: torch.tensor([found[0], found[1]], dtype=torch.float64)
-        for name, found in gaps.items()
-    }
-    return _judged(NAMES[1], eps, gap, allowed, says, curves)
+    white_box, black_box = shares[row]
+    says = (
+        f"{row} leaves {black_box:.1%} right where all gradient attacks together leave "
+        f"{white_box:.1%}"
+    )
+    return _Finding(*gaps[row], says, _curves(gaps))
 
 
-def _iterations(eps: float, robust: Mapping[str, Tensor]) -> Flag:
+def _iterations(robust: Mapping[str, Tensor]) -> _Finding | str:
     bims = _bims(robust)
     if len(bims) < 2:
-        return not_run(NAMES[2], eps, GAP, "fewer than two lengths of BIM")
+        return "fewer than two lengths of BIM"
     count = min(len(seen) for _, seen in bims)
     accuracy = torch.stack([seen[:count].double().mean() for _, seen in bims])
     floor = robust["worst case"][:count]
@@ -202,83 +202,78 @@ def _iterations(eps: float, robust: Mapping[str, Tensor]) -> Flag:
             *_difference(later[:count], earlier[:count], GAP),
             f"BIM-{more} leaves more right than BIM-{steps}",
         )
-        for place, (steps, earlier) in enumerate(bims)
-        for more, later in bims[place + 1 :]
+        for (steps, earlier), (more, later) in combinations(bims, 2)
     ]
     rise, allowed, says = max(rises, key=lambda found: found[0] - found[1])
     (first, earliest), (last, latest) = bims[0], bims[-1]
     above, plateau = _difference(latest[:count], floor, PLATEAU)
     fall, _ = _difference(earliest[:count], latest[:count], 0.0)
     if rise <= allowed and fall < GAP and above - plateau > rise - allowed:
-        says = f"from BIM-{first} to BIM-{last} accuracy does not fall, and stays {above:.1%} above the worst case"
-        return _judged(NAMES[2], eps, above, plateau, says, curves)
-    path = ", ".join(
-        f"{value:.1%} with {steps}"
-        for value, (steps, _) in zip(accuracy.tolist(), bims, strict=True)
-    )
-    says = (
-        f"{says} ({path} steps)"
-        if rise > allowed
-        else f"more iterations are no weaker: {path} steps"
-    )
-    return _judged(NAMES[2], eps, rise, allowed, says, curves)
+        says = (
+            f"from BIM-{first} to BIM-{last} accuracy does not fall, and stays {above:.1%} above "
+            "the worst case"
+        )
+        return _Finding(above, plateau, says, curves)
+    pairs = zip(accuracy.tolist(), bims, strict=True)
+    path = ", ".join(f"{value:.1%} with {steps}" for value, (steps, _) in pairs)
+    weaker = f"{says} ({path} steps)"
+    says = weaker if rise > allowed else f"more iterations are no weaker: {path} steps"
+    return _Finding(rise, allowed, says, curves)
 
 
-def _chance(eps: float, sweep: Mapping[float, Tensor], y: Tensor) -> Flag:
+def _chance(sweep: Mapping[float, Tensor], y: Tensor) -> _Finding | str:
     far = {radius: seen for radius, seen in sweep.items() if radius >= 0.5}
     if not far:
-        return not_run(
-            NAMES[3], eps, 0.0, "no sweep up to eps 0.5, where a grey image is in every ball"
-        )
+        return "no sweep up to eps 0.5, where a grey image is in every ball"
     count = len(next(iter(far.values())))
     # All images can be made the same grey, to which the model gives one class: it is right about
     # one class at the most.
     chance = float(y[:count].bincount().amax()) / count
-    radii = sorted(sweep)
-    accuracy = torch.stack([sweep[radius].double().mean() for radius in radii])
-    left = float(min(seen.double().mean() for seen in far.values()))
-    says = f"at eps {min(far):g}, where one grey image is in every ball and no classifier has more than {chance:.1%}, PGD leaves {left:.1%}"
+    radii, left = sorted(sweep), min(map(_share, far.values()))
+    says = (
+        f"at eps {min(far):g}, where one grey image is in every ball and no classifier has more "
+        f"than {chance:.1%}, PGD leaves {left:.1%}"
+    )
     curves = {
         "eps": torch.tensor(radii, dtype=torch.float64),
-        "accuracy": accuracy,
+        "accuracy": torch.stack([sweep[radius].double().mean() for radius in radii]),
         "chance": torch.tensor([chance]),
     }
-    return _judged(NAMES[3], eps, left, chance, says, curves)
+    return _Finding(left, chance, says, curves)
 
 
-def _failed_points(eps: float, robust: Mapping[str, Tensor], margins: Mapping[str, Tensor]) -> Flag:
+def _failed_points(robust: Mapping[str, Tensor], margins: Mapping[str, Tensor]) -> _Finding | str:
     attacks = [row for row in ("PGD cross-entropy", "PGD margin") if row in margins]
     if not attacks or "uniform noise" not in margins:
-        return not_run(NAMES[4], eps, NO_PROGRESS, "no PGD and noise to compare")
+        return "no PGD and noise to compare"
     shares, curves = {}, {}
     for row in attacks:
         count = min(len(margins[row]), len(margins["uniform noise"]))
-        reached = margins[row][:count]
+        reached, failed = margins[row][:count], robust[row][:count]
         without = torch.fmin(margins["clean"][:count], margins["uniform noise"][:count])
-        failed = robust[row][:count]
-        shares[row] = float((failed & ~(reached < without)).double().mean())
-        curves |= {
-            f"{row}: without a gradient": without[failed],
-            f"{row}: reached": reached[failed],
-        }
+        shares[row] = _share(failed & ~(reached < without))
+        curves[f"{row}: without a gradient"] = without[failed]
+        curves[f"{row}: reached"] = reached[failed]
     row = max(shares, key=shares.__getitem__)
-    says = f"at {shares[row]:.1%} of the images {row} fails and ends no nearer the boundary than the clean image or random noise"
-    return _judged(NAMES[4], eps, shares[row], NO_PROGRESS, says, curves)
+    says = (
+        f"at {shares[row]:.1%} of the images {row} fails and ends no nearer the boundary than the "
+        "clean image or random noise"
+    )
+    return _Finding(shares[row], NO_PROGRESS, says, curves)
 
 
-def _loss_gap(eps: float, robust: Mapping[str, Tensor]) -> Flag:
+def _loss_gap(robust: Mapping[str, Tensor]) -> _Finding | str:
     pairs = [(f"{row}, own loss", row) for row in robust if f"{row}, own loss" in robust]
     both = "PGD cross-entropy", "PGD margin"
     pairs += [both, both[::-1]] if all(row in robust for row in both) else []
     if not pairs:
-        return not_run(NAMES[5], eps, LOSS_GAP, "no two losses to compare")
+        return "no two losses to compare"
     gaps = {pair: _difference(robust[pair[0]], robust[pair[1]], LOSS_GAP) for pair in pairs}
     pair = max(gaps, key=lambda key: gaps[key][0] - gaps[key][1])
-    gap, allowed = gaps[pair]
-    left, other = (float(robust[row].double().mean()) for row in pair)
+    left, other = (_share(robust[row]) for row in pair)
     says = f"{pair[0]} leaves {left:.1%} right where {pair[1]} leaves {other:.1%}"
-    curves = {
-        f"{first} against {second}": torch.tensor(found, dtype=torch.float64)
-        for (first, second), found in gaps.items()
-    }
-    return _judged(NAMES[5], eps, gap, allowed, says, curves)
+    return _Finding(*gaps[pair], says, _curves({" against ".join(key): gaps[key] for key in gaps}))
+
+
+def _curves(gaps: Mapping[str, tuple[float, float]]) -> dict[str, Tensor]:
+    return {name: torch.tensor(found, dtype=torch.float64) for name, found in gaps.items()}

@@ -2,10 +2,9 @@
 alone would give (chapter 8).
 
 The unit of all questions is the *model*: training runs of one model differ by their seeds alone and
-    count as one, so values come as
-(models, seeds), intervals draw models first and seeds within them, and p-values exchange models.
-Values that are not defined are NaN; a model without a value is left out, and the caller says how
-many remain.
+count as one, so values come as (models, seeds), intervals draw models first and seeds within them,
+and p-values exchange models. Values that are not defined are NaN; a model without a value is left
+out, and the caller says how many remain.
 """
 
 import itertools
@@ -75,9 +74,8 @@ def bootstrap(
     count, seeds = x.shape
     stream = np.random.default_rng(seed)
     model = stream.integers(count, size=(draws, count))
-    run = stream.integers(
-        seeds, size=(draws, count, seeds)
-    )  # one set of seeds a model and draw: a model drawn twice is a tie, not two
+    # one set of seeds a model and draw: a model drawn twice is a tie, not two
+    run = stream.integers(seeds, size=(draws, count, seeds))
 
     def redrawn(values: ArrayLike) -> np.ndarray:
         means = np.asarray(values, dtype=float)[np.arange(count)[:, None], run].mean(2)
@@ -90,28 +88,25 @@ def bootstrap(
     return np.sort(found[~np.isnan(found)])
 
 
-def interval(draws: np.ndarray, level: float = 0.95) -> tuple[float, float]:
-    """The middle ``level`` of bootstrap draws; NaN where there are none."""
+def interval(draws: np.ndarray) -> tuple[float, float]:
+    """The middle 95 % of bootstrap draws; NaN where there are none."""
     if not len(draws):
         return math.nan, math.nan
-    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(draws, [(1 - 0.95) / 2, (1 + 0.95) / 2])
     return float(low), float(high)
 
 
-def orders(count: int, seed: int = 0) -> np.ndarray:
+def orders(count: int) -> np.ndarray:
     """Orders of so many models, (n, count): all of them up to :data:`EXACT`, the first the
     identity, else that and 8! - 1 random ones."""
     if count <= EXACT:
         return np.array(list(itertools.permutations(range(count))))
-    drawn = np.random.default_rng(seed).permuted(
-        np.tile(np.arange(count), (math.factorial(EXACT) - 1, 1)), axis=1
-    )
+    alike = np.tile(np.arange(count), (math.factorial(EXACT) - 1, 1))
+    drawn = np.random.default_rng(0).permuted(alike, axis=1)
     return np.concatenate([np.arange(count)[None], drawn])
 
 
-def permuted(
-    x: ArrayLike, y: ArrayLike, control: ArrayLike | None = None, *, seed: int = 0
-) -> np.ndarray:
+def permuted(x: ArrayLike, y: ArrayLike, control: ArrayLike | None = None) -> np.ndarray:
     """Rank correlations if the models' values of y were dealt out in another order, (n,), the order
     as it is first.
 
@@ -122,7 +117,7 @@ def permuted(
     """
     held = None if control is None else _ranks(control)[None]
     left, right = (_residual(_ranks(values)[None], held)[0] for values in (x, y))
-    dealt = right[orders(len(right), seed)]
+    dealt = right[orders(len(right))]
     return _correlation(left, dealt if held is None else _residual(dealt, held))
 
 
@@ -148,9 +143,8 @@ def holm(p: ArrayLike) -> np.ndarray:
     adjusted = np.full(p.shape, np.nan)
     asked = np.flatnonzero(~np.isnan(p))
     order = asked[np.argsort(p[asked], kind="stable")]
-    adjusted[order] = np.minimum(
-        np.maximum.accumulate(p[order] * (len(order) - np.arange(len(order)))), 1
-    )
+    counted = p[order] * (len(order) - np.arange(len(order)))
+    adjusted[order] = np.minimum(np.maximum.accumulate(counted), 1)
     return adjusted
 
 
@@ -174,10 +168,6 @@ def _residual(ranks: np.ndarray, control: np.ndarray | None) -> np.ndarray:
 
 
 def _correlation(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    scale = np.sqrt(np.square(x).sum(-1) * np.square(y).sum(-1))
-    return np.divide(
-        (x * y).sum(-1),
-        scale,
-        out=np.full(np.broadcast(scale, (x * y).sum(-1)).shape, np.nan),
-        where=scale > 0,
-    )
+    scale, product = np.sqrt(np.square(x).sum(-1) * np.square(y).sum(-1)), (x * y).sum(-1)
+    nowhere = np.full(np.broadcast(scale, product).shape, np.nan)
+    return np.divide(product, scale, out=nowhere, where=scale > 0)

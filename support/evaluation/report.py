@@ -11,8 +11,9 @@ from support.evaluation.gradient_masking import NAMES, Flag
 WORST = "worst case"
 TO_PEER = "transfer to peer"
 ROWS = (
-    "clean", "uniform noise", "Gaussian noise", "FGSM", "BIM-10", "BIM-100", "BIM-1000", "PGD cross-entropy", "PGD margin",
-    "PGD targeted", "APGD-CE", "APGD-T", "FAB-T", "Square", "hard label", "transfer from peer", TO_PEER, WORST,
+    "clean", "uniform noise", "Gaussian noise", "FGSM", "BIM-10", "BIM-100", "BIM-1000",
+    "PGD cross-entropy", "PGD margin", "PGD targeted", "APGD-CE", "APGD-T", "FAB-T", "Square",
+    "hard label", "transfer from peer", TO_PEER, WORST,
 )  # fmt: skip
 """The rows of every report, in their order. Budgets may name further lengths of BIM; a model's own
 loss adds rows after BIM's."""
@@ -21,19 +22,10 @@ loss adds rows after BIM's."""
 def row_names(bim: Iterable[int], own: bool) -> tuple[str, ...]:
     """:data:`ROWS` with these lengths of BIM among them, and with the rows of the model's own
     loss."""
-    steps = sorted({10, 100, 1000, *bim})
-    loops = [f"BIM-{count}" for count in steps]
-    before, after = ROWS[: ROWS.index("BIM-10")], ROWS[ROWS.index("BIM-1000") + 1 :]
-    return (
-        *before,
-        *loops,
-        *(
-            f"{row}, own loss"
-            for row in ("FGSM", *(f"BIM-{count}" for count in sorted(bim)))
-            if own
-        ),
-        *after,
-    )
+    first, last = ROWS.index("BIM-10"), ROWS.index("BIM-1000")
+    loops = [f"BIM-{count}" for count in sorted({10, 100, 1000, *bim})]
+    owned = [f"{row}, own loss" for row in ("FGSM", *(f"BIM-{count}" for count in sorted(bim)))]
+    return (*ROWS[:first], *loops, *(owned if own else ()), *ROWS[last + 1 :])
 
 
 @dataclass(frozen=True)
@@ -95,7 +87,10 @@ class Report:
     def table(self) -> pd.DataFrame:
         """Accuracy by row and radius, NaN where the budget left a row out, and ``images``, how many
         a row saw (0: not run)."""
-        columns = {eps: [_number(self.accuracy(row, eps)) for row in self.rows] for eps in self.eps}
+        columns = {
+            eps: pd.Series([self.accuracy(row, eps) for row in self.rows], dtype=float).to_numpy()
+            for eps in self.eps
+        }
         seen = [max(len(self.robust(row, eps)) for eps in self.eps) for row in self.rows]
         return pd.DataFrame(
             {**columns, "images": seen}, index=pd.Index(self.rows, name="accuracy under")
@@ -138,17 +133,10 @@ def compare_flags(reports: Mapping[str, Report | Sequence[Report]]) -> pd.DataFr
     one name, how many raised it."""
 
     def said(found: list[Flag]) -> str:
-        ran = [flag for flag in found if flag.raised is not None]
-        raised = sum(flag.raised for flag in ran)
-        if not ran:
-            return "not run"
-        return (
-            f"raised by {raised} of {len(ran)}"
-            if len(found) > 1 and raised
-            else "raised"
-            if raised
-            else "no"
-        )
+        ran = [flag.raised for flag in found if flag.raised is not None]
+        if not any(ran):
+            return "no" if ran else "not run"
+        return "raised" if len(found) == 1 else f"raised by {sum(ran)} of {len(ran)}"
 
     groups = _groups(reports)
     columns = {
@@ -166,7 +154,3 @@ def _groups(reports: Mapping[str, Report | Sequence[Report]]) -> dict[str, list[
     if not groups or not all(groups.values()):
         raise ValueError("compare needs at least one report of each name")
     return groups
-
-
-def _number(value: float | None) -> float:
-    return float("nan") if value is None else value

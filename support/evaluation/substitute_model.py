@@ -7,18 +7,16 @@ tried on the target. The true labels are never used: a network trained on them i
 classifier, not a copy of the first.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from numbers import Real
 
 import torch
 from torch import Tensor
 
 from support import training
 from support.attacks import fgsm
-from support.attacks.base import check, even, fast_rows, prepare
-from support.common.arguments import images, radii, whole_number
+from support.attacks.base import check, prepare
+from support.common.arguments import images, number, radii, whole_number
 from support.common.cache import Cache
 from support.models.architectures import Classifier
 
@@ -99,8 +97,7 @@ def substitute(
     whole_number("epochs", epochs, 1)
     whole_number("batch_size", batch_size, 1)
     whole_number("seed", seed, 0)
-    if not (isinstance(lr, Real) and 0 < lr < math.inf):
-        raise ValueError(f"lr must be a positive number, not {lr!r}")
+    number("lr", lr, above=0)
     if not isinstance(fresh := build(seed), Classifier):
         raise ValueError(f"build must map a seed to a Classifier; it made a {type(fresh).__name__}")
     answers, classes = _answers(target_model, x_seed)
@@ -108,16 +105,15 @@ def substitute(
         raise ValueError(f"build makes copies of {copied} classes, but the target has {classes}")
     x, agreement = x_seed.detach(), []
     stream = torch.Generator().manual_seed(seed)
-    for number in range(rounds + 1):
+    for turn in range(rounds + 1):
         fitted = training.fit(
-            build(seed), x, answers, epochs=epochs, lr=lr, batch_size=batch_size, seed=seed, device=x.device, cache=cache,
-            name=f"{name}-{number}",
+            build(seed), x, answers, epochs=epochs, lr=lr, batch_size=batch_size, seed=seed,
+            device=x.device, cache=cache, name=f"{name}-{turn}",
         )  # fmt: skip
-        agreement.append(
-            float((training.predict(fitted.model, x).argmax(1) == answers).double().mean())
-        )
+        right = training.predict(fitted.model, x).argmax(1) == answers
+        agreement.append(float(right.double().mean()))
         free = len(x) if max_queries is None else min(len(x), max_queries - len(x))
-        if number == rounds or not free:
+        if turn == rounds or not free:
             break
         chosen = torch.randperm(len(x), generator=stream)[:free].sort().values.to(x.device)
         moved = fgsm(fitted.model, x[chosen], answers[chosen], step, targeted=True).x_adv
@@ -128,9 +124,8 @@ def substitute(
 def _answers(model: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, int]:
     """The target's classes (n,) int64 of images, each asked for once, and how many classes it
     has."""
-    nobody = torch.zeros(
-        len(x), dtype=torch.int64, device=x.device
-    )  # the checks want labels; 0 is one of any model's
-    check(model, x, nobody, batch_size=None)
-    scores = prepare(model, x, nobody, even(len(x), fast_rows(x, model=model))).scores
+    # the checks want labels; 0 is one of any model's
+    nobody = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+    check(model, x, nobody)
+    scores = prepare(model, x, nobody).scores
     return scores.argmax(1), scores.shape[1]
