@@ -138,14 +138,15 @@ class Run:
         """Leave numbers for the lesson: a number, text, or lists and mappings of them.
 
         Raises:
-            ClaimError: kept before, or something that JSON cannot hold; tensors are rounded to
-                lists by the chapter, which knows how many digits mean something.
+            ClaimError: kept before, or something that JSON cannot hold, such as a number that is
+                not finite (keep None); tensors are rounded to lists by the chapter, which knows how
+                many digits mean something.
         """
         if name in self._kept:
             raise claims.ClaimError(f"{name} is kept twice in {self.chapter}")
         try:
-            self._kept[name] = json.loads(json.dumps(value))
-        except TypeError as error:
+            self._kept[name] = json.loads(json.dumps(value, allow_nan=False))
+        except (TypeError, ValueError) as error:
             raise claims.ClaimError(f"{name} cannot be kept: {error}") from error
 
     @functools.cached_property
@@ -234,7 +235,7 @@ class Run:
             "computing_seconds": round(time.perf_counter() - self._started, 1),
             "peak_memory_mb": _peak_memory_mb(),
             "peak_gpu_memory_mb": None if memory is None else round(memory),
-            "evidence": self.evidence.content() if "evidence" in vars(self) else None,
+            "evidence": self.evidence.content() if "_evidence" in vars(self) else None,
             "kept": self._kept,
         }
 
