@@ -168,7 +168,7 @@ class Cache:
                 raise SafetensorError("it belongs to another key")
             found = safetensors.torch.load(data), json.loads(header["meta"])
             self.hits += place.path.stat().st_mtime < self._opened
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except (SafetensorError, OSError, KeyError, ValueError) as error:
             warnings.warn(
