@@ -5,6 +5,7 @@ import contextlib
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ os.environ["BOOK_PROGRESS"] = "off"
 # Passed tests that a lane must have at the least. A lane is a file or folder; what no other lane names belongs to "kernels".
 LANES = {
     "book/": 40, "tests/test_assignments.py": 50, "tests/test_book.py": 15, "tests/test_claims.py": 50, "tests/test_classroom.py": 60,
-    "tests/test_packaging.py": 15, "kernels": 300,
+    "tests/test_house.py": 8, "tests/test_packaging.py": 15, "kernels": 300,
 }  # fmt: skip
 
 
@@ -29,24 +30,80 @@ PATIENCE = 180_000  # milliseconds for a page to load; a busy machine takes its 
 QUIET = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking")
 
 
+@contextlib.contextmanager
+def book_at(root: Path) -> Iterator[Path]:
+    """The package works on the book under ``root``."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BOOK_ROOT", str(root))
+        yield root
+
+
 @pytest.fixture(scope="session")
-def site(tmp_path_factory) -> Path:
-    """The published book, built once from this checkout."""
+def recorded(tmp_path_factory) -> Path:
+    """The tiny book with its chapter recorded at quick and the table of verdicts written; not to be changed by a test."""
+    import tiny_book
+
+    from support.book import execute, verdict_table
+
+    with book_at(tiny_book.make(tmp_path_factory.mktemp("recorded"))) as root:
+        execute.execute(tiny_book.CHAPTER, record=True)
+        verdict_table.write()
+    return root
+
+
+@pytest.fixture
+def book(recorded, tmp_path, monkeypatch) -> Path:
+    """A copy of that book, to be changed."""
+    root = tmp_path / "book"
+    shutil.copytree(recorded, root)
+    monkeypatch.setenv("BOOK_ROOT", str(root))
+    return root
+
+
+@pytest.fixture(scope="session")
+def whole() -> bool:
+    """Whether every chapter of the contents has its folder; the tiny book stands in for a book that is not whole."""
     from support.book import publish
+    from support.common import paths
+
+    return all((paths.root() / f"{page}.py").is_file() or (paths.root() / f"{page}.md").is_file() for page in publish.pages())
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory, whole, request) -> tuple[Path, Path]:
+    """The published book, built once: its root, and the folder of its pages."""
+    import tiny_book
+
+    from support.book import publish
+    from support.common import paths
 
     out = tmp_path_factory.mktemp("site") / "book"
-    assert publish.build(out) == (out / "index.html").as_uri()
-    return out
+    root = paths.root()
+    if not whole:
+        root = shutil.copytree(request.getfixturevalue("recorded"), tmp_path_factory.mktemp("published") / "book")
+        tiny_book.add_pages(root)
+    with book_at(root):
+        assert publish.build(out) == (out / "index.html").as_uri()
+    return root, out
+
+
+@pytest.fixture
+def site(built, monkeypatch) -> Path:
+    """The pages of the published book, which is the book of the test."""
+    monkeypatch.setenv("BOOK_ROOT", str(built[0]))
+    return built[1]
 
 
 @pytest.fixture(scope="module")
-def soups(site):
+def soups(built):
     """Each page of the contents, parsed."""
     from bs4 import BeautifulSoup
 
     from support.book import publish
 
-    return {page: BeautifulSoup((site / f"{page}.html").read_text(encoding="utf-8"), "html.parser") for page in publish.pages()}
+    with book_at(built[0]):
+        files = {page: built[1] / f"{page}.html" for page in publish.pages()}
+    return {page: BeautifulSoup(file.read_text(encoding="utf-8"), "html.parser") for page, file in files.items()}
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,9 @@
 """A book of one tiny chapter, in its three parts, in a temporary folder: for the tests of the machinery."""
 
+import shutil
 from pathlib import Path
+
+from support.common import paths
 
 CHAPTER = "01_tiny"
 
@@ -126,3 +129,33 @@ def make(
     (root / "data" / "claims" / "tiny2020.yml").write_text(claims, encoding="utf-8")
     (root / "data" / "profiles" / f"{CHAPTER}.yml").write_text(profile, encoding="utf-8")
     return root
+
+
+CONTENTS = f"""format: jb-book
+root: book/index
+parts:
+- caption: Chapters
+  numbered: 1
+  chapters:
+  - file: book/{CHAPTER}/lesson
+    sections:
+    - file: book/{CHAPTER}/evidence
+    - file: book/{CHAPTER}/exercises
+- caption: Reference
+  chapters:
+  - file: book/how_to_read
+  - file: book/scoreboard
+  - file: book/errata
+  - file: book/bibliography
+"""
+
+
+def add_pages(root: Path) -> None:
+    """Give a tiny book what its publication needs: the configuration and the pages of this project, around its own chapter."""
+    book = paths.root() / "book"
+    shutil.copy(paths.root() / "_config.yml", root)
+    shutil.copytree(book / "_static", root / "book" / "_static")
+    for name in ("references.bib", "how_to_read.md", "scoreboard.md", "errata.md", "bibliography.md"):
+        shutil.copy(book / name, root / "book")
+    (root / "book" / "index.md").write_text("# A tiny book\n\nIt has one chapter.\n", encoding="utf-8")
+    (root / "_toc.yml").write_text(CONTENTS, encoding="utf-8")

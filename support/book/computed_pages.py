@@ -81,7 +81,7 @@ def board(pages: Iterable[str]) -> Board:
 
 def title(chapter: str) -> str:
     """A chapter's title; its name where it has none."""
-    sources = [manifests.source_file(chapter, part) for part in manifests.PARTS]
+    sources = [manifests.source_file(chapter, part) for part in ("lesson", "evidence")]
     texts = [file.read_text(encoding="utf-8") for file in sources if file.is_file()]
     found = re.search(r"^# # (.*)$", "\n".join(texts), re.MULTILINE)
     return found[1].strip() if found else chapter
@@ -94,7 +94,7 @@ def explanation(chapter: str) -> str:
     Headings become bold, so that the words can be quoted, and labels are dropped, so that they stay
     unique. Empty without the section.
     """
-    sources = [manifests.source_file(chapter, part) for part in manifests.PARTS]
+    sources = [manifests.source_file(chapter, part) for part in ("evidence", "lesson")]
     cells = [cell for file in sources if file.is_file() for cell in jupytext.read(file).cells]
     text = "\n\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
     section = rf"^## {re.escape(SECTION)}\n(.*?)(?=^##? |\Z)"
