@@ -125,7 +125,7 @@ def test_a_result_that_cannot_be_kept_is_refused(tmp_path, made, monkeypatch):
     def give():
         return sys.book_made
 
-    with pytest.raises(CacheError, match="the result give.* which cannot be kept: return numbers"):
+    with pytest.raises(CacheError, match=r"the result give.* which cannot be kept: return numbers"):
         Cache(tmp_path).once(give)
     assert files(tmp_path) == []
 

@@ -186,8 +186,8 @@ def test_other_arguments_are_a_miss(plant, tmp_path):
 @pytest.mark.parametrize("package", identity.PACKAGES)
 def test_a_librarys_version_is_a_miss(plant, monkeypatch, package):
     chapter = plant()
-    before = key(chapter)
-    monkeypatch.setattr(identity, "versions", lambda known=identity.versions(): known | {package: "0.0"})
+    before, known = key(chapter), identity.versions()
+    monkeypatch.setattr(identity, "versions", lambda: known | {package: "0.0"})
     assert key(chapter) != before
 
 

@@ -87,6 +87,8 @@ class Run:
         # Now, not at the end: a source that is edited while the run goes on is not what it computes
         # with.
         self._code = manifests.code_of(chapter, part)
+        self._commit = _commit()
+        self._cache_origin = cache.origin(self._commit)
         self._started = time.perf_counter()
 
     def load(self, name: str, split: str = "train") -> data.ImageData:
@@ -210,6 +212,12 @@ class Run:
         record = self.record()
         _show(claims.render_record(record), {"run": record})
 
+    def _from_cache(self) -> int:
+        """How many results are of earlier runs. Those of other chapters do not count that were
+        computed at this very commit, in a cache that was empty before."""
+        clean = self._commit["commit"] is not None and not self._commit["dirty"]
+        return 0 if clean and self._cache_origin == self._commit else self.cache.hits
+
     def record(self) -> dict[str, Any]:
         """What this run is: everything that is needed to repeat it, as JSON can hold it."""
         cuda = self.device.type == "cuda"
@@ -227,11 +235,11 @@ class Run:
             "threads": torch.get_num_threads(),
             "versions": identity.versions(),
             "platform": f"{platform.system()} {platform.machine()}",
-            **_commit(),
+            **self._commit,
             "data": dict(sorted(self._data.items())),
             "code": self._code,
             "units": self.cache.hits + self.cache.misses,
-            "units_from_cache": self.cache.hits,
+            "units_from_cache": self._from_cache(),
             "computing_seconds": round(time.perf_counter() - self._started, 1),
             "peak_memory_mb": _peak_memory_mb(),
             "peak_gpu_memory_mb": None if memory is None else round(memory),

@@ -72,6 +72,7 @@ class Place:
             CacheError: a full disk, a folder that cannot be written; nothing half-written stays.
         """
         self.cache._write(self, tensors, {}, durable=durable)
+        self.cache.misses += durable
 
     def remove(self) -> None:
         """Forget it."""
@@ -157,6 +158,18 @@ class Cache:
                         left.unlink()
         except OSError as error:
             raise _cannot_write(self.folder, error) from error
+
+    def origin(self, now: Mapping[str, Any]) -> dict[str, Any] | None:
+        """What the first user of the folder said of itself, which is ``now`` if the folder is
+        empty; None where nobody said anything."""
+        file = self.folder / "origin.json"
+        if not any(self.folder.glob("*.safetensors")):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps(dict(now)), encoding="utf-8")
+        try:
+            return json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
 
     def _read(self, place: Place) -> tuple[Tensors, dict] | None:
         """A file's tensors and header. An unreadable or foreign one counts as none, with a
