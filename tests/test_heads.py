@@ -386,21 +386,19 @@ def test_an_impossible_width_is_refused(gamma):
             make()
 
 
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
+def test_what_does_not_fit_is_refused():
+    table = [
         (lambda: heads.squared_distances(torch.zeros(3), torch.zeros(2, 2)), r"features must be .* 2 dimensions; torch.float32 \(3,\)"),
         (lambda: heads.squared_distances(torch.zeros(3, 2).long(), torch.zeros(2, 2)), "torch.int64"),
         (lambda: heads.squared_distances(torch.zeros(3, 2), torch.zeros(2, 5)), "features have 2 columns and centers 5"),
         (lambda: heads.squared_distances(torch.full((1, 2), torch.nan), torch.zeros(2, 2)), "must not contain NaN; 2 of 2"),
         (lambda: heads.log_softrmax(torch.zeros(3)), "z must be"),
         (lambda: heads.cluster_log_prob(torch.zeros(3, 2), torch.zeros(4, 2), 1.0), "centers must be .* 3 dimensions"),
-        (lambda: heads.cluster_log_prob(torch.zeros(3, 2), torch.zeros(4, 2, 2), 1.0, 0), "between 1 and the number of clusters, 8; 0"),
-        (lambda: heads.cluster_log_prob(torch.zeros(3, 2), torch.zeros(4, 2, 2), 1.0, 9), "between 1 and the number of clusters, 8; 9"),
+        (lambda: heads.cluster_log_prob(torch.zeros(3, 2), torch.zeros(4, 2, 2), 1.0, 0), "nearest must be a whole number from 1 to 8; 0"),
+        (lambda: heads.cluster_log_prob(torch.zeros(3, 2), torch.zeros(4, 2, 2), 1.0, 9), "from 1 to 8; 9"),
         (lambda: heads.LinearHead(torch.zeros(3, 2), torch.zeros(2)), "one entry per row of the weight, 3; 2"),
         (lambda: heads.GaussHead([[0.0]]), "list was given"),
-    ],
-)
-def test_what_does_not_fit_is_refused(call, message):
-    with pytest.raises(ValueError, match=message):
-        call()
+    ]
+    for call, message in table:
+        with pytest.raises(ValueError, match=message):
+            call()

@@ -169,7 +169,9 @@ def _layer(module: nn.Module, shape: tuple[int, ...] | None, name: str) -> float
         return 1.0
     if kind in (nn.BatchNorm1d, nn.BatchNorm2d) and idle and module.running_var is not None:
         scale = (module.running_var.to(torch.float64) + module.eps).rsqrt()
-        return float((scale if module.weight is None else scale * module.weight.abs()).max())
+        return float(
+            (scale if module.weight is None else scale * module.weight.detach().abs()).max()
+        )
     if kind is nn.Conv2d and module.padding_mode == "zeros":
         return _convolution(module, shape)
     if kind in (nn.MaxPool2d, nn.AvgPool2d) and _plain_pooling(module):

@@ -18,6 +18,11 @@ def gauss(seed, *shape):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
+def dominant(spectrum):
+    """How many values lie above what noise explains."""
+    return int((spectrum.values > spectrum.high).sum())
+
+
 def orthant(seed, samples, n, k):
     """Noise projected onto the k-orthant, somewhere in space and in any orientation."""
     turn = torch.linalg.qr(gauss(seed + 1, n, n)).Q
@@ -48,7 +53,7 @@ def test_flat_directions_of_a_planted_subspace_are_found(n, flat):
 @pytest.mark.parametrize(("samples", "n"), [(300, 20), (1500, 50), (120, 100), (100, 300)])
 def test_noise_shows_nothing(samples, n):
     found = [geometry.boundary_spectrum(3.7 * gauss(seed, samples, n)) for seed in range(2 * REPETITIONS)]
-    assert np.mean([spectrum.dropped + spectrum.dominant == 0 for spectrum in found]) >= 0.95
+    assert np.mean([spectrum.dropped + dominant(spectrum) == 0 for spectrum in found]) >= 0.95
     assert np.mean([spectrum.scale for spectrum in found]) == pytest.approx(3.7, rel=0.02)
 
 
@@ -57,7 +62,7 @@ def test_the_raw_mean_is_one_dominant_value_and_hides_a_dropped_one():
     sample = gauss(0, 800, 20)
     sample[:, 0] = 0
     raw, centred = (geometry.boundary_spectrum(sample + mean, way=way) for way in ("raw", "centred"))
-    assert (raw.dominant, raw.dropped) == (1, 0) and (centred.dominant, centred.dropped) == (0, 1)
+    assert (dominant(raw), raw.dropped) == (1, 0) and (dominant(centred), centred.dropped) == (0, 1)
     assert abs(float(raw.directions[0, 0])) > 0.999 and abs(float(centred.directions[-1, 0])) > 0.999
 
 
@@ -82,7 +87,7 @@ def test_spectra_ignore_place_orientation_and_unit(seed, unit):
     one = geometry.boundary_spectrum(sample)
     two = geometry.boundary_spectrum(unit * (sample @ torch.linalg.qr(gauss(seed + 2, 8, 8)).Q + 100))
     assert torch.allclose(two.values, unit * one.values, rtol=1e-7, atol=1e-9 * unit)
-    assert (one.dropped, one.dominant) == (two.dropped, two.dominant)
+    assert (one.dropped, dominant(one)) == (two.dropped, dominant(two))
 
 
 @pytest.mark.parametrize(("samples", "n"), [(1000, 100), (300, 200), (200, 200), (100, 300)])
@@ -126,22 +131,20 @@ def test_the_flat_sample_is_flat_and_as_long_as_the_gaussian(samples, n):
     assert geometry.flat_spectrum(5, 3, dtype=torch.float32).dtype == torch.float32
 
 
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
+def test_bad_input_is_refused():
+    table = [
         (lambda: geometry.boundary_spectrum(torch.zeros(3, 2)), "at least 4"),
         (lambda: geometry.boundary_spectrum(torch.zeros(9, 2), way="whitened"), "centred, raw, differences"),
         (lambda: geometry.boundary_spectrum(torch.zeros(9, 2), scale=0.0), "scale"),
         (lambda: geometry.boundary_spectrum(torch.zeros(9, 2), scale=math.inf), "scale"),
         (lambda: geometry.boundary_spectrum(torch.full((9, 2), math.nan)), "NaN"),
-        (lambda: geometry.boundary_spectrum(torch.zeros(9)), "shape"),
+        (lambda: geometry.boundary_spectrum(torch.zeros(9)), r"\(N, d\)"),
         (lambda: geometry.noise_range(1, 3), "samples"),
         (lambda: geometry.noise_range(4, 0), "dimensions"),
         (lambda: geometry.noise_spectrum(4, 2.5), "dimensions"),
         (lambda: geometry.flat_spectrum(1, 3), "samples"),
         (lambda: geometry.flat_spectrum(5, 0), "dimensions"),
-    ],
-)
-def test_bad_input_is_refused(call, message):
-    with pytest.raises(ValueError, match=message):
-        call()
+    ]
+    for call, message in table:
+        with pytest.raises(ValueError, match=message):
+            call()

@@ -111,9 +111,8 @@ def test_quality_of_known_simplices():
 X, Y = cloud(0, 12, 2)
 
 
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
+def test_bad_input_is_refused():
+    table = [
         (lambda: geometry.triangulate(torch.cat([X, X[:2]])), "2 of 14 are duplicates"),
         (lambda: geometry.voronoi_classifier(torch.cat([X, X[:1]]), torch.zeros(13).long()), "duplicates"),
         (lambda: geometry.triangulate(X[:3]), "d \\+ 2"),
@@ -125,10 +124,9 @@ X, Y = cloud(0, 12, 2)
         (lambda: geometry.triangulate(X * torch.nan), "NaN"),
         (lambda: geometry.voronoi_classifier(X, 2 * Y), "every class"),
         (lambda: geometry.voronoi_classifier(X, Y)(X * torch.nan), "NaN"),
-        (lambda: geometry.barycentric_weights(geometry.triangulate(X), torch.zeros(2, 3)), "like the points"),
+        (lambda: geometry.barycentric_weights(geometry.triangulate(X), torch.zeros(2, 3)), "x must have 2 columns; 3"),
         (lambda: geometry.barycentric_weights(geometry.triangulate(X), torch.full((1, 2), torch.nan)), "NaN"),
-    ],
-)
-def test_bad_input_is_refused(call, message):
-    with pytest.raises(ValueError, match=message):
-        call()
+    ]
+    for call, message in table:
+        with pytest.raises(ValueError, match=message):
+            call()

@@ -1,5 +1,6 @@
 """Null spaces, decision regions, parallel boundaries and rays in the orthant against scipy, brute force and closed forms."""
 
+import itertools
 import math
 from fractions import Fraction
 
@@ -53,21 +54,19 @@ def as_projector(rows):
 # --- Definition 1, Theorem 1 ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("m", "width"), [(1, 1), (1, 6), (2, 1), (2, 9), (10, 64), (10, 10), (10, 9), (10, 4), (30, 5), (7, 200)])
-@pytest.mark.parametrize("shift_invariant", [True, False])
-def test_the_basis_spans_scipys_null_space(kind, m, width, shift_invariant):
-    weight = layer(kind, m, width, seed=m * width)
-    found = nullspace.adversarial_directions(weight, shift_invariant=shift_invariant)
-    seen = (centred(weight) if shift_invariant else weight).numpy()
-    # scipy's tolerance is relative to the largest singular value, which for equal rows is itself rounding: give it the weights' scale
-    scale = np.linalg.norm(weight.numpy())
-    noise = np.linalg.norm(seen, 2) <= 1e-12 * scale
-    expected = torch.eye(width, dtype=F64) if noise else torch.from_numpy(scipy.linalg.null_space(seen, rcond=1e-12)).T
-    assert found.shape == expected.shape
-    assert torch.allclose(found @ found.T, torch.eye(len(found), dtype=F64), atol=1e-12)
-    assert torch.allclose(as_projector(found), as_projector(expected), atol=1e-8)
-    assert len(found) >= width - m + shift_invariant
+def test_the_basis_spans_scipys_null_space(m, width):
+    for kind, shift_invariant in itertools.product(KINDS, (True, False)):
+        weight = layer(kind, m, width, seed=m * width)
+        found = nullspace.adversarial_directions(weight, shift_invariant=shift_invariant)
+        seen = (centred(weight) if shift_invariant else weight).numpy()
+        # scipy's tolerance is relative to the largest singular value, which for equal rows is itself rounding: the weights' scale instead
+        noise = np.linalg.norm(seen, 2) <= 1e-12 * np.linalg.norm(weight.numpy())
+        expected = torch.eye(width, dtype=F64) if noise else torch.from_numpy(scipy.linalg.null_space(seen, rcond=1e-12)).T
+        assert found.shape == expected.shape, (kind, shift_invariant)
+        assert torch.allclose(found @ found.T, torch.eye(len(found), dtype=F64), atol=1e-12)
+        assert torch.allclose(as_projector(found), as_projector(expected), atol=1e-8)
+        assert len(found) >= width - m + shift_invariant
 
 
 def test_a_generic_layer_has_one_direction_more_than_theorem_1_counts():
@@ -167,7 +166,7 @@ def test_a_direction_that_misses_the_null_space_by_a_millionth_leaves_the_bound(
     assert (change > 10 * nullspace.rounding_bound(weight, None, h, 1e5)).all()
 
 
-# --- regions and escape directions ------------------------------------------------------------------------------------------------
+# --- regions and their escape directions ------------------------------------------------------------------------------------------------
 
 
 def wins(weight, bias, h, k):
@@ -199,11 +198,10 @@ def test_regions_agree_with_the_hull_of_the_weights(m, width, with_bias, seed):
         if found.kind == "unbounded":
             d = found.direction
             assert float(d.norm()) == pytest.approx(1) and (torch.from_numpy(lead) @ d >= -1e-9).all()
-            assert torch.equal(nullspace.escape_direction(weight, bias if with_bias else None, k), d)
             path = found.point + (10.0 ** torch.arange(0, 7, dtype=F64))[:, None] * d
             assert wins(weight, bias, path, k).all()
         else:
-            assert found.direction is None and nullspace.escape_direction(weight, bias, k) is None
+            assert found.direction is None
 
 
 def test_the_class_inside_a_polygon_is_bounded_with_a_bias_and_empty_without():
@@ -372,37 +370,34 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("weight", BAD.values(), ids=BAD)
-@pytest.mark.parametrize(
-    "call",
-    [
+def test_weights_that_are_none_are_refused():
+    calls = [
         nullspace.adversarial_directions,
         nullspace.parallel_pairs,
         nullspace.cone_ray,
         lambda w: nullspace.region(w, None, 0),
         lambda w: nullspace.null_share(w, torch.ones(1, 2)),
         lambda w: nullspace.rounding_bound(w, None, torch.ones(1, 2), 1.0),
-    ],
-)
-def test_weights_that_are_none_are_refused(call, weight):
-    with pytest.raises(ValueError, match="weight must be"):
-        call(weight)
+    ]
+    for call, weight in itertools.product(calls, BAD.values()):
+        with pytest.raises(ValueError, match="weight must be"):
+            call(weight)
 
 
 def test_other_bad_input_is_refused():
     w = normal(3, 4)
     for k in (-1, 3, 1.0, True):
-        with pytest.raises(ValueError, match=r"k must be a class.*0 to 2"):
+        with pytest.raises(ValueError, match="k must be a whole number from 0 to 2"):
             nullspace.region(w, None, k)
     for bias in (torch.ones(2), torch.full((3,), math.nan), 1.0):
         with pytest.raises(ValueError, match="bias must be 3 finite numbers"):
             nullspace.region(w, bias, 0)
-    with pytest.raises(ValueError, match="5 columns and weight 4"):
+    with pytest.raises(ValueError, match="must have 4 columns; 5"):
         nullspace.null_share(w, torch.ones(2, 5))
-    with pytest.raises(ValueError, match="5 columns and weight 4"):
+    with pytest.raises(ValueError, match="must have 4 columns; 5"):
         nullspace.rounding_bound(w, None, torch.ones(2, 5), 1.0)
     for tolerance in (0.0, 0.5, math.nan):
-        with pytest.raises(ValueError, match="sine of an angle"):
+        with pytest.raises(ValueError, match=r"tolerance must be in \(0, 0.1\)"):
             nullspace.parallel_pairs(w, tolerance=tolerance)
     for width, classes in ((0, 3), (3, 0), (2.0, 3)):
         with pytest.raises(ValueError, match="whole number of at least 1"):
