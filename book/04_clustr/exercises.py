@@ -317,13 +317,13 @@ assert torch.allclose(
 ), "a smaller Lipschitz constant certifies more"
 
 # %% tags=["hidden-tests"] exercise="certificate" points=2
-from support.certificates import radius
+from support.certificates import robustness_radius
 
 seats, guests = normal(8, 2, offset=4), normal(400, 2, offset=5)
 seat_kinds = torch.tensor([3, 0, 1, 1, 0, 3, 3, 0])
 found_radii = certificate(guests, seats, seat_kinds, 2.0)
 assert torch.allclose(
-    found_radii, radius.robustness_radius(guests, seats, seat_kinds, 2.0), atol=1e-9
+    found_radii, robustness_radius(guests, seats, seat_kinds, 2.0), atol=1e-9
 ), "the best own centre is not always the nearest one"
 
 # %% [markdown] tags=["solution-text"] exercise="certificate"
