@@ -64,6 +64,12 @@ def tags(cell: NotebookNode) -> list[str]:
     return list(cell.metadata.get("tags", []))
 
 
+def points(cell: NotebookNode) -> int:
+    """The points of a cell; 0 where they are no whole number."""
+    found = cell.metadata.get("points")
+    return found if type(found) is int else 0
+
+
 def roles(cell: NotebookNode) -> list[str]:
     """Those tags of a cell that say what it is in its exercise; one at most, in a good notebook."""
     return [tag for tag in tags(cell) if tag in ROLES]

@@ -11,22 +11,7 @@ import typer
 
 from support.common import paths
 
-assign_app = typer.Typer(
-    name="assign",
-    invoke_without_command=True,
-    rich_markup_mode=None,
-    help="""Graded assignments from the exercises of the chapters, with nbgrader.
-    The page book/teach.md is the manual.
-
-\b
-Examples:
-  python -m support assign build 01          the instructor's and the student's version
-  python -m support assign kit 01            one archive for a student without a network
-  python -m support assign grade handed-in   grades.csv and a feedback page for each student
-  python -m support assign check 01          are the exercises well formed, does grading work
-""",
-)
-
+assign_app = typer.Typer(name="assign", invoke_without_command=True, rich_markup_mode=None)
 _A_CHAPTER = "A chapter by name or by the beginning of it, such as 01"
 OneChapter = Annotated[str, typer.Argument(help=f"{_A_CHAPTER}.", show_default=False)]
 AllOrOne = Annotated[
@@ -34,26 +19,34 @@ AllOrOne = Annotated[
 ]
 
 
-def _option(flag: str, metavar: str, text: str, default: str | bool = False):
-    return typer.Option(flag, metavar=metavar, help=text, show_default=default)
+def _path(flag: str, metavar: str, text: str, default: str | bool = False):
+    """The annotation of an option that names a file or folder."""
+    option = typer.Option(flag, metavar=metavar, help=text, show_default=default)
+    return Annotated[Path | None, option]
 
 
-Course = Annotated[
-    Path | None,
-    _option("--course", "FOLDER", "The course folder, in nbgrader's layout.", "_build/course"),
-]
-Private = Annotated[
-    Path | None,
-    _option("--private", "FOLDER", "Your own tests, constants and points, laid over the book's."),
-]
-Students = Annotated[
-    Path | None,
-    _option("--students", "FILE", "A list, one a line: each gets a version with another SEED."),
-]
+Course = _path("--course", "FOLDER", "The course folder, in nbgrader's layout.", "_build/course")
+Private = _path("--private", "FOLDER", "Your own tests and points, laid over the book's.")
+Students = _path("--students", "FILE", "A list, one a line: each gets a version of their own.")
+Lint = Annotated[bool, typer.Option("--lint", help="Only look at the cells; execute nothing.")]
+Seconds = Annotated[int, typer.Option(min=1, help="Time for one cell of a student.")]
+Submissions = Annotated[Path, typer.Argument(metavar="FOLDER", help="What was handed in.")]
+Only = Annotated[str, typer.Option(help="Grade this assignment only.", show_default=False)]
+Due = Annotated[str, typer.Option(help='When it was due: "2026-03-01 12:00 UTC".')]
 
 
 @assign_app.callback()
-def _help(context: typer.Context) -> None:
+def assign(context: typer.Context) -> None:
+    """Graded assignments from the exercises of the chapters, with nbgrader. The page book/teach.md
+    is the manual.
+
+    \b
+    Examples:
+      python -m support assign build 01          the instructor's and the student's version
+      python -m support assign kit 01            one archive for a student without a network
+      python -m support assign grade handed-in   grades.csv and a feedback page for each student
+      python -m support assign check 01          are the exercises well formed, does grading work
+    """
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
 
@@ -117,20 +110,11 @@ def kit(chapter: OneChapter, folder: Course = None, students: Students = None) -
 
 @assign_app.command()
 def grade(
-    submissions: Annotated[
-        Path,
-        typer.Argument(metavar="FOLDER", help="A notebook or a folder for each student."),
-    ],
+    submissions: Submissions,
     folder: Course = None,
-    chapter: Annotated[
-        str, typer.Option(help="Grade this assignment only.", show_default=False)
-    ] = "",
-    due: Annotated[
-        str, _option("--due", "TIME", 'When it was due, such as "2026-03-01 12:00 UTC".')
-    ] = "",
-    seconds: Annotated[
-        int, typer.Option(min=1, help="Time for one cell; a cell that needs more gets no points.")
-    ] = 6,
+    chapter: Only = "",
+    due: Due = "",
+    seconds: Seconds = 6,
 ) -> None:
     """Grade a folder of submissions: grades.csv, a feedback page for each student, and nbgrader's
     gradebook, all in the course folder.
@@ -162,13 +146,7 @@ def grade(
 
 
 @assign_app.command()
-def check(
-    chapter: AllOrOne = None,
-    private: Private = None,
-    lint: Annotated[
-        bool, typer.Option("--lint", help="Only look at the cells; execute nothing.")
-    ] = False,
-) -> None:
+def check(chapter: AllOrOne = None, private: Private = None, lint: Lint = False) -> None:
     """Are the exercises well formed, and does the grading work? Exits with 1 if not.
 
     The instructor's solution must get full marks, the untouched notebook none, and each answer of

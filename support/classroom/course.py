@@ -23,7 +23,7 @@ from support.classroom.fair_execute import FairExecute
 from support.common import paths
 
 SECONDS = 6
-PERSONAL = "release-by-student"
+RELEASE, PERSONAL = "release", "release-by-student"
 _CONFIG = '''"""nbgrader's settings for this course; `python -m support assign` uses the same."""
 
 from support.classroom import course
@@ -75,18 +75,13 @@ def directory(folder: Path, config: Config, **names: str) -> CourseDirectory:
 
 
 def file_of(folder: Path, step: str, chapter: str) -> Path:
-    """Where nbgrader keeps an assignment at a step such as ``"release"``."""
+    """Where nbgrader keeps an assignment at a step such as :data:`RELEASE`."""
     return folder / step / chapter / f"{chapter}.ipynb"
-
-
-def release_file(folder: Path, chapter: str) -> Path:
-    """The student's version of an assignment."""
-    return file_of(folder, "release", chapter)
 
 
 def made(folder: Path) -> list[str]:
     """The chapters of which a course folder has assignments."""
-    files = folder.glob("release/*/*.ipynb")
+    files = folder.glob(f"{RELEASE}/*/*.ipynb")
     return sorted(file.stem for file in files if file.stem == file.parent.name)
 
 
@@ -99,7 +94,7 @@ def make_missing(chapters: Iterable[str], folder: Path) -> None:
 
 def released(folder: Path, chapter: str) -> NotebookNode:
     """The student's version of an assignment, as it was made."""
-    return nbformat.read(release_file(folder, chapter), as_version=4)
+    return nbformat.read(file_of(folder, RELEASE, chapter), as_version=4)
 
 
 def build(assignment: Assignment, folder: Path) -> Path:
@@ -134,7 +129,7 @@ def build(assignment: Assignment, folder: Path) -> Path:
             f"{folder} has graded work on another version of {chapter}: its cells cannot change "
             "now. Make the new version in another folder: --course FOLDER"
         ) from error
-    return release_file(folder, chapter)
+    return file_of(folder, RELEASE, chapter)
 
 
 def gradebook(folder: Path) -> Gradebook:

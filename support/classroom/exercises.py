@@ -3,6 +3,7 @@ everything that can be wrong with them."""
 
 import ast
 import builtins
+import itertools
 import re
 import symtable
 from collections.abc import Iterable, Iterator
@@ -115,9 +116,8 @@ def examine(chapter: str, cells: list[NotebookNode]) -> tuple[Assignment, list[s
     elif not givens:
         problems.append(f'no cell is tagged "{GIVENS}": the imports of the exercises')
     if groups and (len(parameters) != 1 or seeds.given(parameters[0]) is None):
-        problems.append(
-            f'exactly one cell tagged "{PARAMETERS}" must set SEED = 0; there are {len(parameters)}'
-        )
+        one = f'exactly one cell tagged "{PARAMETERS}"'
+        problems.append(f"{one} must set SEED = 0; there are {len(parameters)}")
     shared = [*givens, *parameters]
     problems += [f"the givens {problem}" for problem in _unknown(shared)]
     for exercise in exercises:
@@ -134,11 +134,7 @@ def _exercise(name: str, cells: list[NotebookNode]) -> Exercise:
 
     found = _PROMPT.fullmatch(source(PROMPT))
     tests = tuple(
-        TestCell(
-            cell.source,
-            points if type(points := cell.metadata.get("points")) is int else 0,
-            tagged.role(cell) == HIDDEN,
-        )
+        TestCell(cell.source, tagged.points(cell), tagged.role(cell) == HIDDEN)
         for cell in cells
         if tagged.role(cell) in (TESTS, HIDDEN)
     )
@@ -149,26 +145,19 @@ def _exercise(name: str, cells: list[NotebookNode]) -> Exercise:
 # --- what can be wrong ----------------------------------------------------------------------------
 
 
-def _misplaced(cells: Iterable[NotebookNode]) -> Iterator[str]:
+def _misplaced(cells: list[NotebookNode]) -> Iterator[str]:
     """Role tags and points on cells of no exercise, and exercises whose cells do not stand
     together."""
-    closed, last = set(), None
     for number, cell in enumerate(cells, 1):
-        name = cell.metadata.get("exercise")
-        if name is None:
+        if "exercise" not in cell.metadata:
             for tag in tagged.roles(cell):
                 yield f'cell {number} is tagged "{tag}" and has no exercise="..."'
             if "points" in cell.metadata:
                 yield f'cell {number} has points and no exercise="..."'
-            continue
-        if name in closed:
-            yield (
-                f"exercise {name!r}: the name is used twice, or other cells stand between its "
-                f"cells (cell {number})"
-            )
-        if name != last:
-            closed.add(last)
-        last = name
+    of_cells = [cell.metadata["exercise"] for cell in cells if "exercise" in cell.metadata]
+    names = [name for name, _ in itertools.groupby(of_cells)]
+    for name in dict.fromkeys(name for name in names if names.count(name) > 1):
+        yield f"exercise {name!r}: the name is used twice, or other cells stand between its cells"
 
 
 def _problems(exercise: Exercise, cells: list[NotebookNode]) -> Iterator[str]:
@@ -232,10 +221,8 @@ def _code_problems(exercise: Exercise) -> Iterator[str]:
                 calls |= {helper.name} if _names(helper) & calls else set()
                 asserts |= {helper.name} if _asserts(helper, asserts) else set()
         if defined and not _names(body) & calls:
-            yield (
-                f"a cell of its {kind} calls none of {', '.join(defined)}: an empty answer would "
-                "pass it"
-            )
+            names = ", ".join(defined)
+            yield f"a cell of its {kind} calls none of {names}: an empty answer would pass it"
         if not _asserts(body, asserts):
             yield f"a cell of its {kind} asserts nothing"
         last = body.body[-1] if body.body else None

@@ -25,6 +25,7 @@ from support.classroom import notebook, seeds
 from support.classroom.cells import PARAMETERS
 from support.common import fingerprint
 
+Step = tuple[NotebookNode, dict]
 TIMED_OUT, DIED, NOT_RUN = "CellTimeoutError", "KernelDied", "NotRun"
 
 
@@ -89,9 +90,7 @@ class FairExecute(Execute):
         teachers = marks.get("locked") and not marks.get("grade")
         return self.givens_timeout if teachers else self.timeout
 
-    def preprocess(
-        self, nb: NotebookNode, resources: dict, km: Any = None
-    ) -> tuple[NotebookNode, dict]:
+    def preprocess(self, nb: NotebookNode, resources: dict, km: Any = None) -> Step:
         """Execute all cells, with the student's own number in the parameters cell."""
         self._lost, self._given_up = {}, ""
         student, secret = resources["nbgrader"]["student"], self.course_seed
@@ -101,9 +100,7 @@ class FairExecute(Execute):
                 cell["source"] = seeds.with_seed(cell.source, seed)
         return super().preprocess(nb, resources, km)
 
-    def preprocess_cell(
-        self, cell: NotebookNode, resources: dict, index: int
-    ) -> tuple[NotebookNode, dict]:
+    def preprocess_cell(self, cell: NotebookNode, resources: dict, index: int) -> Step:
         """Execute one cell, whatever it does."""
         if cell.cell_type != "code":
             return cell, resources

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import nbformat
 from nbformat import NotebookNode
-from nbgrader.api import MissingEntry
 from nbgrader.converters import Autograde, GenerateFeedback
 from nbgrader.utils import parse_utc
 from traitlets.config import Config
@@ -89,9 +88,8 @@ def _graded(
         return submission.noted("not graded: it has no cell of an assignment that was made here")
     expected = submission.file.parent.name
     if chapter not in known or (expected in released and expected != chapter):
-        other = known[0] if chapter not in known else expected
-        answers = f"a notebook of another assignment, {chapter}, not of {other}"
-        return submission.noted(f"not graded: {answers}")
+        other = f"{chapter}, not of {known[0] if chapter not in known else expected}"
+        return submission.noted(f"not graded: a notebook of another assignment, {other}")
     try:
         mended, notes = submissions.mend(submissions.read(submission.file), released[chapter])
         submission = submission.noted(*notes)
@@ -168,10 +166,7 @@ def _set_due(folder: Path, chapter: str, due: str) -> None:
     except (ValueError, OverflowError) as error:
         raise AssignmentError(f"{due!r} is not a date such as 2026-03-01 12:00 UTC") from error
     with course.gradebook(folder) as book:
-        try:
-            book.update_or_create_assignment(chapter, duedate=date)
-        except MissingEntry as error:
-            raise AssignmentError(f"the gradebook has no assignment {chapter}") from error
+        book.update_or_create_assignment(chapter, duedate=date)
 
 
 def write_csv(found: list[Submission], folder: Path) -> Path:

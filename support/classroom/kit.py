@@ -44,7 +44,7 @@ def pack(chapter: str, folder: Path, students: Iterable[str] | None = None) -> l
         AssignmentError: the assignment was not made, or the list of students cannot be used.
         PublishError: the chapter was never run, or its page cannot be built.
     """
-    release = course.release_file(folder, chapter)
+    release = course.file_of(folder, course.RELEASE, chapter)
     if not release.is_file():
         command = f"python -m support assign build {chapter}"
         raise AssignmentError(f"{folder} has no assignment {chapter}: {command}")
@@ -60,22 +60,20 @@ def pack(chapter: str, folder: Path, students: Iterable[str] | None = None) -> l
         hidden = shutil.ignore_patterns("__pycache__", ".*")
         shutil.copytree(fingerprint.PACKAGE, common / "support", ignore=hidden)
         html(pages(chapter), chapter, common / "chapter")
-        return [
-            _zip(common, file, folder / KITS / student / f"{chapter}.zip")
-            for student, file in notebooks.items()
-        ]
+        made = []
+        for student, file in notebooks.items():
+            shutil.copy(file, common)
+            made.append(_zip(common, folder / KITS / student / f"{chapter}.zip"))
+    return made
 
 
-def _zip(common: Path, own: Path, target: Path) -> Path:
+def _zip(common: Path, target: Path) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
-    found = [file for file in common.rglob("*") if file.is_file()]
-    files = {file.relative_to(common.parent).as_posix(): file for file in found}
-    files[f"{FOLDER}/{own.name}"] = own
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name in sorted(files):
-            entry = zipfile.ZipInfo(name, _DATE)
+        for file in sorted(file for file in common.rglob("*") if file.is_file()):
+            entry = zipfile.ZipInfo(file.relative_to(common.parent).as_posix(), _DATE)
             entry.external_attr = 0o644 << 16
-            archive.writestr(entry, files[name].read_bytes(), zipfile.ZIP_DEFLATED)
+            archive.writestr(entry, file.read_bytes(), zipfile.ZIP_DEFLATED)
     return target
 
 

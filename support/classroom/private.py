@@ -33,9 +33,8 @@ def overlaid(chapter: str, given: list[NotebookNode], folder: Path) -> list[Note
     """
     file, points = folder / f"{chapter}.py", _points(folder, chapter)
     if not file.is_file() and not points:
-        raise AssignmentError(
-            f"{folder} has neither {file.name} nor points for {chapter} in {POINTS}"
-        )
+        neither = f"neither {file.name} nor points for {chapter} in {POINTS}"
+        raise AssignmentError(f"{folder} has {neither}")
     merged = _with_points(copy.deepcopy(given), points)
     mine = cells.of_file(file) if file.is_file() else []
     for tag in (GIVENS, PARAMETERS):
@@ -54,9 +53,8 @@ def overlaid(chapter: str, given: list[NotebookNode], folder: Path) -> list[Note
 def _lay(cell: NotebookNode, merged: list[NotebookNode]) -> None:
     """Put one cell of an exercise where it belongs. Changes the list in place."""
     name = cell.metadata["exercise"]
-    places = [
-        number for number, other in enumerate(merged) if other.metadata.get("exercise") == name
-    ]
+    names = [other.metadata.get("exercise") for other in merged]
+    places = [number for number, other in enumerate(names) if other == name]
     same = [number for number in places if role(merged[number]) == role(cell)]
     if role(cell) in (TESTS, HIDDEN) or not same:
         merged.insert(places[-1] + 1 if places else len(merged), cell)
@@ -74,9 +72,8 @@ def _points(folder: Path, chapter: str) -> dict[str, Any]:
         raise AssignmentError(f"{file} is not YAML: {' '.join(str(error).split())}") from error
     mine = (found or {}).get(chapter) or {} if isinstance(found or {}, dict) else None
     if not isinstance(mine, dict) or not all(isinstance(worth, dict) for worth in mine.values()):
-        raise AssignmentError(
-            f"{file} must give, by chapter and exercise, points of tests and of hidden-tests"
-        )
+        wanted = "by chapter and exercise, points of tests and of hidden-tests"
+        raise AssignmentError(f"{file} must give, {wanted}")
     return mine
 
 
@@ -87,10 +84,8 @@ def _with_points(given: list[NotebookNode], points: dict[str, Any]) -> list[Note
             what = (name, kind) if kind in (TESTS, HIDDEN) else None
             chosen = [cell for cell in given if (cell.metadata.get("exercise"), role(cell)) == what]
             if len(numbers) != len(chosen) or not all(type(n) is int and n >= 0 for n in numbers):
-                raise AssignmentError(
-                    f"{POINTS}: {name}: {kind}: {wanted!r}: the exercise has {len(chosen)} such "
-                    "cells, and each wants a whole number"
-                )
+                has = f"the exercise has {len(chosen)} such cells, and each wants a whole number"
+                raise AssignmentError(f"{POINTS}: {name}: {kind}: {wanted!r}: {has}")
             for cell, number in zip(chosen, numbers, strict=True):
                 cell.metadata["points"] = number
             left_out = [id(cell) for cell in chosen if cell.metadata["points"] == 0]

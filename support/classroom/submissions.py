@@ -100,9 +100,7 @@ def _about(submission: Submission) -> Submission:
     except Exception as error:  # whatever one file holds, the others are graded
         where = f"{submission.file.name} cannot be read as a notebook"
         return submission.noted(f"not graded: {where}: {line(error)}")
-    numbers = [
-        grade_id.partition("-")[0] for cell in cells if (grade_id := notebook.grade_id(cell))
-    ]
+    numbers = [name.partition("-")[0] for cell in cells if (name := notebook.grade_id(cell))]
     return replace(submission, chapter=max(numbers, key=numbers.count, default=""))
 
 
@@ -181,9 +179,7 @@ def mend(submitted: NotebookNode, release: NotebookNode) -> tuple[NotebookNode, 
         cells.append(kept)
         if not original.metadata.nbgrader["locked"]:
             kept["source"] = source
-        elif source.strip() != original.source.strip() and not _is_personal(
-            identity, source, original
-        ):
+        elif _unseeded(identity, source) != _unseeded(identity, original.source):
             notes.append(f"{identity} was edited, and restored")
     position = 0
     for identity, original in wanted.items():
@@ -206,13 +202,10 @@ def _source(cell: NotebookNode) -> str:
     return "".join(map(str, source)) if isinstance(source, list) else str(source)
 
 
-def _is_personal(identity: str, source: str, original: NotebookNode) -> bool:
-    """Whether a cell is the parameters cell with another number, as a student's own version has
-    it."""
-    number = seeds.given(source)
-    if number is None or number < 0 or not identity.endswith(f"-{PARAMETERS}"):
-        return False
-    return seeds.with_seed(original.source, number).strip() == source.strip()
+def _unseeded(identity: str, source: str) -> str:
+    """A cell's code; of the parameters cell without its number, which may be a student's own."""
+    own = identity.endswith(f"-{PARAMETERS}")
+    return (seeds.with_seed(source, 0) if own else source).strip()
 
 
 def _own(kind: object, source: str) -> NotebookNode:

@@ -6,11 +6,9 @@ from typing import Any
 
 import jinja2
 
-_QUOTED = re.compile(
-    r"^(`{3,}|:{3,})\{([\w:-]+)\}([^\n]*)\n((?::[\w-]+:[^\n]*\n)*)(.*?)^\1[ \t]*$", re.M | re.S
-)
-_MATH = re.compile(
-    r"^(`{3,}|:{3,})\{math\}[^\n]*\n(?:[ \t]*:[\w-]+:[^\n]*\n)*(.*?)^\1[ \t]*$", re.M | re.S
+_DIRECTIVE = re.compile(
+    r"^(`{3,}|:{3,})\{([\w:-]+)\}([^\n]*)\n((?:[ \t]*:[\w-]+:[^\n]*\n)*)(.*?)^\1[ \t]*$",
+    re.M | re.S,
 )
 
 
@@ -24,7 +22,7 @@ def plain(markdown: str) -> str:
     title."""
     text = re.sub(r"\{math\}`([^`]+)`", r"$\1$", markdown)
     text = re.sub(r"\{[\w:.-]+\}`([^`<]+?)\s*(?:<[^`>]*>)?`", _role_text, text)
-    return _QUOTED.sub(_quote, _MATH.sub(r"$$\n\2$$", text))
+    return _DIRECTIVE.sub(_quote, text)
 
 
 def _role_text(found: re.Match) -> str:
@@ -32,6 +30,8 @@ def _role_text(found: re.Match) -> str:
 
 
 def _quote(found: re.Match) -> str:
+    if found[2] == "math":
+        return f"$$\n{found[5]}$$"
     title = found[3].strip() or found[2].partition(":")[2] or found[2]
     body = (f"> {line}".rstrip() for line in found[5].strip().splitlines())
     return "\n".join([f"> **{title[:1].upper()}{title[1:]}.**", ">", *body])

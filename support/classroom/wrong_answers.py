@@ -41,9 +41,8 @@ def read(assignment: Assignment) -> tuple[list[WrongAnswer], list[str]]:
     for cell in cells.of_file(source):
         given = cell.metadata
         if cell.cell_type == "code" and "exercise" in given:
-            name, points = str(given["exercise"]), given.get("points")
-            points = points if type(points) is int else 0
-            answers.append(WrongAnswer(name, str(given.get("mistake", "")), points, cell.source))
+            name, mistake = str(given["exercise"]), str(given.get("mistake", ""))
+            answers.append(WrongAnswer(name, mistake, cells.points(cell), cell.source))
             found = _problems(given, cell.source, exercises.get(name))
             problems += [f"wrong answer to {name!r}: {problem}" for problem in found]
     for name in exercises:
