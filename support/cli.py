@@ -111,6 +111,10 @@ def run(
             "one at a time at the other profiles, which use all cores themselves.",
         ),
     ] = 0,
+    part: Annotated[
+        str,
+        typer.Option(help="Only the evidence, the lesson or the exercises.", show_default=False),
+    ] = "",
     estimate: Annotated[
         bool, typer.Option("--estimate", help="Only say what it would take in time and memory.")
     ] = False,
@@ -145,13 +149,16 @@ def run(
     overrides = dict(pairs)
     if len(overrides) < len(pairs):
         raise Refused("--set names the same field twice")
+    if part not in ("", *manifests.PARTS):
+        there = ", ".join(manifests.PARTS)
+        raise Refused(f"unknown part {part!r}: {near(part, manifests.PARTS)}there are {there}")
     for name in names:
         manifests.check_request(name, profile, seed, overrides, record=record)
     if estimate:
         _print_estimates(names, profile, bool(overrides))
         return
     request = (profile, seed, device, overrides)
-    waiting = [name for name in names if record or force or not _up_to_date(name, request)]
+    waiting = [name for name in names if record or force or not _up_to_date(name, request, part)]
     for name in names:
         if name not in waiting:
             typer.echo(f"{name} at {profile}: up to date")
@@ -163,8 +170,8 @@ def run(
         execute.check_machine(name, device)
     if len(waiting) > 1 and (jobs > 1 or (jobs == 0 and profile == "quick")):
         options = ["--profile", profile, "--seed", str(seed), "--device", device, "--jobs", "1"]
-        options += [part for change in changes or [] for part in ("--set", change)]
-        options += ["--record"] * record + ["--force"] * force
+        options += [word for change in changes or [] for word in ("--set", change)]
+        options += ["--part", part] * bool(part) + ["--record"] * record + ["--force"] * force
         needs = {name: manifests.estimate(name, profile)[:2] for name in waiting}
         commands = {name: ["run", name, *options] for name in waiting}
         limit, memory = jobs or parallel.cores(), parallel.free_memory_gb()
@@ -173,26 +180,26 @@ def run(
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
     else:
-        failed = not all([_execute(name, request, record, force) for name in waiting])
+        failed = not all([_execute(name, request, record, force, part) for name in waiting])
     if failed:
         raise typer.Exit(1)
 
 
-def _up_to_date(name: str, request: tuple) -> bool:
+def _up_to_date(name: str, request: tuple, part: str) -> bool:
     from support.book import execute, manifests
 
-    parts = execute.wanted_parts(name, request[0])
+    parts = [part] if part else execute.wanted_parts(name, request[0])
     return all(manifests.current_run(name, part, *request) for part in parts)
 
 
-def _execute(name: str, request: tuple, record: bool, force: bool) -> bool:
+def _execute(name: str, request: tuple, record: bool, force: bool, part: str) -> bool:
     """Run one chapter and say how it went; False if it failed."""
     from support.book import execute
 
     started, place = time.perf_counter(), f"{name} at {request[0]}"
     typer.echo(f"{place}: {'recording' if record else 'running'} ...", err=True)
     try:
-        made = execute.execute(name, *request, record=record, force=force)
+        made = execute.execute(name, *request, record=record, force=force, only=part)
     except KeyboardInterrupt:
         stopped = f"\ninterrupted: {place} is not finished and left nothing half-written; the same "
         typer.echo(f"{stopped}command continues with what the cache has", err=True)
@@ -332,6 +339,38 @@ def diff(
     lines = verdict_table.differences(*pair)
     typer.echo("\n".join(lines) or "no differences")
     if lines:
+        raise typer.Exit(1)
+
+
+@app.command()
+def carry(
+    chapters: Annotated[
+        list[str] | None, typer.Argument(help="All when none is given.", show_default=False)
+    ] = None,
+    profile: Annotated[str, typer.Option(help="Of the records.")] = "standard",
+) -> None:
+    """Keep records through a refactoring: stamp those whose numbers the new code computes as well.
+
+    Each chapter's evidence runs at quick under the record's commit and under today's; see
+    support/book/carry.py for what must be the same. Exits with 1 if a record stays stale.
+
+    \b
+    Example:
+      python -m support carry 01
+    """
+    from support.book import carry as carrying
+    from support.book import manifests
+
+    known = _some_chapters()
+    left = False
+    for name in map(manifests.resolve_chapter, chapters) if chapters else known:
+        try:
+            carrying.carry(name, profile)
+            typer.echo(f"{name} at {profile}: carried to today's code")
+        except carrying.NotCarried as error:
+            typer.echo(f"not carried: {error}", err=True)
+            left = True
+    if left:
         raise typer.Exit(1)
 
 

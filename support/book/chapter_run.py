@@ -87,7 +87,7 @@ class Run:
         # Now, not at the end: a source that is edited while the run goes on is not what it computes
         # with.
         self._code = manifests.code_of(chapter, part)
-        self._commit = _commit()
+        self._commit = commit()
         self._cache_origin = cache.origin(self._commit)
         self._started = time.perf_counter()
 
@@ -346,7 +346,7 @@ def _device_name(device: torch.device) -> str:
     return platform.processor() or platform.machine()
 
 
-def _commit() -> dict[str, Any]:
+def commit() -> dict[str, Any]:
     """The commit and whether files other than records differ from it; None where the book is not
     the top of a git checkout."""
     unknown = {"commit": None, "dirty": None}

@@ -37,6 +37,7 @@ from support.common import fingerprint, paths
 
 LARGEST_RECORD_MB = 5.0
 KERNEL_LOG = "kernel.log"
+LINES = "BOOK_LINES"  # names the file in which a run notes the lines that it goes through
 _MACHINE_PATH = r"(?:/home/|/Users/|/root/|/tmp/|/var/folders/|[A-Za-z]:\\\\?Users\\)[^\s\"'<>]*"
 
 
@@ -105,6 +106,7 @@ def execute(
     *,
     record: bool = False,
     force: bool = False,
+    only: str = "",
 ) -> list[Path]:
     """Run the parts of a chapter, evidence first, or find that they have been run.
 
@@ -116,6 +118,7 @@ def execute(
         overrides: fields of the profile to change.
         record: copy the results to the tracked files as well.
         force: run even where a finished run is current.
+        only: run only this part; a lesson then reads the evidence that there is.
 
     Returns:
         The executed notebooks; the manifest of each lies at
@@ -130,7 +133,7 @@ def execute(
     manifests.check_request(chapter, profile, seed, overrides, record=record)
     request = (profile, seed, device, overrides)
     finished, checked = [], False
-    for part in wanted_parts(chapter, profile):
+    for part in [only] if only else wanted_parts(chapter, profile):
         notebook = None if force else manifests.current_run(chapter, part, *request)
         if notebook is None:
             if not checked:
@@ -199,6 +202,9 @@ def _kernel(scratch: Path) -> type[AsyncKernelManager]:
         "PYTHONPATH": os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH", "")])),
     }
     argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    if lines := os.environ.get(LINES):
+        where = f"--include={package}/support/*,*/ipykernel_*/*"
+        argv[1:1] = ["-m", "coverage", "run", f"--data-file={lines}", where]
     spec = KernelSpec(
         argv=argv,
         display_name="Python 3",

@@ -206,7 +206,8 @@ def code_of(chapter: str, part: str = "evidence") -> str:
 
 def is_stale(manifest: Manifest) -> bool:
     """Whether the part's code, or a kernel that it reaches, changed after the run."""
-    return code_of(manifest.chapter, manifest.part) != manifest.code
+    codes = {manifest.code, *(stamp.code for stamp in manifest.carried)}
+    return code_of(manifest.chapter, manifest.part) not in codes
 
 
 def is_current(manifest: Manifest) -> bool:

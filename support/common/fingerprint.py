@@ -305,6 +305,14 @@ def digest(entries: Iterable[Path | tuple[Path, str]]) -> str:
         The first 16 hexadecimal digits of a SHA-256 sum; equal for sources that differ in comments,
         docstrings or layout.
     """
+    sums = sorted((*where, total) for where, total in definitions(entries).items())
+    return hashlib.sha256(repr(sums).encode()).hexdigest()[:16]
+
+
+def definitions(entries: Iterable[Path | tuple[Path, str]]) -> dict[tuple[str, str], str]:
+    """What :func:`digest` is made of: (file, name) -> the hash of each definition that is used;
+    ``"the file"`` stands for an entry as a whole, ``"on import"`` for a module's other statements.
+    """
     wanted = [
         (Path(entry[0]).resolve(), entry[1])
         if isinstance(entry, tuple)
@@ -323,20 +331,24 @@ def digest(entries: Iterable[Path | tuple[Path, str]]) -> str:
     for file, source in sources.items():
         if source.always:
             used.refer(file, source.always)
-            pieces[str(_place(file)), "on import"] = source.always
-    used_here = {
-        (str(_place(file)), name): sources[file].bound[name]
-        for file, name in used.definitions()
-        if (file, None) not in wanted
-    }
-    sums = sorted(
-        (*where, hashlib.sha256(repr(_canonical(what)).encode()).hexdigest())
-        for where, what in (pieces | used_here).items()
-    )
-    return hashlib.sha256(repr(sums).encode()).hexdigest()[:16]
+            pieces[_place(file), "on import"] = source.always
+    for file, name in used.definitions():
+        if (file, None) not in wanted:
+            pieces[_place(file), name] = sources[file].bound[name]
+    return {where: meaning(what) for where, what in pieces.items()}
 
 
-def _place(file: Path) -> Path:
+def meaning(code: ast.AST | list[ast.stmt]) -> str:
+    """Hash of a syntax tree without what only a person reads."""
+    return hashlib.sha256(repr(_canonical(code)).encode()).hexdigest()
+
+
+def notebook_code(file: Path) -> list[ast.stmt]:
+    """The statements of a notebook's source that count: without docstrings and figures."""
+    return _source(file).tree.body
+
+
+def _place(file: Path) -> str:
     """Where a file lies in the package: two of them may share a name. Of a file outside it, the
     name."""
-    return file.relative_to(PACKAGE) if file.is_relative_to(PACKAGE) else Path(file.name)
+    return str(file.relative_to(PACKAGE) if file.is_relative_to(PACKAGE) else file.name)

@@ -1,0 +1,159 @@
+"""Carrying: a refactoring keeps a record, and whatever could have changed a number does not."""
+
+import dataclasses
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import tiny_book
+
+import support
+from support.book import carry, execute, manifests
+from support.book.carry import NotCarried
+
+CHAPTER = tiny_book.CHAPTER
+HEAD = tiny_book.PARAMETERS.replace("PART", "evidence")
+SOURCE = f'''# %% [markdown]
+# # Evidence
+{HEAD}
+def error():
+    """How wrong."""
+    found = 2 * 2 - 4
+    return found
+
+
+def more(steps):
+    """What only a larger profile adds."""
+    if steps > 10:
+        return 0
+    return 0.0
+
+
+run.claim("tiny2020.thm1", error=error() + more(p.steps))
+run.claim("tiny2020.table1", accuracy=[0.9 for _ in run.seeds], modern={{"worst": 0.1}})
+run.finish()
+'''
+REFACTORED = SOURCE.replace("found = 2 * 2 - 4", "twice = 2 * 2\n    found = twice - 4")
+OTHER_NUMBERS = SOURCE.replace("2 * 2 - 4", "2 * 2 - 5")
+OUT_OF_REACH = SOURCE.replace("return 0\n", "return 1\n")
+PACKAGE = Path(support.__file__).parent
+
+
+def git(root: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(root), "-c", "user.name=A", "-c", "user.email=a@b.c", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+@dataclasses.dataclass
+class Repository:
+    root: Path
+
+    def commit(self, source: str) -> str:
+        (self.root / "book" / CHAPTER / "evidence.py").write_text(source, encoding="utf-8")
+        git(self.root, "add", "-A")
+        git(self.root, "commit", "-q", "--allow-empty", "-m", "a step")
+        return git(self.root, "rev-parse", "HEAD")
+
+    @property
+    def record(self) -> manifests.Manifest:
+        return manifests.manifest_of(manifests.recorded_run(CHAPTER, "standard"))
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    """A repository with a record at standard: the package, and a book of one chapter."""
+    root = tmp_path_factory.mktemp("carry") / "repository"
+    shutil.copytree(PACKAGE, root / "support", ignore=shutil.ignore_patterns("__pycache__"))
+    tiny_book.make(root, SOURCE, lesson="", exercises="")
+    (root / ".gitignore").write_text("__pycache__/\n/_build/\n/data/cache/\n", encoding="utf-8")
+    git(root, "init", "-q")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BOOK_ROOT", str(root))
+        patch.setenv("BOOK_CACHE", str(root / "data" / "cache"))
+        repository = Repository(root)
+        repository.commit(SOURCE)
+        execute.execute(CHAPTER, "standard", record=True, only="evidence")
+        yield repository
+
+
+@pytest.fixture
+def repository(recorded):
+    file = manifests.manifest_path(manifests.recorded_run(CHAPTER, "standard"))
+    before = file.read_text(encoding="utf-8")
+    yield recorded
+    file.write_text(before, encoding="utf-8")
+
+
+def test_a_refactoring_keeps_the_record(repository):
+    commit = repository.commit(REFACTORED)
+    assert manifests.is_stale(repository.record)
+    stamp = carry.carry(CHAPTER, "standard")
+    assert stamp.commit == commit and repository.record.carried == [stamp]
+    assert not manifests.is_stale(repository.record) and manifests.is_current(repository.record)
+    assert "worktree" not in git(repository.root, "worktree", "list").replace(str(repository.root), "")
+    with pytest.raises(NotCarried, match="is not older than its code"):
+        carry.carry(CHAPTER, "standard")
+    repository.commit(SOURCE.replace("found = 2 * 2 - 4", "found = 4 - 4"))  # another step makes it stale again
+    assert manifests.is_stale(repository.record)
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        (OTHER_NUMBERS, "other numbers at quick: tiny2020.thm1 error"),
+        (OUT_OF_REACH, "does not reach changed lines: .*evidence.py:"),
+    ],
+)
+def test_what_could_change_a_number_is_not_carried(repository, source, reason):
+    repository.commit(source)
+    with pytest.raises(NotCarried, match=reason):
+        carry.carry(CHAPTER, "standard")
+    assert repository.record.carried == [] and manifests.is_stale(repository.record)
+
+
+def test_what_nobody_can_tell_is_refused_before_anything_runs(repository, monkeypatch):
+    monkeypatch.setattr(carry, "quick", lambda *_: pytest.fail("ran"))
+    repository.commit(REFACTORED)
+    file = manifests.manifest_path(manifests.recorded_run(CHAPTER, "standard"))
+    whole = repository.record
+    for change, reason in (
+        ({"dirty": True}, "not computed from a clean commit"),
+        ({"commit": None}, "not computed from a clean commit"),
+        ({"versions": whole.versions | {"torch": "1.0"}}, "parameters, claims or versions have changed"),
+        ({"parameters": whole.parameters | {"steps": 7}}, "parameters, claims or versions have changed"),
+        ({"claims": {}}, "parameters, claims or versions have changed"),
+        ({"commit": "0" * 40}, "cannot be checked out"),
+    ):
+        file.write_text(execute.text_of_manifest(whole.model_copy(update=change)), encoding="utf-8")
+        with pytest.raises(NotCarried, match=reason):
+            carry.carry(CHAPTER, "standard")
+    file.write_text(execute.text_of_manifest(whole), encoding="utf-8")
+    (repository.root / "stray.txt").write_text("")
+    with pytest.raises(NotCarried, match="changes that are not committed"):
+        carry.carry(CHAPTER, "standard")
+    (repository.root / "stray.txt").unlink()
+    with pytest.raises(NotCarried, match="no record at paper"):
+        carry.carry(CHAPTER, "paper")
+
+
+def test_moving_a_definition_is_no_change_and_its_statements_are_what_counts(tmp_path, monkeypatch):
+    then, now = tmp_path / "then", tmp_path / "now"
+    kernel = 'def deep(x):\n    """Doc."""\n    if x < 0:\n        raise ValueError(x)\n    return (\n        x\n        + 1\n    )\n'
+    for root, rooms in ((then, {"a.py": kernel + "K = 1\n", "b.py": ""}), (now, {"a.py": "K = 1\n", "b.py": kernel.replace("+ 1", "+ 2")})):
+        (root / "book" / CHAPTER).mkdir(parents=True)
+        (root / "support" / "common").mkdir(parents=True)
+        for module in ("common/__init__.py", "common/fingerprint.py", "__init__.py"):
+            shutil.copy(PACKAGE / module, root / "support" / module)
+        for name, text in rooms.items():
+            (root / "support" / name).write_text(text, encoding="utf-8")
+        room = "a" if root == then else "b"
+        text = f"# %%\nfrom support.{room} import deep\n\ndeep(1)\n"
+        (root / "book" / CHAPTER / "evidence.py").write_text(text, encoding="utf-8")
+    source = now / "book" / CHAPTER / "evidence.py"
+    changed = carry.changed_lines(CHAPTER, then, source)
+    assert changed == {now / "support" / "b.py": [range(3, 4), range(5, 9)], source: [range(2, 3)]}
+    (now / "support" / "b.py").write_text(kernel, encoding="utf-8")  # moved as it was
+    assert carry.changed_lines(CHAPTER, then, source) == {source: [range(2, 3)]}
+    assert os.environ.get(execute.LINES) is None
