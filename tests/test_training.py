@@ -8,6 +8,8 @@ import subprocess
 import sys
 import time
 import warnings
+from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,8 +18,9 @@ from torch.nn import functional
 
 from support import data, models, training
 from support.common import progress
-from support.common.cache import NO_CACHE, Cache, CacheError
+from support.common.cache import Cache, CacheError, Place
 from support.models import heads
+from support.training import fitting
 
 
 @pytest.fixture(autouse=True)
@@ -59,31 +62,32 @@ def test_one_full_batch_step_is_nesterovs(digits):
 
 
 def test_schedules():
-    for schedule in training.SCHEDULES:
-        rates = [training.learning_rate(schedule, i / 1000) for i in range(1001)]
+    for schedule in fitting.SCHEDULES:
+        rates = [fitting.learning_rate(schedule, i / 1000) for i in range(1001)]
         assert max(rates) == pytest.approx(1) and min(rates) >= 0
         assert max(abs(a - b) for a, b in itertools.pairwise(rates)) < 0.01  # no jumps
-    assert training.learning_rate("onecycle", 0) == pytest.approx(1 / 25)
-    assert training.learning_rate("onecycle", 0.3) == 1
-    assert training.learning_rate("onecycle", 1) == pytest.approx(0, abs=1e-12)
+    assert fitting.learning_rate("onecycle", 0) == pytest.approx(1 / 25)
+    assert fitting.learning_rate("onecycle", 0.3) == 1
+    assert fitting.learning_rate("onecycle", 1) == pytest.approx(0, abs=1e-12)
     reference = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
     theirs = torch.optim.lr_scheduler.OneCycleLR(reference, 1.0, total_steps=1001, final_div_factor=1e12, cycle_momentum=False)
     for i in range(0, 1000):
-        assert training.learning_rate("onecycle", i / 1000) == pytest.approx(theirs.get_last_lr()[0], abs=0.01)
+        assert fitting.learning_rate("onecycle", i / 1000) == pytest.approx(theirs.get_last_lr()[0], abs=0.01)
         reference.step()
         theirs.step()
     with pytest.raises(ValueError, match="unknown schedule 'step': choose one of onecycle, cosine, constant"):
-        training.learning_rate("step", 0)
+        fitting.learning_rate("step", 0)
 
 
 def test_training_learns_and_tells_its_history(digits):
-    result = training.fit(network(), digits.x, digits.y, epochs=30, lr=0.1)
+    result = training.fit(network(), digits.x, digits.y, epochs=30)
     assert result.history.keys() == {"loss", "accuracy"} and all(len(v) == 30 for v in result.history.values())
     assert result.history["loss"][-1] < 0.25 * result.history["loss"][0]
     right = (training.predict(result.model, digits.x).argmax(1) == digits.y).double().mean()
     assert result.history["accuracy"][-1] == pytest.approx(float(right), abs=0.02)
     test = data.load("digits", "test")
     assert (training.predict(result.model, test.x).argmax(1) == test.y).double().mean() > 0.85
+    assert result.seconds > 0
 
 
 def test_history_is_measured_on_the_way(digits):
@@ -148,7 +152,7 @@ def test_nothing_but_the_seed_decides(digits, augment):
 
 def test_crops_and_flips_are_those_of_a_plain_loop():
     x = torch.rand(40, 3, 10, 12, generator=torch.Generator().manual_seed(0))
-    found = training.random_crop_flip(x, torch.Generator().manual_seed(7))
+    found = fitting.random_crop_flip(x, torch.Generator().manual_seed(7))
     assert found.shape == x.shape
     seen = set()
     for image, result in zip(x, found, strict=True):
@@ -163,6 +167,7 @@ def test_crops_and_flips_are_those_of_a_plain_loop():
         (match,) = [key for key, window in windows.items() if torch.equal(window, result)]
         seen.add(match)
     assert len({s[0] for s in seen}) > 5 and len({s[1] for s in seen}) > 5 and {s[2] for s in seen} == {False, True}
+    assert len({s[:2] for s in seen}) > 20, "rows and columns move by draws of their own"
 
 
 # --- the cache --------------------------------------------------------------------------------------------------------
@@ -170,100 +175,122 @@ def test_crops_and_flips_are_those_of_a_plain_loop():
 
 def test_a_second_run_is_read_and_equal(digits, tmp_path):
     def run(cache, **changes):
-        return training.fit(dropout_network(), digits.x, digits.y, **({"epochs": 3, "lr": 0.05, "name": "net", "cache": cache} | changes))
+        return training.fit(dropout_network(), digits.x, digits.y, **({"epochs": 3, "lr": 0.05, "cache": cache} | changes))
 
     plain, first, second = run(None), run(Cache(tmp_path)), run(Cache(tmp_path))
     assert same_weights(plain.model, first.model) and same_weights(first.model, second.model)
-    assert plain.history == first.history == second.history
+    assert plain.history == first.history == second.history and first.seconds == second.seconds != plain.seconds
+    run(Cache(tmp_path), name="a label")
     (file,) = tmp_path.iterdir()
-    assert file.name.startswith("net-") and "partial" not in file.name
+    assert file.name.startswith("fit-") and "partial" not in file.name
     changes = {"epochs": 2, "lr": 0.06, "seed": 1, "augment": True, "schedule": "cosine", "weight_decay": 1e-4, "batch_size": 64}
     for key, value in (changes | {"momentum": 0.8}).items():
         run(Cache(tmp_path), **{key: value})
     assert len(list(tmp_path.iterdir())) == 9
-    assert run(NO_CACHE).history == plain.history
 
 
-def test_weights_data_and_loss_are_part_of_the_key(digits, tmp_path):
-    cache = Cache(tmp_path)
-    centers = torch.zeros(10, 16)
+def pull(centers):
+    return lambda model, x, y: (model.features(x) - centers[y]).square().sum(1)
 
-    def pull(centers):
-        return lambda model, x, y: (model.features(x) - centers[y]).square().sum(1)
 
-    for model, x, loss in (
-        (network(), digits.x, training.cross_entropy),
-        (network(seed=1), digits.x, training.cross_entropy),
-        (network(), digits.x.flip(3), training.cross_entropy),
-        (network(), digits.x, pull(centers)),
-        (network(), digits.x, pull(centers + 1e-3)),
-        (models.with_head(network(), heads.GaussHead(centers)), digits.x, training.cross_entropy),
+def shrink(factor=0.9):
+    """A hook that changes the model."""
+
+    def hook(model, epoch):
+        with torch.no_grad():
+            model.head.weight.mul_(factor)
+
+    return hook
+
+
+def test_weights_data_loss_and_hook_are_part_of_the_key(digits, tmp_path):
+    cache, centers = Cache(tmp_path), torch.zeros(10, 16)
+    for model, x, y, more in (
+        (network(), digits.x, digits.y, {}),
+        (network(seed=1), digits.x, digits.y, {}),
+        (network(), digits.x.flip(3), digits.y, {}),
+        (network(), digits.x, digits.y.flip(0), {}),
+        (network(), digits.x, digits.y, {"loss": pull(centers)}),
+        (network(), digits.x, digits.y, {"loss": pull(centers + 1e-3)}),
+        (models.with_head(network(), heads.GaussHead(centers)), digits.x, digits.y, {}),
+        (network(), digits.x, digits.y, {"on_epoch": shrink()}),
+        (network(), digits.x, digits.y, {"on_epoch": shrink(0.8)}),
     ):
-        training.fit(model, x, digits.y, loss=loss, epochs=1, lr=0.01, cache=cache)
-    assert len(list(tmp_path.iterdir())) == 6
+        training.fit(model, x, y, epochs=1, lr=0.01, cache=cache, **more)
+    assert (cache.hits, len(list(tmp_path.iterdir()))) == (0, 9)
     training.fit(network(), digits.x, digits.y, loss=pull(torch.zeros(10, 16)), epochs=1, lr=0.01, cache=cache)
-    assert len(list(tmp_path.iterdir())) == 6
+    training.fit(network(), digits.x, digits.y, on_epoch=shrink(0.8), epochs=1, lr=0.01, cache=cache)
+    assert len(list(tmp_path.iterdir())) == 9
 
 
-def test_a_hook_needs_a_key_and_is_part_of_it(digits, tmp_path):
-    calls = []
-    options = {"epochs": 2, "lr": 0.01, "cache": Cache(tmp_path), "on_epoch": lambda m, e: calls.append(e)}
-    with pytest.raises(ValueError, match="needs hook_key"):
-        training.fit(network(), digits.x, digits.y, **options)
-    for key in ("count", "count", "recount"):
-        training.fit(network(), digits.x, digits.y, hook_key=key, **options)
-    assert calls == [0, 1, 0, 1] and len(list(tmp_path.iterdir())) == 2
+@pytest.mark.parametrize("what", ["loss", "on_epoch"])
+def test_what_has_no_identity_is_refused_before_training(digits, tmp_path, what):
+    model = network()
+    with open(__file__, encoding="utf-8") as stream, pytest.raises(CacheError):
+        training.fit(model, digits.x, digits.y, cache=Cache(tmp_path), **{what: lambda *given: stream})
+    assert same_weights(model, network()) and not list(tmp_path.iterdir())
 
 
-def test_a_loss_without_identity_is_refused_before_training(digits, tmp_path):
-    with open(__file__, encoding="utf-8") as stream, pytest.raises(CacheError, match="no lasting identity"):
-        training.fit(network(), digits.x, digits.y, loss=lambda m, x, y: stream, epochs=1, lr=0.01, cache=Cache(tmp_path))
+class Interruption:
+    """Stops a training, like a person at the keyboard, once the bar has moved so many times."""
 
+    def __init__(self, monkeypatch):
+        self.left, self.begun = math.inf, []
+        monkeypatch.setattr(progress, "tqdm", self.bar)
 
-def test_an_interrupted_run_continues_and_ends_with_the_same_bits(digits, tmp_path):
-    options = {"epochs": 6, "lr": 0.05, "augment": True, "name": "net"}
-    whole = training.fit(dropout_network(), digits.x, digits.y, **options, on_epoch=shrink, hook_key="shrink")
-    seen = []
+    @contextmanager
+    def bar(self, *, initial, **shown):
+        self.begun.append(initial)
+        yield SimpleNamespace(update=self.update, set_postfix=lambda **shown: None)
 
-    def interrupt(model, epoch):
-        seen.append(epoch)
-        shrink(model, epoch)
-        if len(seen) in (3, 5):
+    def update(self):
+        self.left -= 1
+        if self.left < 0:
             raise KeyboardInterrupt
 
-    cached = options | {"cache": Cache(tmp_path), "on_epoch": interrupt, "hook_key": "shrink"}
-    for _ in range(2):
+
+def test_an_interrupted_run_continues_and_ends_with_the_same_bits(digits, tmp_path, monkeypatch):
+    bar = Interruption(monkeypatch)
+    options = {"epochs": 6, "lr": 0.05, "augment": True, "on_epoch": shrink()}
+    whole = training.fit(dropout_network(), digits.x, digits.y, **options)
+    for batches in (3 * 2 + 1, 3 * 2):  # in the third epoch, and at the end of the fourth, before it is kept
+        bar.left = batches
         model = dropout_network()
         with pytest.raises(KeyboardInterrupt):
-            training.fit(model, digits.x, digits.y, **cached)
+            training.fit(model, digits.x, digits.y, cache=Cache(tmp_path), **options)
         assert not any(m.training for m in model.modules())
         (partial,) = tmp_path.iterdir()
         assert partial.name.endswith(".partial.safetensors")
-    resumed = training.fit(dropout_network(), digits.x, digits.y, **cached)
-    assert seen == [0, 1, 2, 2, 3, 3, 4, 5]  # the epoch of an interruption is not finished, so it is done again
+    bar.left = math.inf
+    resumed = training.fit(dropout_network(), digits.x, digits.y, cache=Cache(tmp_path), **options)
+    assert bar.begun == [0, 0, 3 * 2, 3 * 4]
     assert same_weights(whole.model, resumed.model) and whole.history == resumed.history
     (final,) = tmp_path.iterdir()
     assert "partial" not in final.name
 
 
-def shrink(model, epoch):
-    """A hook that changes the model."""
-    with torch.no_grad():
-        model.head.weight.mul_(0.9)
+def test_the_seconds_of_a_killed_run_count(digits, tmp_path, monkeypatch):
+    ticks = itertools.count()
+    monkeypatch.setattr(time, "process_time", lambda: float(next(ticks)))
+    bar = Interruption(monkeypatch)
+    bar.left = 3 * 2 + 1
+    with pytest.raises(KeyboardInterrupt):  # one tick at the start, one for each of the two epochs that were kept
+        training.fit(network(), digits.x, digits.y, epochs=3, cache=Cache(tmp_path))
+    bar.left = math.inf
+    assert training.fit(network(), digits.x, digits.y, epochs=3, cache=Cache(tmp_path)).seconds == 2 + 1
 
 
-def test_a_damaged_checkpoint_starts_over(digits, tmp_path):
-    def stop(model, epoch):
-        if epoch == 2:
-            raise KeyboardInterrupt
-
-    options = {"epochs": 4, "lr": 0.05, "cache": Cache(tmp_path), "hook_key": 0}
+def test_a_damaged_checkpoint_starts_over(digits, tmp_path, monkeypatch):
+    bar = Interruption(monkeypatch)
+    bar.left = 3 * 3
+    options = {"epochs": 4, "lr": 0.05, "cache": Cache(tmp_path)}
     with pytest.raises(KeyboardInterrupt):
-        training.fit(network(), digits.x, digits.y, on_epoch=stop, **options)
+        training.fit(network(), digits.x, digits.y, **options)
     (partial,) = tmp_path.iterdir()
     partial.write_bytes(partial.read_bytes()[:-10])
+    bar.left = math.inf
     with pytest.warns(UserWarning, match="computing it again"):
-        resumed = training.fit(network(), digits.x, digits.y, on_epoch=lambda m, e: None, **options)
+        resumed = training.fit(network(), digits.x, digits.y, **options)
     assert same_weights(resumed.model, training.fit(network(), digits.x, digits.y, epochs=4, lr=0.05).model)
 
 
@@ -273,7 +300,7 @@ os.environ["BOOK_PROGRESS"] = "off"
 import torch
 torch.set_num_threads(1)
 from support import data, models, training
-from support.cache import Cache
+from support.common.cache import Cache
 
 def slow(model, x, y):
     print("batch", flush=True)
@@ -282,7 +309,7 @@ def slow(model, x, y):
 digits = data.load("digits").take(300)
 cache = Cache(sys.argv[1]) if len(sys.argv) > 1 else None
 model = models.small_cnn((1, 8, 8), 10, width=4)
-result = training.fit(model, digits.x, digits.y, loss=slow, epochs=8, lr=0.05, augment=True, cache=cache, name="net")
+result = training.fit(model, digits.x, digits.y, loss=slow, epochs=8, lr=0.05, augment=True, cache=cache)
 print(models.fingerprint(result.model), result.history["loss"])
 """
 
@@ -308,13 +335,11 @@ def test_a_run_killed_in_training_continues_and_ends_with_the_same_numbers(tmp_p
     assert [f.name for f in tmp_path.iterdir() if "partial" in f.name] == []
 
 
-def test_checkpoints_cost_little(digits, tmp_path):
+def test_checkpoints_cost_little(digits, tmp_path, monkeypatch):
     """Counted, not timed: one small write an epoch, and none that waits for the disk before the last."""
-    cache = Cache(tmp_path)
-    written = []
-    write = cache.write
-    cache.write = lambda path, unit, header, durable=True: written.append(durable) or write(path, unit, header, durable=durable)
-    training.fit(network(), digits.x, digits.y, epochs=5, lr=0.01, cache=cache)
+    written, write = [], Place.write
+    monkeypatch.setattr(Place, "write", lambda place, found, durable=True: written.append(durable) or write(place, found, durable=durable))
+    training.fit(network(), digits.x, digits.y, epochs=5, lr=0.01, cache=Cache(tmp_path))
     assert written == [False] * 4 + [True]
 
 
@@ -335,7 +360,7 @@ def test_predict_and_extract_are_the_model_in_batches(digits, batch_size):
 def test_training_mode_is_refused_where_it_ties_images_together(digits):
     for model, kind in ((models.small_cnn((1, 8, 8), 10, width=4).train(), "BatchNorm2d"), (dropout_network(), "Dropout")):
         model.body[-1].train()
-        with pytest.raises(ValueError, match=rf"body.\w+ \({kind}\) is in training mode"):
+        with pytest.raises(ValueError, match=rf"{kind} at body.\w+ is in training mode"):
             training.predict(model, digits.x)
     training.predict(network().train(), digits.x)  # nothing in it minds
 
@@ -346,19 +371,19 @@ def test_training_mode_is_refused_where_it_ties_images_together(digits):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"x": torch.zeros(300, 64)}, r"\(N, C, H, W\) with N >= 1; torch.float32 \(300, 64\)"),
+        ({"x": torch.zeros(300, 64)}, r"images must be .* \(N, C, H, W\).*; torch.float32 \(300, 64\) was given"),
         ({"x": torch.zeros(300, 1, 8, 8, dtype=torch.uint8)}, "torch.uint8"),
-        ({"x": torch.full((300, 1, 8, 8), 255.0)}, r"in \[0, 1\], without NaN; their range is \[255, 255\]"),
-        ({"x": torch.full((300, 1, 8, 8), math.nan)}, "without NaN; their range is"),
+        ({"x": torch.full((300, 1, 8, 8), 255.0)}, r"values in \[0,1\]; values from 255 to 255"),
+        ({"x": torch.full((300, 1, 8, 8), math.nan)}, "values from nan to nan were given"),
         ({"y": torch.zeros(299, dtype=torch.int64)}, r"int64 of shape \(300,\); torch.int64 \(299,\)"),
         ({"y": torch.zeros(300)}, "torch.float32"),
-        ({"y": torch.full((300,), -1)}, "must not be negative; the smallest is -1"),
-        ({"epochs": 0}, "epochs must be at least 1; 0"),
-        ({"batch_size": 0}, "batch_size must be at least 1; 0"),
+        ({"y": torch.full((300,), -1)}, "labels must hold labels from 0; -1"),
+        ({"epochs": 0}, "epochs must be a whole number of at least 1; 0"),
+        ({"batch_size": 0}, "batch_size must be a whole number of at least 1; 0"),
         ({"lr": 0.0}, "lr must be a positive number; 0"),
         ({"lr": math.nan}, "lr must be a positive number; nan"),
         ({"momentum": 1.0}, r"momentum must be in \[0, 1\); 1"),
-        ({"weight_decay": -1.0}, "weight_decay must be at least 0; -1"),
+        ({"weight_decay": -1.0}, "weight_decay must be a number of at least 0; -1"),
         ({"schedule": "step"}, "unknown schedule 'step'"),
         ({"loss": lambda m, x, y: m(x).mean()}, r"one number per image, shape \(100,\); this one gave \(\)"),
     ],

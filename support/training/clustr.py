@@ -5,34 +5,20 @@ Chapter 4.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from support import models, training
+from support import models
 from support.attacks import interval, kernel_scores
 from support.clustering import Clusters, class_clusters
 from support.common import progress
+from support.common.arguments import number, whole_number
 from support.models.architectures import Classifier
 from support.models.heads import ClusterHead
-from support.training import magnet
+from support.training import fitting, magnet
 
 Scores = Callable[[Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class Tuned:
-    """A network after Magnet training.
-
-    Attributes:
-        model: in evaluation mode, under a :class:`~support.models.heads.ClusterHead` of the
-            training features' clusters and variance.
-        history: mean ``loss`` of each epoch, Magnet loss and regulariser together.
-    """
-
-    model: Classifier
-    history: dict[str, list[float]]
 
 
 def soft_cross_entropy(scores: Tensor, target: Tensor) -> Tensor:
@@ -58,11 +44,11 @@ def soft_cross_entropy(scores: Tensor, target: Tensor) -> Tensor:
 def quick_adversary(
     scores: Scores,
     x: Tensor,
+    noise: Tensor,
     eps: float,
     step_size: float,
     *,
     target: Tensor | None = None,
-    generator: torch.Generator | None = None,
 ) -> Tensor:
     """QTRADES' adversary: uniform noise, then one signed step up the cross-entropy with the clean
     prediction (alfarra2021, 4.2).
@@ -71,11 +57,11 @@ def quick_adversary(
         scores: from images to (N, K) log-scores; it is called once or twice, as it is, in whatever
             mode its module is.
         x: (N, ...) images in [0, 1].
+        noise: (N, ...) draws, uniform in [0, 1).
         eps: of the noise and of the ball, in units of [0, 1].
         step_size: of the step; the authors have 10/255 at eps 8/255 (in their code, not in the
             paper).
         target: (N, K) clean log-scores; default: they are computed.
-        generator: a CPU generator of the noise; default: torch's global one of the images' device.
 
     Returns:
         The adversarial images, inside the eps-ball and [0, 1] exactly.
@@ -83,25 +69,16 @@ def quick_adversary(
     Raises:
         ValueError: eps or step_size that is not a number of at least 0.
     """
-    for name, value in (("eps", eps), ("step_size", step_size)):
-        if not 0 <= float(value) < float("inf"):
-            raise ValueError(
-                f"{name} must be a number of at least 0, in units of [0, 1]; {value} was given"
-            )
+    number("eps", eps, least=0)
+    number("step_size", step_size, least=0)
     if target is None:
         with torch.no_grad():
             target = scores(x)
     low, high = interval(x, eps)
-    noise = (
-        torch.rand_like(x)
-        if generator is None
-        else torch.rand(x.shape, generator=generator, dtype=x.dtype).to(x.device)
-    )
     with torch.enable_grad():
         start = (x + eps * (2 * noise - 1)).clamp(0, 1).detach().requires_grad_()
-        slope = torch.autograd.grad(
-            soft_cross_entropy(scores(start), target.detach()).sum(), start
-        )[0]
+        climbed = soft_cross_entropy(scores(start), target.detach()).sum()
+        slope = torch.autograd.grad(climbed, start)[0]
     return torch.clamp(start.detach() + step_size * slope.sign(), low, high)
 
 
@@ -111,14 +88,13 @@ def qtrades_loss(
     """Training loss of QTRADES alone: cross-entropy with the label plus ``weight`` times Eq. 6's
     term, (N,).
 
-    The adversary is made in evaluation mode and from torch's global generator, which
-    :func:`support.training.fitting.fit` seeds for each epoch.
+    The adversary is made in evaluation mode and with draws of torch's global generator, which
+    :func:`support.training.fit` seeds for each epoch.
     """
-    clean = model(x)
-    adversary = quick_adversary(_evaluating(model, _scores), x, eps, step_size, target=clean)
-    return torch.nn.functional.cross_entropy(
-        clean, y, reduction="none"
-    ) + weight * soft_cross_entropy(model(adversary), clean)
+    clean, noise = model(x), torch.rand_like(x)
+    adversary = quick_adversary(fitting.evaluating(model), x, noise, eps, step_size, target=clean)
+    label_term = torch.nn.functional.cross_entropy(clean, y, reduction="none")
+    return label_term + weight * soft_cross_entropy(model(adversary), clean)
 
 
 def fine_tune(
@@ -142,7 +118,7 @@ def fine_tune(
     device: str | torch.device = "cpu",
     name: str = "magnet",
     on_epoch: Callable[[Classifier, int], object] | None = None,
-) -> Tuned:
+) -> fitting.FitResult:
     """Train features with the Magnet loss on sampled neighbourhoods (alfarra2021, 3.3 and appendix
     A), from wherever ``model`` stands.
 
@@ -178,21 +154,26 @@ def fine_tune(
         on_epoch: called as ``on_epoch(model, epoch)`` before the first epoch with -1 and after
             each, with the model under the clusters of its training features.
 
+    Returns:
+        The model in evaluation mode, under a :class:`~support.models.heads.ClusterHead` of the
+        training features' clusters and variance, and the mean ``loss`` of each epoch, Magnet loss
+        and regulariser together.
+
     Raises:
         ValueError: inputs that do not fit, from the kernels used.
         FloatingPointError: the loss became infinite or NaN.
     """
-    if epochs < 1:
-        raise ValueError(f"epochs must be at least 1; {epochs} was given")
+    whole_number("epochs", epochs, 1)
+    number("lr", lr, above=0)
     device = torch.device(device)
     generator = torch.Generator().manual_seed(seed)
     body = model.body.to(device)
     x, y = x.to(device), y.to(device)
-    scores = kernel_scores if as_published else _scores
+    scores = kernel_scores if as_published else fitting.mixed_scores
     optimizer = torch.optim.Adam(body.parameters(), lr=lr)
     losses = torch.full((len(x),), float("nan"), device=device)
     steps = -(-len(x) // (sampled * images))
-    history: dict[str, list[float]] = {"loss": []}
+    mean_losses, began = [], fitting.clock(device)
     tuned, found = _clustered(model, x, y, n_classes, clusters, generator)
     if on_epoch is not None:
         on_epoch(tuned, -1)
@@ -203,43 +184,32 @@ def fine_tune(
                 batch = magnet.sample(around, losses, m=sampled, d=images, generator=generator)
                 shown, labels = x[batch.images], y[batch.images]
                 if augment:
-                    shown = training.random_crop_flip(shown, generator)
+                    shown = fitting.random_crop_flip(shown, generator)
                 body.train()
-                f = _features(tuned, shown)
+                f = fitting.mixed_features(tuned, shown)
                 centers = magnet.segment_means(f, batch.cluster, sampled)
-                each = magnet.magnet_loss(
-                    f, labels, centers, around.labels[batch.clusters], alpha, assigned=batch.cluster
-                )
+                kinds = around.labels[batch.clusters]
+                each = magnet.magnet_loss(f, labels, centers, kinds, alpha, assigned=batch.cluster)
                 loss = each.mean()
                 if weight:
                     clean = tuned.head(f)
-                    adversary = quick_adversary(
-                        _evaluating(tuned, scores),
-                        shown,
-                        eps,
-                        step_size,
-                        target=clean,
-                        generator=generator,
-                    )
-                    loss = (
-                        loss + weight * soft_cross_entropy(scores(tuned, adversary), clean).mean()
-                    )
+                    noise = torch.rand(shown.shape, generator=generator, dtype=x.dtype).to(device)
+                    inner = fitting.evaluating(tuned, scores)
+                    adversary = quick_adversary(inner, shown, noise, eps, step_size, target=clean)
+                    quick = soft_cross_entropy(scores(tuned, adversary), clean)
+                    loss = loss + weight * quick.mean()
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 optimizer.step()
                 losses[batch.images] = each.detach().float()
                 total += loss.detach()
                 bar.update()
-            history["loss"].append(float(total) / steps)
-            if not torch.isfinite(total):
-                raise FloatingPointError(
-                    f"training diverged: the loss of epoch {epoch + 1} is {float(total)} at lr={lr:g}; lower it"
-                )
+            mean_losses.append(fitting.finite_loss(float(total) / steps, epoch, lr))
             tuned, found = _clustered(model, x, y, n_classes, clusters, generator)
             if on_epoch is not None:
                 on_epoch(tuned, epoch)
     optimizer.zero_grad(set_to_none=True)
-    return Tuned(tuned, history)
+    return fitting.FitResult(tuned, {"loss": mean_losses}, fitting.clock(device) - began)
 
 
 def cluster_classifier(
@@ -266,32 +236,7 @@ def _clustered(
     generator: torch.Generator,
 ) -> tuple[Classifier, Clusters]:
     model.eval()
-    f = training.extract(model, x)
+    f = fitting.extract(model, x)
     found = class_clusters(f, y.to(f.device), n_classes, clusters, generator=generator)
     variance = float(found.inertia.sum()) / max(len(x) - 1, 1)  # Eq. 3's, over all training images
     return models.with_head(model, ClusterHead(found.centers, variance).to(f.device)), found
-
-
-def _features(model: Classifier, x: Tensor) -> Tensor:
-    with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=x.device.type == "cuda"):
-        return model.features(x).float()
-
-
-def _scores(model: Classifier, x: Tensor) -> Tensor:
-    return model.head(_features(model, x))
-
-
-def _evaluating(model: Classifier, scores: Callable[[Classifier, Tensor], Tensor]) -> Scores:
-    """The scores of the model in evaluation mode; each of its modules is back in its own mode after
-    every call."""
-
-    def evaluated(x: Tensor) -> Tensor:
-        in_training = [part for part in model.modules() if part.training]
-        model.eval()
-        try:
-            return scores(model, x)
-        finally:
-            for part in in_training:
-                part.training = True
-
-    return evaluated

@@ -8,21 +8,21 @@ number of threads. Used by every chapter.
 
 import hashlib
 import math
+import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
-from support import models
-from support.common import progress
-from support.common.cache import NO_CACHE, Cache, Unit
+from support.common import arguments, progress
+from support.common.cache import Cache, Tensors
 from support.models.architectures import Classifier
 
 Loss = Callable[[Classifier, Tensor, Tensor], Tensor]
+Hook = Callable[[Classifier, int], object]
 SCHEDULES = ("onecycle", "cosine", "constant")
 PADDING = 4  # pixels, of the random crops
 
@@ -35,10 +35,40 @@ class FitResult:
         model: in evaluation mode, on the device asked for.
         history: ``loss`` and ``accuracy`` on the training batches as they were passed through, one
             number per epoch.
+        seconds: what the training took, by :func:`clock`; kept with it in a cache.
     """
 
     model: Classifier
     history: dict[str, list[float]]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """The settings of a training that decide its numbers, checked."""
+
+    epochs: int
+    lr: float
+    batch_size: int
+    momentum: float
+    weight_decay: float
+    schedule: str
+    augment: bool
+    seed: int
+
+    def __post_init__(self) -> None:
+        arguments.whole_number("epochs", self.epochs, 1)
+        arguments.number("lr", self.lr, above=0)
+        arguments.whole_number("batch_size", self.batch_size, 1)
+        arguments.number("momentum", self.momentum, least=0, below=1)
+        arguments.number("weight_decay", self.weight_decay, least=0)
+        arguments.choice("schedule", self.schedule, SCHEDULES)
+
+
+def clock(device: torch.device) -> float:
+    """Seconds: of this process on a CPU, which others on the machine do not lengthen; of the wall
+    where a GPU computes."""
+    return time.perf_counter() if device.type == "cuda" else time.process_time()
 
 
 def cross_entropy(model: Classifier, x: Tensor, y: Tensor) -> Tensor:
@@ -52,8 +82,8 @@ def fit(
     y: Tensor,
     *,
     loss: Loss = cross_entropy,
-    epochs: int,
-    lr: float,
+    epochs: int = 20,
+    lr: float = 0.1,
     batch_size: int = 128,
     momentum: float = 0.9,
     weight_decay: float = 0.0,
@@ -62,9 +92,8 @@ def fit(
     seed: int = 0,
     device: str | torch.device = "cpu",
     cache: Cache | None = None,
-    name: str = "",
-    on_epoch: Callable[[Classifier, int], object] | None = None,
-    hook_key: object = None,
+    name: str = "fit",
+    on_epoch: Hook | None = None,
 ) -> FitResult:
     """Train ``model`` in place by SGD with Nesterov momentum.
 
@@ -90,86 +119,71 @@ def fit(
         device: where to train.
         cache: keeps the result, and the state after every epoch while training goes on; None
             computes always.
-        name: of the unit in the cache, and on the progress bar.
+        name: on the progress bar.
         on_epoch: called as ``on_epoch(model, epoch)`` after each epoch, with the model in
-            evaluation mode. With a cache it may
+            evaluation mode. With a cache it is part of the key, with what it refers to, and may
             change nothing but the model: nothing else is restored after an interruption, and a
-                cached result does not call it.
-        hook_key: what ``on_epoch`` does, as text or another value of a cache key. Needed if there
-            are both a cache and a hook.
+            cached result does not call it.
 
     Raises:
         ValueError: inputs that do not fit together or are out of range.
         FloatingPointError: the loss became infinite or NaN.
-        CacheError: the cache cannot be written, or the loss refers to something without a lasting
-            identity.
+        CacheError: the cache cannot be written, or the loss or the hook refers to something without
+            a lasting identity.
     """
     device = _device(device)
-    settings = {
-        "epochs": epochs, "lr": lr, "batch_size": batch_size, "momentum": momentum, "weight_decay": weight_decay,
-        "schedule": schedule, "augment": augment, "seed": seed,
-    }  # fmt: skip
-    _check_images(x)
-    _check_settings(x, y, settings)
-    keep = None if cache is None or cache is NO_CACHE else cache
-    if keep is not None:
-        if on_epoch is not None and hook_key is None:
-            raise ValueError(
-                "fit with a cache and on_epoch needs hook_key, which says what the hook does: it is part of the key"
-            )
-        key = {
-            "model": models.fingerprint(model),
-            "x": x,
-            "y": y,
-            "loss": loss,
-            "hook": hook_key,
-            "device": device.type,
-            **settings,
-        }
-        path, header = keep.locate(name or "fit", key, [Path(__file__)])
-        partial = path.with_name(f"{path.stem}.partial.safetensors")
-        if (done := keep.read(path, header)) is not None:
-            return FitResult(_load(model, done).to(device).eval(), _history(done))
-        keep.writable()
+    plan = _Plan(epochs, lr, batch_size, momentum, weight_decay, schedule, augment, seed)
+    arguments.images("images", x, pictures=True)
+    arguments.labels("labels", y, x)
+    place = None
+    if cache is not None:
+        decides = {"loss": loss, "on_epoch": on_epoch, "device": device.type, **asdict(plan)}
+        place = cache.place(fit, (model, x, y), decides)
+        if (done := place.read()) is not None:
+            history, seconds = _restore(done, model)
+            return FitResult(model.to(device).eval(), history, seconds)
+        cache.writable()
+    cuda = device.type == "cuda"
     model.to(device)
-    if device.type == "cuda":
+    if cuda:
         model.to(memory_format=torch.channels_last)
-    parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.SGD(
-        parameters, lr=lr, momentum=momentum, nesterov=momentum > 0, weight_decay=weight_decay
+        [p for p in model.parameters() if p.requires_grad],
+        lr=lr,
+        momentum=momentum,
+        nesterov=momentum > 0,
+        weight_decay=weight_decay,
     )
-    history: dict[str, list[float]] = {"loss": [], "accuracy": []}
-    if keep is not None and (state := keep.read(partial, header)) is not None:
-        _load(model, state)
-        _load_momentum(optimizer, state)
-        history = _history(state)
+    history, before, began = {"loss": [], "accuracy": []}, 0.0, clock(device)
+    if place is not None and (state := place.partial.read()) is not None:
+        history, before = _restore(state, model, optimizer)
     x, y = x.to(device), y.to(device)
-    steps = -(-len(x) // batch_size)
-    first = len(history["loss"])
+    steps, first = -(-len(x) // batch_size), len(history["loss"])
+    same_bits = (  # cuDNN's algorithms that give the same bits each time
+        torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
+        if cuda
+        else nullcontext()
+    )
     try:
-        with (
-            progress.bar(epochs * steps, name or "fit", initial=first * steps) as bar,
-            _deterministic(device),
-        ):
+        with progress.bar(epochs * steps, name, initial=first * steps) as bar, same_bits:
             for epoch in range(first, epochs):
-                mean_loss, accuracy = _epoch(model, optimizer, x, y, loss, epoch, settings, bar)
-                if not math.isfinite(mean_loss):
-                    raise FloatingPointError(
-                        f"training diverged: the loss of epoch {epoch + 1} is {mean_loss} at lr={lr:g}; lower it"
-                    )
-                history["loss"].append(mean_loss)
+                mean_loss, accuracy = _epoch(model, optimizer, x, y, loss, epoch, plan, bar)
+                history["loss"].append(finite_loss(mean_loss, epoch, lr))
                 history["accuracy"].append(accuracy)
                 if on_epoch is not None:
                     on_epoch(model, epoch)
-                if keep is not None and epoch + 1 < epochs:
-                    keep.write(partial, _state(model, history, optimizer), header, durable=False)
+                if place is not None and epoch + 1 < epochs:
+                    spent = before + clock(device) - began
+                    state = _state(model, history, spent, optimizer)
+                    place.partial.write(state, durable=False)
     finally:
         optimizer.zero_grad(set_to_none=True)
         model.to(memory_format=torch.contiguous_format).eval()
-    if keep is not None:
-        keep.write(path, _state(model, history), header)
-        partial.unlink(missing_ok=True)
-    return FitResult(model, history)
+    seconds = before + clock(device) - began
+    if place is not None:
+        place.write(_state(model, history, seconds))
+        place.partial.remove()
+    return FitResult(model, history, seconds)
 
 
 def predict(model: Classifier, x: Tensor, batch_size: int = 256) -> Tensor:
@@ -188,14 +202,55 @@ def extract(model: Classifier, x: Tensor, batch_size: int = 256) -> Tensor:
     return _batched(model, model.features, x, batch_size)
 
 
+def mixed_features(model: Classifier, x: Tensor) -> Tensor:
+    """Features in training, float32: on a GPU the body runs in bfloat16."""
+    with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=x.device.type == "cuda"):
+        return model.features(x).float()
+
+
+def mixed_scores(model: Classifier, x: Tensor) -> Tensor:
+    """Log-scores in training: the head on :func:`mixed_features`."""
+    return model.head(mixed_features(model, x))
+
+
+def evaluating(
+    model: Classifier, scores: Callable[[Classifier, Tensor], Tensor] = mixed_scores
+) -> Callable[[Tensor], Tensor]:
+    """The scores of the model in evaluation mode, for an adversary made in the middle of a
+    training; each of its modules is back in its own mode after every call."""
+
+    def evaluated(x: Tensor) -> Tensor:
+        in_training = [part for part in model.modules() if part.training]
+        model.eval()
+        try:
+            return scores(model, x)
+        finally:
+            for part in in_training:
+                part.training = True
+
+    return evaluated
+
+
+def finite_loss(value: float, epoch: int, lr: float) -> float:
+    """The mean loss of an epoch.
+
+    Raises:
+        FloatingPointError: it is infinite or NaN.
+    """
+    if not math.isfinite(value):
+        raise FloatingPointError(
+            f"training diverged: the loss of epoch {epoch + 1} is {value} at lr={lr:g}; lower it"
+        )
+    return value
+
+
 def learning_rate(schedule: str, done: float) -> float:
     """Share of the largest learning rate when a share ``done`` of the training, 0 to 1, is over."""
+    arguments.choice("schedule", schedule, SCHEDULES)
     if schedule == "constant":
         return 1.0
     if schedule == "cosine":
         return (1 + math.cos(math.pi * done)) / 2
-    if schedule != "onecycle":
-        raise ValueError(f"unknown schedule {schedule!r}: choose one of {', '.join(SCHEDULES)}")
     if done < 0.3:
         return 1 / 25 + (1 - 1 / 25) * (1 - math.cos(math.pi * done / 0.3)) / 2
     return (1 + math.cos(math.pi * (done - 0.3) / 0.7)) / 2
@@ -214,10 +269,9 @@ def random_crop_flip(x: Tensor, generator: torch.Generator) -> Tensor:
     columns = (left + torch.where(mirrored, columns.flip(1), columns)).to(x.device)
     rows = (top + torch.arange(height)).to(x.device)
     image = torch.arange(n, device=x.device)[:, None, None]
+    padded = functional.pad(x, (PADDING,) * 4)
     # Indices on both sides of the slice put the channels last.
-    return functional.pad(x, (PADDING,) * 4)[
-        image, :, rows[:, :, None], columns[:, None, :]
-    ].permute(0, 3, 1, 2)
+    return padded[image, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
 def _epoch(
@@ -227,57 +281,46 @@ def _epoch(
     y: Tensor,
     loss: Loss,
     epoch: int,
-    settings: dict,
+    plan: _Plan,
     bar,
 ) -> tuple[float, float]:
     """One pass over the data; mean loss and accuracy, measured on the way."""
-    stream = (
-        int.from_bytes(hashlib.sha256(f"{settings['seed']} {epoch}".encode()).digest()[:8], "big")
-        >> 1
-    )
+    stream = hashlib.sha256(f"{plan.seed} {epoch}".encode()).digest()[:8]
+    stream = int.from_bytes(stream, "big") >> 1
     generator = torch.Generator().manual_seed(stream)
     batches = torch.randperm(len(x), generator=generator).tensor_split(
-        -(-len(x) // settings["batch_size"])
+        -(-len(x) // plan.batch_size)
     )
-    total_loss, right = (
-        torch.zeros((), device=x.device),
-        torch.zeros((), device=x.device, dtype=torch.int64),
-    )
+    total_loss = torch.zeros((), device=x.device)
+    right = torch.zeros((), device=x.device, dtype=torch.int64)
     cuda = x.device.type == "cuda"
-    seen: list[
-        Tensor
-    ] = []  # the features of the last pass: whatever the loss, they give the accuracy at the price of the head
-    watcher = model.body.register_forward_hook(
-        lambda _module, _inputs, output: seen.append(output.detach())
-    )
+    layout = torch.channels_last if cuda else torch.contiguous_format
+    # The features of the last pass: whatever the loss, they give the accuracy at the head's price.
+    seen: list[Tensor] = []
+    watcher = model.body.register_forward_hook(lambda *call: seen.append(call[-1].detach()))
     model.train()
     try:
         with torch.random.fork_rng(devices=[x.device] if cuda else []):
             # For dropout, which knows no other source. torch.manual_seed would also reach
             # generators that are not restored here.
-            for source in (
-                torch.random.default_generator,
-                *([torch.cuda.default_generators[x.device.index]] if cuda else []),
-            ):
-                source.manual_seed(stream)
+            torch.random.default_generator.manual_seed(stream)
+            if cuda:
+                torch.cuda.default_generators[x.device.index].manual_seed(stream)
             for step, index in enumerate(batches):
-                for group in optimizer.param_groups:
-                    group["lr"] = settings["lr"] * learning_rate(
-                        settings["schedule"], (epoch + step / len(batches)) / settings["epochs"]
-                    )
+                done = (epoch + step / len(batches)) / plan.epochs
+                optimizer.param_groups[0]["lr"] = plan.lr * learning_rate(plan.schedule, done)
                 index = index.to(x.device)
                 images, labels = x[index], y[index]
-                if settings["augment"]:
+                if plan.augment:
                     images = random_crop_flip(images, generator)
-                images = images.contiguous(
-                    memory_format=torch.channels_last if cuda else torch.contiguous_format
-                )
+                images = images.contiguous(memory_format=layout)
                 seen.clear()
                 with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=cuda):
                     each = loss(model, images, labels)
                 if each.shape != labels.shape:
                     raise ValueError(
-                        f"a loss returns one number per image, shape {tuple(labels.shape)}; this one gave {tuple(each.shape)}"
+                        f"a loss returns one number per image, shape {tuple(labels.shape)}; this "
+                        f"one gave {tuple(each.shape)}"
                     )
                 value = each.float().mean()
                 optimizer.zero_grad(set_to_none=True)
@@ -295,63 +338,42 @@ def _epoch(
     return mean_loss, accuracy
 
 
-def _deterministic(device: torch.device):
-    """cuDNN restricted to algorithms that give the same bits each time."""
-    if device.type != "cuda":
-        return nullcontext()
-    return torch.backends.cudnn.flags(
-        enabled=True, benchmark=False, deterministic=True, allow_tf32=True
-    )
-
-
 def _state(
     model: Classifier,
     history: dict[str, list[float]],
+    seconds: float,
     optimizer: torch.optim.Optimizer | None = None,
-) -> Unit:
-    state = {f"model.{k}": v for k, v in model.state_dict().items()}
+) -> Tensors:
+    state = {"seconds": torch.tensor(seconds, dtype=torch.float64)}
+    state |= {f"model.{k}": v for k, v in model.state_dict().items()}
     state |= {f"history.{k}": torch.tensor(v, dtype=torch.float64) for k, v in history.items()}
-    if optimizer is not None:
-        for i, parameter in enumerate(optimizer.param_groups[0]["params"]):
-            if (buffer := optimizer.state[parameter].get("momentum_buffer")) is not None:
-                state[f"momentum.{i}"] = buffer
-    return {
-        k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in state.items()
-    }
+    for i, parameter in enumerate(optimizer.param_groups[0]["params"] if optimizer else ()):
+        if (buffer := optimizer.state[parameter].get("momentum_buffer")) is not None:
+            state[f"momentum.{i}"] = buffer
+    return state
 
 
-def _part(state: Unit, prefix: str) -> Unit:
-    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+def _restore(
+    state: Tensors, model: Classifier, optimizer: torch.optim.Optimizer | None = None
+) -> tuple[dict[str, list[float]], float]:
+    """Put a state back into the model and the optimizer; its history, and the seconds so far."""
 
+    def part(prefix: str) -> Tensors:
+        return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
 
-def _load(model: Classifier, state: Unit) -> Classifier:
-    model.load_state_dict(_part(state, "model."))
-    return model
-
-
-def _load_momentum(optimizer: torch.optim.Optimizer, state: Unit) -> None:
-    for i, buffer in _part(state, "momentum.").items():
+    model.load_state_dict(part("model."))
+    for i, buffer in part("momentum.").items():
         parameter = optimizer.param_groups[0]["params"][int(i)]
         optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(buffer)
-
-
-def _history(state: Unit) -> dict[str, list[float]]:
-    return {k: v.tolist() for k, v in _part(state, "history.").items()}
+    return {k: v.tolist() for k, v in part("history.").items()}, float(state["seconds"])
 
 
 def _batched(
     model: Classifier, function: Callable[[Tensor], Tensor], x: Tensor, batch_size: int
 ) -> Tensor:
-    _check_images(x)
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1; {batch_size} was given")
-    for name, module in model.named_modules():
-        if module.training and isinstance(
-            module, nn.modules.batchnorm._BatchNorm | nn.modules.dropout._DropoutNd
-        ):
-            raise ValueError(
-                f"{name} ({type(module).__name__}) is in training mode, which ties a batch's images together: call eval()"
-            )
+    arguments.images("images", x, pictures=True)
+    arguments.whole_number("batch_size", batch_size, 1)
+    arguments.scoring_model(model)
     device = next((t.device for t in (*model.parameters(), *model.buffers())), x.device)
     with torch.inference_mode():
         parts = [function(batch.to(device)) for batch in x.split(batch_size)]
@@ -363,34 +385,3 @@ def _device(device: str | torch.device) -> torch.device:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device {device} was asked for, but PyTorch sees no GPU here; use cpu")
     return device
-
-
-def _check_images(x: Tensor) -> None:
-    if not isinstance(x, Tensor) or x.dim() != 4 or not x.is_floating_point() or not len(x):
-        given = f"{x.dtype} {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
-        raise ValueError(
-            f"images must be a floating-point tensor (N, C, H, W) with N >= 1; {given} was given"
-        )
-    low, high = x.aminmax()
-    if not (low >= 0 and high <= 1):  # false for NaN as well
-        raise ValueError(
-            f"images must lie in [0, 1], without NaN; their range is [{float(low):g}, {float(high):g}]"
-        )
-
-
-def _check_settings(x: Tensor, y: Tensor, settings: dict) -> None:
-    if not isinstance(y, Tensor) or y.dtype != torch.int64 or y.shape != (len(x),):
-        given = f"{y.dtype} {tuple(y.shape)}" if isinstance(y, Tensor) else type(y).__name__
-        raise ValueError(f"labels must be int64 of shape ({len(x)},); {given} was given")
-    if y.min() < 0:
-        raise ValueError(f"labels must not be negative; the smallest is {int(y.min())}")
-    learning_rate(settings["schedule"], 0.0)
-    for key in ("epochs", "batch_size"):
-        if settings[key] < 1:
-            raise ValueError(f"{key} must be at least 1; {settings[key]} was given")
-    if not (math.isfinite(settings["lr"]) and settings["lr"] > 0):
-        raise ValueError(f"lr must be a positive number; {settings['lr']} was given")
-    if not 0 <= settings["momentum"] < 1:
-        raise ValueError(f"momentum must be in [0, 1); {settings['momentum']} was given")
-    if not settings["weight_decay"] >= 0:
-        raise ValueError(f"weight_decay must be at least 0; {settings['weight_decay']} was given")

@@ -6,7 +6,6 @@ trains it for robustness. Values are computed in float64 through log-sum-exps, w
 are exact at any distance, and so are the gradients. Chapter 4.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor
 
 from support.clustering import Clusters
-from support.common.arguments import class_vector
+from support.common.arguments import class_vector, number, random_stream, whole_number
 from support.models.heads import squared_distances
 
 Reading = Callable[[Tensor, Tensor], Tensor]
@@ -130,23 +129,19 @@ def magnet_loss(
             centre of another class.
     """
     d2, same = _distances(features, labels, centers, center_labels)
-    if not math.isfinite(alpha):
-        raise ValueError(f"alpha must be a finite number; {alpha} was given")
+    number("alpha", alpha)
     if assigned is None:
         own = d2.masked_fill(~same, torch.inf).amin(1)
     else:
-        class_vector("assigned", assigned, len(features))
-        if len(assigned) and (int(assigned.min()) < 0 or int(assigned.max()) >= len(centers)):
+        place = class_vector("assigned", assigned, len(features), len(centers))[:, None]
+        if wrong := int((~same.gather(1, place)).sum()):
             raise ValueError(
-                f"assigned must be in 0 .. {len(centers) - 1}; {int(assigned.min())} .. {int(assigned.max())} was given"
-            )
-        place = assigned[:, None]
-        if not bool(same.gather(1, place).all()):
-            raise ValueError(
-                f"assigned names centres of another class for {int((~same.gather(1, place)).sum())} of {len(features)} images"
+                f"assigned names centres of another class for {wrong} of {len(features)} images"
             )
         own = d2.gather(1, place)[:, 0]
-    if variance is None:
+    if variance is not None:
+        number("variance", float(variance), above=0)
+    else:
         if len(features) < 2:
             raise ValueError(
                 f"a variance needs at least two images; {len(features)} was given: pass variance"
@@ -155,14 +150,9 @@ def magnet_loss(
         variance = variance.detach() if detach_variance else variance
         if not bool(variance > 0):
             raise ValueError("the variance is zero: every image lies at its centre; pass variance")
-    elif not 0 < float(variance) < math.inf:
-        raise ValueError(f"variance must be a positive number; {float(variance)} was given")
     # Masked after the division: an infinite distance over the variance would have no derivative.
-    value = (
-        alpha
-        + own / (2 * variance)
-        + (d2 / (-2 * variance)).masked_fill(same, -torch.inf).logsumexp(1)
-    )
+    rivals = (d2 / (-2 * variance)).masked_fill(same, -torch.inf).logsumexp(1)
+    value = alpha + own / (2 * variance) + rivals
     return (value.relu() if hinge else value).to(torch.promote_types(features.dtype, torch.float32))
 
 
@@ -180,16 +170,9 @@ def segment_means(features: Tensor, index: Tensor, n: int) -> Tensor:
     Raises:
         ValueError: a segment without features, or an index out of range.
     """
-    class_vector("index", index, len(features))
-    if (
-        not len(index)
-        or int(index.min()) < 0
-        or int(index.max()) >= n
-        or not bool((size := index.bincount(minlength=n)).all())
-    ):
-        raise ValueError(
-            f"index must name each of the segments 0 .. {n - 1} at least once, and no other"
-        )
+    size = class_vector("index", index, len(features), n).bincount(minlength=n)
+    if not bool(size.all()):
+        raise ValueError(f"index must name each of the segments 0 .. {n - 1} at least once")
     return features.new_zeros(n, features.shape[1]).index_add(0, index, features) / size[:, None]
 
 
@@ -224,51 +207,47 @@ def sample(
         losses: (N,) the last loss of each image, NaN where it has none.
         m: clusters in the neighbourhood.
         d: images of each.
-        generator: a CPU generator; default: torch's global one.
+        generator: a CPU generator; default: a fresh one, the same in every call.
 
     Raises:
         ValueError: more impostors than clusters of other classes, a negative loss, numbers below 1,
             shapes that do not fit.
     """
-    for name, value in (("m", m), ("d", d)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} must be a whole number of at least 1; {value!r} was given")
+    whole_number("m", m, 1)
+    whole_number("d", d, 1)
     if losses.shape != around.members.shape or not losses.is_floating_point():
         wanted = f"floating point of shape {tuple(around.members.shape)}"
         raise ValueError(f"losses must be {wanted}; {losses.dtype} {tuple(losses.shape)} was given")
     if bool((losses < 0).any()):
-        raise ValueError(
-            f"losses must not be negative; the least is {float(losses[~losses.isnan()].min())}"
-        )
+        least = float(losses[losses < 0].min())
+        raise ValueError(f"losses must not be negative; the least is {least}")
+    generator = random_stream(generator)
     sizes = around.starts.diff()
     known = losses.double()[around.members]
     cluster = torch.repeat_interleave(torch.arange(len(sizes)), sizes).to(known.device)
     blank = known.new_zeros(len(sizes))
-    mean = blank.index_add(0, cluster, known.nan_to_num(0.0)) / blank.index_add(
-        0, cluster, (~known.isnan()).double()
-    )
+    count = blank.index_add(0, cluster, (~known.isnan()).double())
+    mean = blank.index_add(0, cluster, known.nan_to_num(0.0)) / count
     weight = torch.where(mean.isnan(), mean.nan_to_num(0.0).max(), mean).cpu()
     weight = weight if bool(weight.max() > 0) else torch.ones_like(weight)
     seed = torch.multinomial(weight, 1, generator=generator).to(around.labels.device)
-    d2 = squared_distances(around.centers[seed], around.centers)[0].masked_fill(
-        around.labels == around.labels[seed], torch.inf
-    )
+    own = around.labels == around.labels[seed]
+    d2 = squared_distances(around.centers[seed], around.centers)[0].masked_fill(own, torch.inf)
     rivals = int(d2.isfinite().sum())
     if m - 1 > rivals:
         raise ValueError(
-            f"m = {m} wants {m - 1} impostors, but the other classes have {rivals} clusters: take m at most {rivals + 1}"
+            f"m = {m} wants {m - 1} impostors, but the other classes have {rivals} clusters: take "
+            f"m at most {rivals + 1}"
         )
     clusters = torch.cat([seed, d2.topk(m - 1, largest=False).indices])
-    places = []
-    for i in clusters.tolist():
-        size, start = int(sizes[i]), int(around.starts[i])
-        inside = (
-            torch.randperm(size, generator=generator)[:d]
-            if size >= d
-            else torch.randint(size, (d,), generator=generator)
-        )
-        places.append(start + inside)
-    images = around.members[torch.cat(places).to(around.members.device)]
+
+    def draw(size: int) -> Tensor:
+        if size >= d:
+            return torch.randperm(size, generator=generator)[:d]
+        return torch.randint(size, (d,), generator=generator)
+
+    places = torch.cat([int(around.starts[i]) + draw(int(sizes[i])) for i in clusters.tolist()])
+    images = around.members[places.to(around.members.device)]
     return Batch(clusters, images, torch.arange(m, device=images.device).repeat_interleave(d))
 
 
@@ -283,7 +262,7 @@ def _distances(
     same = labels[:, None] == center_labels
     if not bool((same.any(1) & ~same.all(1)).all()):
         raise ValueError(
-            f"every image needs a centre of its class and one of another; centres are of classes {center_labels.unique().tolist()}, "
-            f"images of {labels.unique().tolist()}"
+            "every image needs a centre of its class and one of another; centres are of classes "
+            f"{center_labels.unique().tolist()}, images of {labels.unique().tolist()}"
         )
     return d2, same
