@@ -237,11 +237,10 @@ def _source(name: str) -> _Source:
     # torchvision takes seconds to import, and the quick profile does without it.
     from support.common.vision import datasets
 
-    if name in ("mnist", "fashion-mnist"):
-        files, loader = (
-            (_MNIST, datasets.MNIST) if name == "mnist" else (_FASHION, datasets.FashionMNIST)
-        )
-        return _Source(files, _by_train(loader), False)
+    if name == "mnist":
+        return _Source(_MNIST, _by_train(datasets.MNIST), False)
+    if name == "fashion-mnist":
+        return _Source(_FASHION, _by_train(datasets.FashionMNIST), False)
     if name == "svhn":
         lists = datasets.SVHN.split_list
         files = {f"SVHN/{file}": _File("md5", md5) for _, file, md5 in map(lists.get, SPLITS)}

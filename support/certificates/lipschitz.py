@@ -18,15 +18,7 @@ from support.common.arguments import points, random_stream, whole_number
 from support.models.architectures import Classifier, Normalise
 
 _EXPLICIT = 4_000_000  # entries of a convolution's matrix up to which its norm is computed exactly
-_ELEMENTWISE = {
-    nn.Identity: 1.0,
-    nn.Flatten: 1.0,
-    nn.Unflatten: 1.0,
-    nn.ReLU: 1.0,
-    nn.Tanh: 1.0,
-    nn.Softplus: 1.0,
-    nn.Sigmoid: 0.25,
-}
+_SAME_OR_LESS = (nn.Identity, nn.Flatten, nn.Unflatten, nn.ReLU, nn.Tanh, nn.Softplus)
 _OFF = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)  # the identity in evaluation mode
 
 
@@ -157,16 +149,16 @@ def _output_shape(module: nn.Module, shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def _layer(module: nn.Module, shape: tuple[int, ...] | None, name: str) -> float:
     kind, idle = type(module), not module.training
-    if kind in _ELEMENTWISE:
-        return _ELEMENTWISE[kind]
+    if kind in _SAME_OR_LESS or (kind in _OFF and idle):
+        return 1.0
+    if kind is nn.Sigmoid:
+        return 0.25
     if kind is nn.LeakyReLU:
         return max(1.0, abs(module.negative_slope))
     if kind is nn.Linear:
         return float(torch.linalg.matrix_norm(module.weight.detach().to(torch.float64), ord=2))
     if kind is Normalise:
         return float(1 / module.std.to(torch.float64).abs().min())
-    if kind in _OFF and idle:
-        return 1.0
     if kind in (nn.BatchNorm1d, nn.BatchNorm2d) and idle and module.running_var is not None:
         scale = (module.running_var.to(torch.float64) + module.eps).rsqrt()
         return float(

@@ -164,12 +164,7 @@ def boundary_sample(
 
 
 def heights(
-    model: Model,
-    x: Tensor,
-    own: Tensor,
-    normals: Tensor,
-    offsets: Tensor,
-    reach: float,
+    model: Model, x: Tensor, own: Tensor, normals: Tensor, offsets: Tensor, reach: float
 ) -> Tensor:
     """The boundary as a graph over its tangent plane: how far along the normal it lies from ``x +
     offset``.
@@ -288,12 +283,7 @@ def tangent_frames(
 
 
 def curvatures(
-    model: Model,
-    x: Tensor,
-    own: Tensor,
-    normals: Tensor,
-    frames: Tensor,
-    radius: float,
+    model: Model, x: Tensor, own: Tensor, normals: Tensor, frames: Tensor, radius: float
 ) -> Tensor:
     """Principal curvatures of the boundary at a finite scale, within given tangent directions.
 
