@@ -14,6 +14,7 @@ from pathlib import Path
 from support.common import paths
 
 _PACKAGE = Path(__file__).resolve().parents[2]
+_PATIENCE = 30.0  # seconds that interrupted chapters have to stop by themselves
 
 
 def cores() -> int:
@@ -65,9 +66,14 @@ def run(
                 done[name] = running.pop(name).returncode
             time.sleep(0.05)
     finally:
-        for process in running.values():  # interrupted: each has had the signal as well
-            process.terminate()
-            process.wait()
+        # Interrupted at a terminal, each has had the signal as well, and stops its own kernel.
+        deadline = time.monotonic() + _PATIENCE
+        for process in running.values():
+            try:
+                process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.terminate()
+                process.wait()
     return done
 
 

@@ -223,7 +223,8 @@ def sheet(chapter: str) -> Sheet:
     file = folder() / f"{chapter}.yml"
     if chapter not in (known := chapters()):
         raise ProfileError(
-            f"unknown chapter {chapter!r}: {near(chapter, known)}chapters with a profile: {', '.join(known) or 'none'}"
+            f"unknown chapter {chapter!r}: {near(chapter, known)}chapters with a profile: "
+            f"{', '.join(known) or 'none'}"
         )
     try:
         return Sheet.model_validate(parse_yaml(file.read_text(encoding="utf-8")))
@@ -259,7 +260,8 @@ def load(chapter: str, profile: str = "quick", overrides: Mapping[str, Any] = NO
     for name in overrides:
         if name not in rows:
             raise ProfileError(
-                f"{chapter} has no field {name!r}: {near(str(name), list(rows))}fields: {', '.join(rows)}"
+                f"{chapter} has no field {name!r}: {near(str(name), list(rows))}fields: "
+                f"{', '.join(rows)}"
             )
     model = create_model(
         f"Profile_{profile}",
@@ -274,7 +276,8 @@ def load(chapter: str, profile: str = "quick", overrides: Mapping[str, Any] = NO
         name = str(error.errors()[0]["loc"][0])
         source = "" if name in overrides else f" (from {chapter}.yml, {profile})"
         raise ProfileError(
-            f"{name} = {values[name]!r}{source} is not allowed: wants {rows[name].allowed()} ({rows[name].help})"
+            f"{name} = {values[name]!r}{source} is not allowed: wants {rows[name].allowed()} "
+            f"({rows[name].help})"
         ) from error
 
 
