@@ -2,9 +2,8 @@
 (wang2022, 3.1.1 and 4.1.1; chapter 2).
 
 Everything is one-dimensional, as in the paper, and in float64 numpy. Densities are compared by the
-logarithm of their ratio, in a
-form that stays exact far out: the two logarithms themselves overflow there, or lose their
-    difference.
+logarithm of their ratio, in a form that stays exact far out: the two logarithms themselves overflow
+there, or lose their difference.
 
 A t density has polynomial tails, ``p(x) ~ |x|^-(nu + 1)`` with a factor ``scale^nu``. So posteriors
 tend to ``scale_i^nu / sum_j scale_j^nu``: to 1/K only for a common nu and a common scale.
@@ -13,7 +12,7 @@ tend to ``scale_i^nu / sum_j scale_j^nu``: to 1/K only for a common nu and a com
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from numbers import Real
+from functools import partial
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -21,6 +20,8 @@ from scipy import optimize, special
 from sklearn.linear_model import LinearRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import PolynomialFeatures
+
+from support.common.arguments import number, whole_number
 
 _LEAST_NU = 1.0
 """From one degree of freedom on, the likelihood of location and scale has one maximum (Kent and
@@ -46,11 +47,10 @@ class Density:
     nu: float = math.inf
 
     def __post_init__(self) -> None:
-        _number("loc", self.loc, math.isfinite(self.loc), "finite")
-        _number(
-            "scale", self.scale, math.isfinite(self.scale) and self.scale > 0, "positive and finite"
-        )
-        _number("nu", self.nu, self.nu > 0, "positive, or infinity for a Gaussian")
+        number("loc", self.loc)
+        number("scale", self.scale, above=0)
+        if self.nu != math.inf:
+            number("nu", self.nu, above=0)
 
     def logpdf(self, x: ArrayLike) -> np.ndarray:
         """Logarithm of the density at ``x`` (N,); minus infinity where a Gaussian's overflows.
@@ -70,10 +70,8 @@ class Density:
         distance = np.abs(x - self.loc)
         ratio = distance / self.scale / math.sqrt(self.nu)
         far = ratio > 1e100
-        logarithm = (
-            np.log(np.where(far, distance, 1.0)) - math.log(self.scale) - 0.5 * math.log(self.nu)
-        )
-        return np.where(far, 2 * logarithm, np.log1p(np.where(far, 0.0, ratio) ** 2))
+        log = np.log(np.where(far, distance, 1.0)) - math.log(self.scale) - 0.5 * math.log(self.nu)
+        return np.where(far, 2 * log, np.log1p(np.where(far, 0.0, ratio) ** 2))
 
 
 def log_ratio(x: ArrayLike, above: Density, below: Density) -> np.ndarray:
@@ -81,9 +79,9 @@ def log_ratio(x: ArrayLike, above: Density, below: Density) -> np.ndarray:
     range of float64, and never NaN.
 
     Two Gaussians are compared by the factored difference of their exponents, as in wang2022, Eq. 7:
-    their squares agree to all digits long before the posterior is decided.
-    Other pairs are subtracted: right to a few units in the last place of the larger logarithm,
-        which shows for nu beyond some 1e8 only.
+    their squares agree to all digits long before the posterior is decided. Other pairs are
+    subtracted: right to a few units in the last place of the larger logarithm, which shows for nu
+    beyond some 1e8 only.
 
     Raises:
         ValueError: ``x`` is no vector of finite numbers.
@@ -92,12 +90,8 @@ def log_ratio(x: ArrayLike, above: Density, below: Density) -> np.ndarray:
     if not above.nu == below.nu == math.inf:
         return above.logpdf(x) - below.logpdf(x)
     with np.errstate(over="ignore", invalid="ignore"):
-        difference = x * (1 / above.scale - 1 / below.scale) - (
-            above.loc / above.scale - below.loc / below.scale
-        )
-        total = x * (1 / above.scale + 1 / below.scale) - (
-            above.loc / above.scale + below.loc / below.scale
-        )
+        (a, s), (b, t) = ((one.loc / one.scale, 1 / one.scale) for one in (above, below))
+        difference, total = x * (s - t) - (a - b), x * (s + t) - (a + b)
         exponent = np.where(difference == 0, 0.0, -0.5 * difference * total)
     return exponent + (math.log(below.scale) - math.log(above.scale))
 
@@ -107,7 +101,7 @@ def fit_density(x: ArrayLike, *, nu: float | None) -> Density:
 
     With ``nu=None``, nu is fitted too, among [1, infinity]. On small samples of light tails that
     likelihood often grows all the way: then the boundary itself is returned, ``nu = inf``, a
-        Gaussian. The other boundary, ``nu = 1``, is returned for tails heavier than Cauchy's.
+    Gaussian. The other boundary, ``nu = 1``, is returned for tails heavier than Cauchy's.
 
     Args:
         x: (N,) with N >= 2.
@@ -146,15 +140,10 @@ def class_densities(
     x = _vector("x", x, least=2)
     y = np.asarray(y)
     if y.shape != x.shape or not np.issubdtype(y.dtype, np.integer) or y.min() < 0:
-        raise ValueError(
-            f"y must hold {len(x)} integer labels from 0; given is {y.dtype} of shape {y.shape}"
-        )
+        raise ValueError(f"y must be {len(x)} integer labels from 0; {y.dtype} {y.shape} was given")
     counts = np.bincount(y)
     if counts.min() < 2:
-        few = int(counts.argmin())
-        raise ValueError(
-            f"each of the {len(counts)} classes needs at least 2 points; class {few} has {counts[few]}"
-        )
+        raise ValueError(f"each class needs at least 2 points; they have {counts.tolist()}")
     if shared_scale:
         return _fitted(x, y, len(counts), nu)
     return tuple(fit_density(x[y == k], nu=nu) for k in range(len(counts)))
@@ -171,11 +160,8 @@ def log_posterior(x: ArrayLike, densities: Sequence[Density]) -> np.ndarray:
     """
     if not len(densities):
         raise ValueError("densities must hold at least one density; none was given")
-    columns = [
-        special.logsumexp([log_ratio(x, other, own) for other in densities], axis=0)
-        for own in densities
-    ]
-    return -np.stack(columns, axis=1)
+    ratios = [[log_ratio(x, other, own) for other in densities] for own in densities]
+    return -np.stack([special.logsumexp(column, axis=0) for column in ratios], axis=1)
 
 
 def importance_weights(x: ArrayLike, target: Density, source: Density, lam: float) -> np.ndarray:
@@ -193,7 +179,7 @@ def importance_weights(x: ArrayLike, target: Density, source: Density, lam: floa
     Raises:
         ValueError: lam negative or not finite, or ``x`` no vector of finite numbers.
     """
-    _number("lam", lam, math.isfinite(lam) and lam >= 0, "finite and at least 0")
+    number("lam", lam, least=0)
     ratio = log_ratio(x, target, source)
     with np.errstate(over="ignore"):
         return np.exp(lam * ratio) if lam else np.ones_like(ratio)
@@ -224,59 +210,38 @@ def weighted_fit(x: ArrayLike, y: ArrayLike, weights: ArrayLike, degree: int) ->
         ValueError: lengths that differ, numbers that are not finite, or fewer than ``degree + 1``
             different points of positive weight.
     """
-    if isinstance(degree, bool) or not isinstance(degree, int | np.integer) or degree < 0:
-        raise ValueError(f"degree must be a whole number of at least 0, not {degree!r}")
+    whole_number("degree", degree, 0)
     x, y, weights = _vector("x", x), _vector("y", y), _weights(weights)
-    if not len(x) == len(y) == len(weights):
-        raise ValueError(
-            f"x, y and weights must have one length; theirs are {len(x)}, {len(y)} and {len(weights)}"
-        )
+    lengths = len(x), len(y), len(weights)
+    if len(set(lengths)) > 1:
+        raise ValueError(f"x, y and weights must have one length; theirs are {lengths}")
     if (distinct := len(np.unique(x[weights > 0]))) <= degree:
-        raise ValueError(
-            f"a polynomial of degree {degree} needs {degree + 1} different points of positive weight; {distinct} were given"
-        )
-    # LinearRegression's intercept is the power 0
-    model = make_pipeline(
-        PolynomialFeatures(degree, include_bias=degree == 0),
-        LinearRegression(fit_intercept=degree > 0),
-    )
+        raise ValueError(f"degree {degree} needs more than {distinct} places of positive weight")
+    powers = PolynomialFeatures(degree, include_bias=degree == 0)  # power 0 is the intercept
+    model = make_pipeline(powers, LinearRegression(fit_intercept=degree > 0))
     return model.fit(x[:, None], y, linearregression__sample_weight=weights)
 
 
 def _fitted(x: np.ndarray, y: np.ndarray, classes: int, nu: float | None) -> tuple[Density, ...]:
     """One location a class and a common scale, by maximum likelihood."""
-    if nu is not None:
-        _number(
-            "nu",
-            nu,
-            nu >= _LEAST_NU,
-            f"at least {_LEAST_NU:g} (below, the likelihood may have several maxima), infinity, or None",
-        )
+    if nu is not None and nu != math.inf:
+        number("nu", nu, least=_LEAST_NU)  # below, the likelihood may have several maxima
     repeated = sum(int(np.unique(x[y == k], return_counts=True)[1].max()) for k in range(classes))
     limit = 1.0 if nu == math.inf else (nu or _LEAST_NU) / ((nu or _LEAST_NU) + 1)
     if repeated >= limit * len(x):
         raise ValueError(
-            f"the likelihood has no maximum: {repeated} of the {len(x)} points lie on {classes} value(s), so the scale shrinks to zero; "
-            f"fewer than {limit * len(x):g} may"
+            f"the likelihood has no maximum: {repeated} of the {len(x)} points lie on {classes} "
+            f"value(s), so the scale shrinks to zero; fewer than {limit * len(x):g} may"
         )
     medians = np.array([np.median(x[y == k]) for k in range(classes)])
     distances = np.abs(x - medians[y])
     width = float(np.median(distances) or np.sqrt(np.mean(np.square(distances))))
     u = (x - medians[y]) / width  # the optimiser sees data of size 1 about 0, whatever their unit
-
-    def fit(nu: float, start: np.ndarray) -> tuple[float, np.ndarray]:
-        return _maximise(u, y, classes, nu, start)
-
-    start = np.zeros(classes + 1)
-    if nu is None:
-        nu, found = _profile(fit, start)
-    else:
-        found = fit(nu, start)[1]
+    fit, start = partial(_maximise, u, y, classes), np.zeros(classes + 1)
+    nu, found = _profile(fit, start) if nu is None else (nu, fit(nu, start)[1])
     scale = width * math.exp(found[-1])
-    return tuple(
-        Density(float(median + scale * shift), scale, float(nu))
-        for median, shift in zip(medians, found[:-1], strict=True)
-    )
+    places = medians + scale * found[:-1]
+    return tuple(Density(float(place), scale, float(nu)) for place in places)
 
 
 def _maximise(
@@ -292,9 +257,8 @@ def _maximise(
     if nu == math.inf:
         means = np.bincount(y, u, classes) / counts
         scale = math.sqrt(np.mean(np.square(u - means[y])))
-        return math.log(scale) + 0.5 + _log_normaliser(nu), np.append(
-            means / scale, math.log(scale)
-        )
+        least = math.log(scale) + 0.5 + _log_normaliser(nu)
+        return least, np.append(means / scale, math.log(scale))
 
     def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
         scaled = u / math.exp(parameters[-1])
@@ -322,39 +286,34 @@ def _profile(
         runs.append(at(inverse, start))
         start = runs[-1][1]
     best = int(np.argmin([value for value, _ in runs]))
-    low, high = _GRID[max(best - 1, 0)], _GRID[min(best + 1, len(_GRID) - 1)]
+    least, found = runs[best]
+    bounds = _GRID[max(best - 1, 0)], _GRID[min(best + 1, len(_GRID) - 1)]
     search = optimize.minimize_scalar(
-        lambda inverse: at(inverse, runs[best][1])[0],
-        bounds=(low, high),
-        method="bounded",
-        options={"xatol": 1e-7},
+        lambda inverse: at(inverse, found)[0], bounds=bounds, options={"xatol": 1e-7}
     )
-    if search.fun < runs[best][0]:
-        return 1 / search.x, at(search.x, runs[best][1])[1]
-    return (1 / _GRID[best] if best else math.inf), runs[best][1]
+    if search.fun < least:
+        return 1 / search.x, at(search.x, found)[1]
+    return (1 / _GRID[best] if best else math.inf), found
 
 
 def _log_normaliser(nu: float) -> float:
     """Logarithm of the integral of ``(1 + u^2 / nu)^(-(nu + 1) / 2)``: of sqrt(2 pi), in the
     limit."""
-    return (
-        0.5 * math.log(2 * math.pi)
-        if nu == math.inf
-        else float(special.betaln(nu / 2, 0.5)) + 0.5 * math.log(nu)
-    )
+    if nu == math.inf:
+        return 0.5 * math.log(2 * math.pi)
+    return float(special.betaln(nu / 2, 0.5)) + 0.5 * math.log(nu)
 
 
 def _vector(name: str, value: ArrayLike, least: int = 1) -> np.ndarray:
-    wanted = f"{name} must be a vector of at least {least} finite number{'s' if least > 1 else ''}"
     try:
         found = np.asarray(value, dtype=np.float64)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{wanted}; given is {type(value).__name__}") from error
-    if found.ndim != 1 or len(found) < least:
-        raise ValueError(f"{wanted}; given is shape {found.shape}")
-    if not np.isfinite(found).all():
+        raise ValueError(f"{name} must be numbers; {type(value).__name__} was given") from error
+    bad = int((~np.isfinite(found)).sum())
+    if found.ndim != 1 or len(found) < least or bad:
         raise ValueError(
-            f"{wanted}; {int((~np.isfinite(found)).sum())} of {len(found)} are NaN or infinite"
+            f"{name} must be a vector of at least {least} finite numbers; shape {found.shape} was "
+            f"given, {bad} of them NaN or infinite"
         )
     return found
 
@@ -362,13 +321,7 @@ def _vector(name: str, value: ArrayLike, least: int = 1) -> np.ndarray:
 def _weights(value: ArrayLike) -> np.ndarray:
     """Checked weights, divided by the largest: only their ratios matter, and no sum overflows."""
     found = _vector("weights", value)
-    if found.min() < 0 or found.max() == 0:
-        raise ValueError(
-            f"weights must be at least 0 and not all 0; they range from {found.min():g} to {found.max():g}"
-        )
-    return found / found.max()
-
-
-def _number(name: str, value: float, good: bool, wanted: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, Real) or not good:
-        raise ValueError(f"{name} must be {wanted}; {value!r} was given")
+    low, high = found.min(), found.max()
+    if low < 0 or high == 0:
+        raise ValueError(f"weights must be at least 0 and not all 0; {low:g} .. {high:g} was given")
+    return found / high

@@ -9,8 +9,8 @@ their order.
 Sampling is sequential. After n samples, S of them in the class, the point is called stable or
 unstable once ``(n + 1) * P[Bin(n, gamma) = S]`` is at most alpha (Robbins 1970: with probability 1
 - alpha this never happens on the wrong side of gamma, however often one looks). Far from the
-  crossing some dozens of samples are enough; near it the cap on samples decides by the plain
-share, and the interval says so.
+crossing some dozens of samples are enough; near it the cap on samples decides by the plain share,
+and the interval says so. What is estimated so cleverly is :func:`stability_by_counting`.
 
 Where the model begins with a linear layer, ``W (x + sigma e) = W x + sigma W e``: the product ``W
 e`` is computed once, for all images and all sigmas. The rest of the model sees the same numbers up
@@ -20,8 +20,7 @@ to rounding.
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise, takewhile
-from numbers import Real
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -31,14 +30,16 @@ from torch import Tensor, nn
 
 from support.attacks.base import (
     LEAST_ROWS,
+    Call,
     Model,
-    check,
     even,
     fast_rows,
+    normal,
     per_image,
     prepare,
 )
-from support.common.arguments import radii, random_stream, whole_number
+from support.common import arguments
+from support.common.arguments import number, radii, random_stream, whole_number
 from support.models.architectures import Classifier, Normalise
 from support.models.heads import LinearHead
 
@@ -46,14 +47,10 @@ MIN_SIGMA = 1e-5
 """Below it nothing is searched: a point that is not stable there has persistence 0. Pixels have
 about seven digits in float32."""
 
-_FIRST_LOOK, _GROWTH = (
-    16,
-    1.5,
-)  # samples before the first look, and how the number grows from look to look
+_FIRST_LOOK, _GROWTH = 16, 1.5  # samples before the first look, and how they grow from look to look
 _BANK = 2**26  # noise values that are kept; more are drawn anew for each use, equal to the last bit
-_DENSE_VALUES = (
-    2**18
-)  # values of one pass behind a linear beginning, about what a core's cache holds
+_DENSE_VALUES = 2**18  # of one pass behind a linear beginning, about what a core's cache holds
+_RANGES = 40  # rounds of the published search for a range, which has no end of its own
 _AFFINE = (Normalise, nn.Flatten, nn.Identity, nn.Linear, LinearHead)
 
 
@@ -140,7 +137,6 @@ def stability(
     samples: int = 1000,
     clip: bool = False,
     generator: torch.Generator | None = None,
-    batch_size: int | None = None,
 ) -> Tensor:
     """Share of Gaussian samples about each image that get the image's own class (bell2023,
     Definition 4.1 and Equation 7).
@@ -152,7 +148,6 @@ def stability(
         samples: drawn once, for all images.
         clip: cut the noisy images to [0,1]. The paper does not.
         generator: source of the noise; ``None``: a fresh one of fixed seed.
-        batch_size: at most so many rows in one forward pass; ``None`` picks what is fast.
 
     Returns:
         (N,) float64 shares.
@@ -160,11 +155,36 @@ def stability(
     Raises:
         ValueError: a wrong input, or NaN scores.
     """
-    check(model, x, _no_labels(x), batch_size=batch_size, generator=generator, boxed=clip)
+    _check(model, x, samples, clip)
     sigma = radii("sigma", sigma, x)
-    whole_number("samples", samples, 1)
-    cloud = _cloud(model, x, samples, clip, generator, batch_size)
+    cloud = _cloud(model, x, samples, clip, generator)
     return _frequencies(cloud, sigma, samples).gather(1, cloud.labels[:, None])[:, 0]
+
+
+def stability_by_counting(
+    model: Model,
+    x: Tensor,
+    sigma: float,
+    *,
+    samples: int = 1000,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """:func:`stability` as it is defined: draw, classify, count. Each image has noise of its own.
+
+    Args:
+        model, x, samples, generator: as in :func:`stability`.
+        sigma: one number, in units of the pixel range.
+
+    Returns:
+        (N,) float64 shares.
+    """
+    stream, same = random_stream(generator), 0
+    with torch.no_grad():
+        own = model(x).argmax(1)
+        for _ in range(samples):
+            noisy = x + sigma * normal(x.shape, stream, x)
+            same = same + (model(noisy).argmax(1) == own)
+    return same.double() / samples
 
 
 def class_frequencies(
@@ -175,14 +195,13 @@ def class_frequencies(
     samples: int = 1000,
     clip: bool = False,
     generator: torch.Generator | None = None,
-    batch_size: int | None = None,
 ) -> Tensor:
     """How often each class is predicted in growing neighbourhoods (bell2023, Figures 9, 11, 13 and
     17).
 
     Args:
-        model, x, samples, clip, generator, batch_size: as in :func:`stability`; the same noise
-            serves all sigmas.
+        model, x, samples, clip, generator: as in :func:`stability`; the same noise serves all
+            sigmas.
         sigmas: (S,) standard deviations.
 
     Returns:
@@ -191,39 +210,18 @@ def class_frequencies(
     Raises:
         ValueError: a wrong input, or NaN scores.
     """
-    check(model, x, _no_labels(x), batch_size=batch_size, generator=generator, boxed=clip)
-    grid = _grid(sigmas)
-    whole_number("samples", samples, 1)
-    cloud = _cloud(model, x, samples, clip, generator, batch_size)
-    return torch.stack(
-        [
-            _frequencies(
-                cloud, torch.full((len(x),), sigma, dtype=torch.float64, device=x.device), samples
-            )
-            for sigma in grid
-        ]
-    )
+    _check(model, x, samples, clip)
+    grid = [radii("sigma", sigma, x) for sigma in _grid(sigmas)]
+    cloud = _cloud(model, x, samples, clip, generator)
+    return torch.stack([_frequencies(cloud, sigma, samples) for sigma in grid])
 
 
-def stability_curve(
-    model: Model,
-    x: Tensor,
-    sigmas: Sequence[float] | Tensor,
-    *,
-    samples: int = 1000,
-    clip: bool = False,
-    generator: torch.Generator | None = None,
-    batch_size: int | None = None,
-) -> Tensor:
-    """Stability (S, N) of every image at every sigma of a grid (S,); the rest is as in
+def stability_curve(model: Model, x: Tensor, sigmas: Sequence[float] | Tensor, **options) -> Tensor:
+    """Stability (S, N) of every image at every sigma of a grid (S,), with the options of
     :func:`class_frequencies`."""
-    frequencies = class_frequencies(
-        model, x, sigmas, samples=samples, clip=clip, generator=generator, batch_size=batch_size
-    )
-    labels = prepare(
-        model, x, _no_labels(x), batch_size or fast_rows(x, model=model)
-    ).scores.argmax(1)
-    return frequencies.gather(2, labels.expand(len(frequencies), -1)[:, :, None])[:, :, 0]
+    frequencies = class_frequencies(model, x, sigmas, **options)
+    labels = _clean(model, x).scores.argmax(1).expand(len(frequencies), -1)
+    return frequencies.gather(2, labels[:, :, None])[:, :, 0]
 
 
 def crossings(
@@ -245,17 +243,13 @@ def crossings(
     Raises:
         ValueError: shapes or ranges that do not fit.
     """
-    _check_gamma(gamma)
+    number("gamma", gamma, above=0, below=1)
     grid = _grid(sigmas)
     if curve.ndim != 2 or len(curve) != len(grid):
-        raise ValueError(
-            f"curve must be of shape ({len(grid)}, N), one row per sigma; given is {tuple(curve.shape)}"
-        )
+        raise ValueError(f"curve must be ({len(grid)}, N), not {tuple(curve.shape)}")
     if any(b <= a for a, b in pairwise(grid)):
         raise ValueError("sigmas must increase")
-    at = torch.cat(
-        [torch.zeros(1, dtype=torch.float64), torch.tensor(grid, dtype=torch.float64)]
-    ).to(curve.device)
+    at = torch.tensor([0.0, *grid], dtype=torch.float64, device=curve.device)
     stable = (curve >= gamma).long()
     first = stable.cumprod(0).sum(0)
     last = (stable * torch.arange(1, len(grid) + 1, device=curve.device)[:, None]).amax(0)
@@ -275,15 +269,14 @@ def persistence(
     error: float = 0.05,
     clip: bool = False,
     generator: torch.Generator | None = None,
-    batch_size: int | None = None,
 ) -> PersistenceResult:
     """gamma-persistence by bisection, all images in lockstep (bell2023, Definition 4.2, by the idea
     of Algorithm 1).
 
     From ``start`` sigma is doubled or halved until it brackets a crossing of gamma, then bisected
     on a logarithmic scale. Inside the last bracket the crossing is interpolated as if the boundary
-    were flat, where ``Phi^-1(stability)`` is linear in ``1 / sigma``. What is
-    found is a crossing, not necessarily the first: :func:`crossings` audits that on a grid.
+    were flat, where ``Phi^-1(stability)`` is linear in ``1 / sigma``. What is found is a crossing,
+    not necessarily the first: :func:`crossings` audits that on a grid.
 
     Args:
         model: maps (n, ...) images to (n, K) log-scores.
@@ -303,7 +296,6 @@ def persistence(
             sigmas it may visit.
         clip: cut the noisy images to [0,1]. The paper does not.
         generator: source of the noise; ``None``: a fresh one of fixed seed.
-        batch_size: at most so many rows in one forward pass; ``None`` picks what is fast.
 
     Returns:
         The result, its floats in float64.
@@ -311,52 +303,37 @@ def persistence(
     Raises:
         ValueError: a wrong input, or NaN scores.
     """
-    check(model, x, _no_labels(x), batch_size=batch_size, generator=generator, boxed=clip)
-    _check_gamma(gamma)
-    whole_number("samples", samples, 1)
-    _check_between("precision", precision, 0, 1)
-    _check_between("error", error, 0, 1)
-    _check_between("max_sigma", max_sigma, MIN_SIGMA, math.inf)
-    _check_between("start", start, MIN_SIGMA, math.inf)
-    start = min(start, max_sigma)
-    search = (
-        max(math.ceil(math.log2(max_sigma / start)), math.ceil(math.log2(start / MIN_SIGMA))) + 1
-    )
+    _check(model, x, samples, clip)
+    number("gamma", gamma, above=0, below=1)
+    number("precision", precision, above=0, below=1)
+    number("error", error, above=0, below=1)
+    number("max_sigma", max_sigma, above=MIN_SIGMA)
+    start = min(number("start", start, above=MIN_SIGMA), max_sigma)
+    search = max(math.ceil(math.log2(r)) for r in (max_sigma / start, start / MIN_SIGMA)) + 1
     visits = search + math.ceil(math.log2(math.log(2) / -math.log1p(-precision))) + 1
-    looks = _looks(gamma, samples, error / visits)
-    cloud = _cloud(model, x, samples, clip, generator, batch_size)
-    sigma = torch.full((len(x),), start, dtype=torch.float64, device=x.device)
+    tests = looks(gamma, samples, error / visits)
+    cloud = _cloud(model, x, samples, clip, generator)
+    left = torch.arange(len(x), device=x.device)
+    sigma, queries = radii("start", start, x), torch.ones_like(left)
     low, high = torch.zeros_like(sigma), torch.full_like(sigma, torch.inf)
     at_low, at_high = torch.ones_like(sigma), torch.zeros_like(sigma)
     sure_low, sure_high = low.clone(), high.clone()
-    queries = torch.ones(len(x), dtype=torch.int64, device=x.device)
-    left = torch.arange(len(x), device=x.device)
+    sides = (low, at_low, sure_low), (high, at_high, sure_high)
     while len(left):
         here = sigma[left]
-        same, spent, sure = _test(cloud, left, here, looks)
+        same, spent, sure = _test(cloud, left, here, tests)
         queries[left] += spent
         stable, share = same >= gamma * spent, (same / spent).clamp(0.5 / spent, 1 - 0.5 / spent)
-        low[left], high[left] = (
-            torch.where(stable, here, low[left]),
-            torch.where(stable, high[left], here),
-        )
-        at_low[left], at_high[left] = (
-            torch.where(stable, share, at_low[left]),
-            torch.where(stable, at_high[left], share),
-        )
-        sure_low[left] = torch.where(stable & sure, here, sure_low[left])
-        sure_high[left] = torch.where(~stable & sure, here, sure_high[left])
-        left = left[
-            (low[left] < (1 - precision) * high[left])
-            & (low[left] < max_sigma)
-            & (high[left] > MIN_SIGMA)
-        ]
+        for on, (end, at, beyond_doubt) in zip((stable, ~stable), sides, strict=True):
+            end[left[on]], at[left[on]] = here[on], share[on].double()
+            beyond_doubt[left[on & sure]] = here[on & sure]
+        wide = low[left] < (1 - precision) * high[left]
+        left = left[wide & (low[left] < max_sigma) & (high[left] > MIN_SIGMA)]
         below, above = low[left], high[left]
         between = torch.where(below == 0, (above / 2).clamp_min(MIN_SIGMA), (below * above).sqrt())
         sigma[left] = torch.where(above.isinf(), (2 * below).clamp_max(max_sigma), between)
-    return PersistenceResult(
-        _crossing(low, high, at_low, at_high, gamma), sure_low, sure_high, queries
-    )
+    crossed = _crossing(low, high, at_low, at_high, gamma)
+    return PersistenceResult(crossed, sure_low, sure_high, queries)
 
 
 def along_path(
@@ -375,30 +352,18 @@ def along_path(
     Raises:
         ValueError: a wrong input, or NaN scores.
     """
-    if (
-        not isinstance(first, Tensor)
-        or not isinstance(last, Tensor)
-        or first.shape != last.shape
-        or first.dtype != last.dtype
-    ):
-        raise ValueError(
-            "first and last must be tensors of one shape and dtype: the ends of the paths"
-        )
+    ends = arguments.points("first", first), arguments.points("last", last)
+    if first.shape != last.shape or first.dtype != last.dtype:
+        given = " and ".join(map(arguments.described, ends))
+        raise ValueError(f"first and last must be of one shape and dtype; {given} were given")
     whole_number("points", points, 2)
     t = torch.linspace(0, 1, points, dtype=torch.float64, device=first.device)
     weight = per_image(t, first).to(first.dtype)[None]
     on_path = torch.lerp(first[:, None], last[:, None], weight).flatten(0, 1)  # exact at both ends
     found = persistence(model, on_path, gamma, **options)
-    label = prepare(
-        model, on_path, _no_labels(on_path), fast_rows(on_path, model=model)
-    ).scores.argmax(1)
-    return PathResult(
-        t,
-        *(
-            part.view(len(first), points)
-            for part in (label, found.sigma, found.lower, found.upper, found.queries)
-        ),
-    )
+    label = _clean(model, on_path).scores.argmax(1)
+    parts = label, found.sigma, found.lower, found.upper, found.queries
+    return PathResult(t, *(part.view(len(first), -1) for part in parts))
 
 
 def bracketing(
@@ -409,7 +374,6 @@ def bracketing(
     samples: int = 1000,
     max_steps: int = 20,
     precision: float = 0.01,
-    max_range_steps: int = 40,
     generator: torch.Generator | None = None,
 ) -> Bracketed:
     """The Bracketing Algorithm as published (bell2023, Algorithm 1): one image, fresh noise for
@@ -427,24 +391,16 @@ def bracketing(
         samples: numSamples.
         max_steps: maxSteps of the bisection.
         precision: of the share.
-        max_range_steps: cap on the rounds of RANGEFINDER, which has none.
         generator: source of the noise; ``None``: a fresh one of fixed seed.
 
     Raises:
         ValueError: a wrong input.
     """
-    check(model, image, _no_labels(image), batch_size=None, generator=generator, boxed=False)
-    _check_gamma(gamma)
-    for name, value in (
-        ("samples", samples),
-        ("max_steps", max_steps),
-        ("max_range_steps", max_range_steps),
-    ):
-        whole_number(name, value, 1)
+    _check(model, image, samples)
+    number("gamma", gamma, above=0, below=1)
+    whole_number("max_steps", max_steps, 1)
     if len(image) != 1:
-        raise ValueError(
-            f"image must hold one image, shape (1, ...); given is {tuple(image.shape)}"
-        )
+        raise ValueError(f"image must be one image, (1, ...); {tuple(image.shape)} was given")
     stream, passes = random_stream(generator), 0
     with torch.inference_mode():
         own = model(image).argmax(1)
@@ -452,25 +408,18 @@ def bracketing(
         def share(sigma: float) -> float:
             nonlocal passes
             passes += samples
-            noise = torch.randn(
-                (samples, *image.shape[1:]),
-                generator=stream,
-                dtype=image.dtype,
-                device=stream.device,
-            ).to(image.device)
+            noise = normal((samples, *image.shape[1:]), stream, image)
             return float((model(image + sigma * noise).argmax(1) == own).double().mean())
 
         low, high = 0.5, 1.5
         at_low, at_high = share(low), share(high)
-        for _ in range(max_range_steps):
+        for _ in range(_RANGES):
             if at_low >= gamma >= at_high:
                 break
             if at_low < gamma:
-                low *= 0.5
-                at_low = share(low)
+                low, at_low = low / 2, share(low / 2)
             if at_high > gamma:
-                high *= 2
-                at_high = share(high)
+                high, at_high = 2 * high, share(2 * high)
         else:
             return Bracketed(math.inf if at_high > gamma else 0.0, passes + 1, False)
         for _ in range(1, max_steps):
@@ -495,9 +444,9 @@ def wedge_stability(distance: ArrayLike, planes: ArrayLike, sigma: ArrayLike) ->
         planes: k, whole and at least 1.
         sigma: positive. All three broadcast.
     """
-    distance, planes, sigma = _distance(distance), _planes(planes), np.asarray(sigma, dtype=float)
-    if not np.all((sigma > 0) & np.isfinite(sigma)):
-        raise ValueError("sigma must be positive and finite")
+    distance = _array("distance", distance, "finite", np.isfinite)
+    sigma = _array("sigma", sigma, "positive and finite", lambda v: (v > 0) & np.isfinite(v))
+    planes = _planes(planes)
     return np.exp(planes * special.log_ndtr(distance / sigma))[()]
 
 
@@ -515,41 +464,64 @@ def wedge_persistence(
         planes: k, whole and at least 1.
         gamma: in (0, 1). All three broadcast.
     """
-    distance, planes, gamma = _distance(distance), _planes(planes), np.asarray(gamma, dtype=float)
-    if not np.all(distance >= 0):
-        raise ValueError("distance must be at least 0: outside the wedge the class is another one")
-    if not np.all((gamma > 0) & (gamma < 1)):
-        raise ValueError("gamma must lie strictly between 0 and 1")
-    quantile = -special.ndtri(
-        -np.expm1(np.log(gamma) / planes)
-    )  # of 1 - gamma^(1/k), which keeps its digits for many planes
+    inside = "finite and at least 0: outside the wedge the class is another one"
+    distance = _array("distance", distance, inside, lambda v: (v >= 0) & np.isfinite(v))
+    gamma = _array("gamma", gamma, "in (0, 1)", lambda v: (v > 0) & (v < 1))
+    planes = _planes(planes)
+    # The quantile of 1 - gamma^(1/k), which keeps its digits for many planes.
+    quantile = -special.ndtri(-np.expm1(np.log(gamma) / planes))
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(quantile > 0, distance / quantile, np.inf)[()]
 
 
+def linear_beginning(model: Model, x: Tensor) -> tuple[nn.Module, nn.Module] | None:
+    """The affine layers that the model begins with and the rest, if those end in a dense layer and
+    shrink the images ``x`` (N, ...)."""
+    inner = model.modules() if isinstance(model, nn.Module) else ()
+    if any(p._forward_hooks or p._forward_pre_hooks or "forward" in vars(p) for p in inner):
+        return None
+    parts, begin = _parts(model), []
+    for part in parts:
+        if type(part) not in _AFFINE or getattr(part, "start_dim", 1) != 1:
+            break
+        begin.append(part)
+    while begin and not isinstance(begin[-1], nn.Linear | LinearHead):
+        begin.pop()
+    if not begin or begin[-1].weight.shape[0] > x[0].numel():
+        return None
+    return nn.Sequential(*begin), nn.Sequential(*parts[len(begin) :])
+
+
+def _parts(model: Model) -> list[Model]:
+    if type(model) is Classifier:
+        return [*_parts(model.body), *_parts(model.head)]
+    return [p for part in model for p in _parts(part)] if type(model) is nn.Sequential else [model]
+
+
+def _check(model: Model, x: Tensor, samples: int = 1, clip: bool = False) -> None:
+    (arguments.images if clip else arguments.points)("x", x)
+    arguments.scoring_model(model)
+    whole_number("samples", samples, 1)
+
+
+def _clean(model: Model, x: Tensor) -> Call:
+    return prepare(model, x, torch.zeros(len(x), dtype=torch.int64, device=x.device))
+
+
 def _cloud(
-    model: Model,
-    x: Tensor,
-    samples: int,
-    clip: bool,
-    generator: torch.Generator | None,
-    batch_size: int | None,
+    model: Model, x: Tensor, samples: int, clip: bool, generator: torch.Generator | None
 ) -> _Cloud:
-    call = prepare(model, x, _no_labels(x), batch_size or fast_rows(x, model=model))
-    split = None if clip else _linear_beginning(model, x)
     stream = random_stream(generator)
+    call, split = _clean(model, x), None if clip else linear_beginning(model, x)
     seed = int(torch.randint(2**62, (), generator=stream, device=stream.device))
-    if split is None:
-        at, judge, beginning, rows = call.x, model, None, fast_rows(x, model=model)
-    else:
+    at, judge, beginning, rows = call.x, model, None, fast_rows(x, model=model)
+    if split is not None:
         beginning, judge = split
         with torch.inference_mode():
             at = torch.cat([beginning(part) for part in call.x.split(call.rows)])
         rows = max(_DENSE_VALUES // at[0].numel(), LEAST_ROWS)
-    noise = _noise(x, samples, seed, beginning)
-    return _Cloud(
-        judge, at, call.scores.argmax(1), noise, batch_size or rows, clip, call.scores.shape[1]
-    )
+    noise, classes = _noise(x, samples, seed, beginning), call.scores.shape[1]
+    return _Cloud(judge, at, call.scores.argmax(1), noise, rows, clip, classes)
 
 
 def _noise(
@@ -559,57 +531,26 @@ def _noise(
     there is one.
 
     It is drawn in blocks, each from its own seed: any block can be drawn again where not all of
-        them fit into memory.
+    them fit into memory.
     """
-    shape = tuple(x.shape[1:])
 
-    def block(number: int) -> Tensor:
-        stream = torch.Generator().manual_seed((seed + number) % 2**63)
-        drawn = torch.randn((_FIRST_LOOK, *shape), generator=stream, dtype=x.dtype).to(x.device)
-        return (
-            drawn
-            if beginning is None
-            else beginning(drawn) - beginning(torch.zeros_like(drawn[:1]))
-        )
+    def block(place: int) -> Tensor:
+        stream = torch.Generator().manual_seed((seed + place) % 2**63)
+        drawn = normal((_FIRST_LOOK, *x.shape[1:]), stream, x)
+        if beginning is None:
+            return drawn
+        return beginning(drawn) - beginning(torch.zeros_like(drawn[:1]))
 
     def blocks(first: int, last: int) -> Tensor:
-        numbers = range(first // _FIRST_LOOK, -(-last // _FIRST_LOOK))
-        return torch.cat([block(number) for number in numbers])[first % _FIRST_LOOK :][
-            : last - first
-        ]
+        start, end = first // _FIRST_LOOK, -(-last // _FIRST_LOOK)
+        drawn = torch.cat([block(place) for place in range(start, end)])
+        return drawn[first % _FIRST_LOOK :][: last - first]
 
     with torch.inference_mode():
-        values = samples * block(0)[0].numel()
-        bank = blocks(0, samples) if values <= _BANK else None
-    return blocks if bank is None else lambda first, last: bank[first:last]
-
-
-def _linear_beginning(model: Model, x: Tensor) -> tuple[nn.Module, nn.Module] | None:
-    """The affine layers that the model begins with and the rest, if those end in a dense layer and
-    shrink the image."""
-    if not isinstance(model, nn.Module) or any(
-        part._forward_hooks or part._forward_pre_hooks for part in model.modules()
-    ):
-        return None
-    parts = _parts(model)
-    begin = list(
-        takewhile(lambda part: type(part) in _AFFINE and getattr(part, "start_dim", 1) == 1, parts)
-    )
-    while begin and not isinstance(begin[-1], nn.Linear | LinearHead):
-        begin.pop()
-    if not begin or begin[-1].weight.shape[0] > x[0].numel():
-        return None
-    return nn.Sequential(*begin), nn.Sequential(*parts[len(begin) :])
-
-
-def _parts(model: nn.Module) -> list[nn.Module]:
-    if type(model) is Classifier:
-        return [*_parts(model.body), *_parts(model.head)]
-    return (
-        [inner for part in model for inner in _parts(part)]
-        if type(model) is nn.Sequential
-        else [model]
-    )
+        if samples * block(0)[0].numel() > _BANK:
+            return blocks
+        bank = blocks(0, samples)
+    return lambda first, last: bank[first:last]
 
 
 def _answers(
@@ -624,14 +565,11 @@ def _answers(
         together = even(len(index), max(1, cloud.rows // len(noise)))
         for place in range(0, len(index), together):
             where = slice(place, place + together)
-            noisy = torch.addcmul(
-                cloud.at[index[where]][:, None], noise[None], scale[where]
-            ).flatten(0, 1)
+            at = cloud.at[index[where]][:, None]
+            noisy = torch.addcmul(at, noise[None], scale[where]).flatten(0, 1)
             best, classes = cloud.judge(noisy.clamp_(0, 1) if cloud.clip else noisy).max(1)
-            if bool(best.isnan().any()):
-                raise ValueError(
-                    f"the model returned NaN scores for {int(best.isnan().sum())} noisy images; log-scores are wanted"
-                )
+            if bad := int(best.isnan().sum()):
+                raise ValueError(f"the model returned NaN scores for {bad} noisy images")
             yield where, classes.view(-1, len(noise))
 
 
@@ -645,14 +583,14 @@ def _frequencies(cloud: _Cloud, sigma: Tensor, samples: int) -> Tensor:
 
 
 def _test(
-    cloud: _Cloud, index: Tensor, sigma: Tensor, looks: Sequence[tuple[int, int, int]]
+    cloud: _Cloud, index: Tensor, sigma: Tensor, tests: Sequence[tuple[int, int, int]]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """For each image of ``index`` at its sigma: samples in its class, samples spent, and whether
     they leave no doubt."""
     same, spent = torch.zeros_like(index), torch.zeros_like(index)
     sure = torch.zeros_like(index, dtype=torch.bool)
     left, first = torch.arange(len(index), device=index.device), 0
-    for last, unstable, stable in looks:
+    for last, unstable, stable in tests:
         own = cloud.labels[index[left]][:, None]
         with torch.inference_mode():
             found = torch.zeros_like(left)
@@ -676,58 +614,36 @@ def _crossing(low: Tensor, high: Tensor, at_low: Tensor, at_high: Tensor, gamma:
     return torch.where((low > 0) & high.isfinite(), inside, low * high)
 
 
-def _looks(gamma: float, samples: int, alpha: float) -> list[tuple[int, int, int]]:
-    """``(n, unstable, stable)``: after n samples the point is unstable with at most, and stable
-    with at least, so many in its class."""
+def looks(gamma: float, samples: int, alpha: float) -> list[tuple[int, int, int]]:
+    """The sequential test, ``(n, unstable, stable)``: after n samples the point is unstable with at
+    most, and stable with at least, so many in its class."""
     found, last = [], 0
     while last < samples:
         last = min(samples, max(_FIRST_LOOK, math.ceil(_GROWTH * last / _FIRST_LOOK) * _FIRST_LOOK))
         count = np.arange(last + 1)
         decided = stats.binom.logpmf(count, last, gamma) + math.log(last + 1) <= math.log(alpha)
-        below, above = (
-            count[decided & (count < gamma * last)],
-            count[decided & (count > gamma * last)],
-        )
-        found.append((last, int(below.max(initial=-1)), int(above.min(initial=last + 1))))
+        below = count[decided & (count < gamma * last)].max(initial=-1)
+        above = count[decided & (count > gamma * last)].min(initial=last + 1)
+        found.append((last, int(below), int(above)))
     return found
 
 
-def _no_labels(x: object) -> Tensor:
-    """Labels of no meaning, for checks that want some."""
-    if not isinstance(x, Tensor) or not x.ndim:
-        return torch.zeros(0, dtype=torch.int64)  # the check refuses x first
-    return torch.zeros(len(x), dtype=torch.int64, device=x.device)
-
-
 def _grid(sigmas: Sequence[float] | Tensor) -> list[float]:
-    grid = [float(sigma) for sigma in sigmas]
-    if not grid or not all(math.isfinite(sigma) and sigma >= 0 for sigma in grid):
-        raise ValueError(
-            f"sigmas must be at least one number, all finite and at least 0, in units of the pixel range; given is {grid[:5]}"
-        )
+    grid = [number("each of sigmas", float(sigma), least=0) for sigma in sigmas]
+    if not grid:
+        raise ValueError("sigmas must be at least one number; none was given")
     return grid
 
 
-def _check_gamma(gamma: object) -> None:
-    _check_between("gamma", gamma, 0, 1)
-
-
-def _check_between(name: str, value: object, low: float, high: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, Real) or not low < value < high:
-        raise ValueError(
-            f"{name} must be a number strictly between {low:g} and {high:g}; given is {value!r}"
-        )
-
-
-def _distance(distance: ArrayLike) -> np.ndarray:
-    distance = np.asarray(distance, dtype=float)
-    if not np.all(np.isfinite(distance)):
-        raise ValueError("distance must be finite")
-    return distance
+def _array(
+    name: str, value: ArrayLike, wanted: str, good: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray:
+    found = np.asarray(value, dtype=float)
+    if not np.all(good(found)):
+        raise ValueError(f"{name} must be {wanted}; {value!r:.80} was given")
+    return found
 
 
 def _planes(planes: ArrayLike) -> np.ndarray:
-    planes = np.asarray(planes, dtype=float)
-    if not np.all((planes >= 1) & (planes == np.floor(planes)) & np.isfinite(planes)):
-        raise ValueError("planes must be whole numbers of at least 1")
-    return planes
+    whole = "whole numbers of at least 1"
+    return _array("planes", planes, whole, lambda v: (v >= 1) & (v == v.round()) & np.isfinite(v))
