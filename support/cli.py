@@ -2,7 +2,7 @@
 that needs it.
 
 Exit status: 0 done; 1 a chapter failed or a check found differences; 2 the request cannot be
-    carried out; 130 interrupted.
+carried out; 130 interrupted.
 """
 
 import sys
@@ -158,14 +158,15 @@ def run(
         _print_estimates(names, profile, bool(overrides))
         return
     request = (profile, seed, device, overrides)
-    waiting = [name for name in names if record or force or not _up_to_date(name, request, part)]
+    from support.book import execute, parallel
+
+    parts = {name: execute.wanted_parts(name, profile, part) for name in names}
+    waiting = [n for n in names if record or force or not _up_to_date(n, request, parts[n])]
     for name in names:
         if name not in waiting:
             typer.echo(f"{name} at {profile}: up to date")
     if not waiting:
         return
-    from support.book import execute, parallel
-
     for name in waiting:
         execute.check_machine(name, device)
     if len(waiting) > 1 and (jobs > 1 or (jobs == 0 and profile == "quick")):
@@ -185,10 +186,9 @@ def run(
         raise typer.Exit(1)
 
 
-def _up_to_date(name: str, request: tuple, part: str) -> bool:
-    from support.book import execute, manifests
+def _up_to_date(name: str, request: tuple, parts: list[str]) -> bool:
+    from support.book import manifests
 
-    parts = [part] if part else execute.wanted_parts(name, request[0])
     return all(manifests.current_run(name, part, *request) for part in parts)
 
 
@@ -457,7 +457,7 @@ def _user_errors() -> tuple[type[Exception], ...]:
     """The errors that say in one line what is wrong with a request; only those whose modules were
     imported can have been raised."""
     names = {
-        "support.classroom.exercises": "AssignmentError",
+        "support.classroom.cells": "AssignmentError",
         "support.book.computed_pages": "BoardError", "support.common.cache": "CacheError",
         "support.book.claims": "ClaimError", "support.data": "DataError",
         "support.book.publish": "PublishError", "support.book.manifests": "RecordError",

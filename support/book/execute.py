@@ -91,10 +91,17 @@ def check_machine(chapter: str, device: str) -> None:
     chapter_run.Cache().writable()
 
 
-def wanted_parts(chapter: str, profile: str) -> list[str]:
-    """The parts that a run of a chapter executes: the exercises use nothing of the profile, so
-    that they run at quick only."""
-    return [p for p in manifests.parts(chapter) if profile == "quick" or p != "exercises"]
+def wanted_parts(chapter: str, profile: str, only: str = "") -> list[str]:
+    """The parts that a run of a chapter executes, or one of them: the exercises use nothing of the
+    profile, so that they run at quick only.
+
+    Raises:
+        RecordError: the one that is asked for is none of them.
+    """
+    there = [p for p in manifests.parts(chapter) if profile == "quick" or p != "exercises"]
+    if only and only not in there:
+        raise RecordError(f"{chapter} has no part {only!r} at {profile}: it has {', '.join(there)}")
+    return [only] if only else there
 
 
 def execute(
@@ -133,7 +140,7 @@ def execute(
     manifests.check_request(chapter, profile, seed, overrides, record=record)
     request = (profile, seed, device, overrides)
     finished, checked = [], False
-    for part in [only] if only else wanted_parts(chapter, profile):
+    for part in wanted_parts(chapter, profile, only):
         notebook = None if force else manifests.current_run(chapter, part, *request)
         if notebook is None:
             if not checked:
