@@ -73,6 +73,7 @@ def test_the_small_input_stems():
     net = models.resnet18(10).body[1]
     assert (net.conv1.kernel_size, net.conv1.stride) == ((3, 3), (1, 1))
     assert isinstance(net.maxpool, nn.Identity)
+    assert float(net.conv1.weight.detach().std()) == pytest.approx((2 / (64 * 9)) ** 0.5, rel=0.1)  # He's, by the outputs
     linear = [m for m in models.vgg16(10).modules() if isinstance(m, nn.Linear | heads.LinearHead)]
     assert len(linear) == 1
     assert sum(isinstance(m, nn.Conv2d) for m in models.vgg16(10).modules()) == 13

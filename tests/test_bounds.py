@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from support import attacks, certificates, models
+from support.certificates.bounds import body_bounds
 from support.models import heads
 
 F64 = torch.float64
@@ -61,6 +62,21 @@ def test_the_enclosure_of_a_point_is_its_scores_and_a_linear_network_is_enclosed
     weight = (linear.head.weight - linear.head.weight.mean(0)).detach().double()
     assert torch.allclose(high[0], weight.sum(1) * 0.5 + 0.1 * weight.abs().sum(1), atol=1e-6)
     assert torch.allclose(low[0], weight.sum(1) * 0.5 - 0.1 * weight.abs().sum(1), atol=1e-6)
+
+
+@pytest.mark.parametrize("settings", [{"padding": 1}, {"stride": 2, "padding": 1}, {"dilation": 2}, {"groups": 2}], ids=str)
+def test_the_box_of_a_convolution_is_the_smallest_one(settings):
+    """By the corner that each output likes best: one box for each output of the matrix."""
+    layer = torch.nn.Conv2d(2, 4, 3, **settings).double()
+    model = models.Classifier(torch.nn.Sequential(layer), torch.nn.Identity())
+    low, high = rand(1, 2, 6, 6).double(), 1 + rand(1, 2, 6, 6, seed=1).double()
+    with torch.no_grad():
+        start = layer(torch.zeros(1, 2, 6, 6, dtype=F64)).flatten()
+        matrix = layer(torch.eye(72, dtype=F64).unflatten(1, (2, 6, 6))).flatten(1).T - start[:, None]
+    found = body_bounds(model, low, high)[1]
+    for end, sign in zip(found, (-1, 1), strict=True):
+        corner = torch.where(sign * matrix > 0, high.flatten(), low.flatten())
+        assert torch.allclose(end.flatten(), (matrix * corner).sum(1) + start, atol=1e-12)
 
 
 def test_models_without_a_rule_are_refused():

@@ -433,6 +433,17 @@ def test_the_inertia_is_at_most_scikit_learns_plus_one_percent(k):
     assert float(found.inertia.sum()) <= 1.01 * peer
 
 
+def test_the_best_of_some_restarts_counts_class_by_class():
+    x, y = digits()
+    stream = torch.Generator().manual_seed(0)
+    runs = [clustering.class_clusters(x, y, 10, 4, generator=stream) for _ in range(4)]
+    inertia = torch.stack([run.inertia for run in runs])
+    found = clustering.class_clusters(x, y, 10, 4, restarts=4, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(found.inertia, inertia.amin(0)) and len(inertia.argmin(0).unique()) > 1
+    centers = torch.stack([run.centers for run in runs])[inertia.argmin(0), torch.arange(10)]
+    assert torch.equal(found.centers, centers)
+
+
 def test_one_run_is_as_good_as_one_run_of_scikit_learn_on_average():
     x, y = digits()
     ours = [float(clustering.class_clusters(x, y, 10, 4, generator=torch.Generator().manual_seed(s)).inertia.sum()) for s in range(8)]

@@ -71,6 +71,18 @@ def test_the_least_budget_is_that_of_all_patterns(seed):
     assert found.upper == pytest.approx(by_enumeration(model, x, label=max(label, 0)), abs=1e-5)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_pixels_at_the_ends_of_the_box_cannot_leave_it(seed):
+    model = models.mlp((1, 3, 3), (6,), 3, seed=seed)
+    x = rand(1, 3, 3, seed=seed).round()
+    own = int(model(x[None]).argmax())
+    for label in {0, 1, 2} - {own}:
+        found, expected = certificates.least_budget(model, x, label=label), by_enumeration(model, x, label=label)
+        assert found.upper == pytest.approx(expected, abs=1e-5)
+        if found.x is not None:
+            assert float((found.x - x).abs().max()) == pytest.approx(found.upper, abs=1e-6)
+
+
 def test_no_search_goes_below_the_least_budget_and_no_enclosure_forbids_it():
     model = models.mlp((1, 4, 4), (8, 6), 4, seed=3)
     generator = torch.Generator().manual_seed(0)

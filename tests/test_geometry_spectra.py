@@ -75,6 +75,13 @@ def test_raw_orthants_drop_k_values_only_for_small_k():
         assert torch.allclose(values.square(), torch.tensor(expected, dtype=torch.float64), atol=0.03)
 
 
+@pytest.mark.parametrize("way", ["centred", "raw", "differences"])
+def test_values_are_standard_deviations(way):
+    spectrum = geometry.boundary_spectrum(2 * gauss(3, 20_000, 4), way=way)
+    assert spectrum.values.tolist() == pytest.approx([2] * 4, rel=0.05) and spectrum.scale == pytest.approx(2, rel=0.02)
+    assert (spectrum.low, spectrum.high) == geometry.noise_range({"centred": 19_999, "raw": 20_000}.get(way, 10_000), 4, spectrum.scale)
+
+
 def test_a_known_scale_is_taken():
     spectrum = geometry.boundary_spectrum(gauss(0, 500, 10), scale=2.0)
     assert spectrum.scale == 2.0 and spectrum.dropped == 10 and geometry.noise_range(499, 10, 2.0) == (spectrum.low, spectrum.high)

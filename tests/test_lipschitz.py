@@ -168,6 +168,17 @@ def test_max_pooling_that_overlaps_can_repeat_an_entry():
     assert certificates.lipschitz_upper_bound(nn.MaxPool2d(2)) == 1.0
 
 
+def test_batch_norm_counts_with_its_steepest_channel_whatever_its_sign():
+    norm = nn.BatchNorm1d(2, eps=0.0).double().eval()
+    norm.running_var.copy_(torch.tensor([0.25, 1.0]))
+    norm.weight.data.copy_(torch.tensor([-3.0, 2.0]))
+    assert certificates.lipschitz_upper_bound(norm) == 6.0
+
+
+def test_a_leaky_unit_counts_with_its_steeper_side():
+    assert [certificates.lipschitz_upper_bound(nn.LeakyReLU(slope)) for slope in (0.2, -1.5, 3.0)] == [1.0, 1.5, 3.0]
+
+
 # --- refusals ---------------------------------------------------------------------------------------------------------
 
 

@@ -38,6 +38,14 @@ def test_pictures_are_cut_and_in_order(folder):
     assert torch.equal(both[0], torch.from_numpy(middle.copy()).permute(2, 0, 1) / 255)
 
 
+def test_of_two_pictures_of_one_name_the_first_is_taken_and_a_part_of_a_name_is_none(folder):
+    samples = folder / "imagenet-samples"
+    (samples / "n0_goldfinch.JPEG").write_bytes((samples / "n0_two_words.JPEG").read_bytes())
+    assert torch.equal(*pretrained.pictures(["goldfinch", "two_words"]))
+    with pytest.raises(DataError, match="no picture of words"):
+        pretrained.pictures(["words"])
+
+
 def test_class_names_stand_in_the_order_of_their_index(folder):
     names = pretrained.class_names()
     assert len(names) == 1000 and names[11] == "class 11"
