@@ -61,7 +61,7 @@ def test_the_adversary_is_the_papers_formula():
 
     x, eps, step = torch.rand(6, 4, dtype=torch.float64, generator=generator()), 0.1, 0.125
     noise = torch.rand(x.shape, generator=generator(5), dtype=x.dtype)
-    found = clustr.quick_adversary(scores, x, noise, eps, step)
+    found = clustr.quick_adversary(scores, x, scores(x), noise, eps, step)
     start = (x + eps * (2 * noise - 1)).clamp(0, 1)
     p = scores(x).softmax(1)
 
@@ -79,7 +79,7 @@ def test_the_adversary_is_the_papers_formula():
 def test_the_adversary_stays_in_the_ball_in_float64(eps, step, seed):
     x = torch.rand(4, 1, 3, 3, generator=generator(seed))
     noise = torch.rand(x.shape, generator=generator(seed + 1))
-    found = clustr.quick_adversary(lambda x: x.flatten(1)[:, :4], x, noise, eps, step)
+    found = clustr.quick_adversary(lambda x: x.flatten(1)[:, :4], x, x.flatten(1)[:, 4:8], noise, eps, step)
     assert ((found.double() - x.double()).abs() <= eps).all() and found.min() >= 0 and found.max() <= 1
     if eps == 0:
         assert torch.equal(found, x)
@@ -91,7 +91,7 @@ def test_the_training_loss_is_cross_entropy_plus_the_weighted_term(nominal, digi
         torch.random.default_generator.manual_seed(3)
         found = clustr.qtrades_loss(nominal, x, y, eps=0.1, step_size=0.125, weight=2.0)
         torch.random.default_generator.manual_seed(3)
-        adversary = clustr.quick_adversary(nominal, x, torch.rand_like(x), 0.1, 0.125)
+        adversary = clustr.quick_adversary(nominal, x, nominal(x), torch.rand_like(x), 0.1, 0.125)
     expected = torch.nn.functional.cross_entropy(nominal(x), y, reduction="none") + 2 * clustr.soft_cross_entropy(
         nominal(adversary), nominal(x)
     )
@@ -110,7 +110,7 @@ def test_modes_are_put_back():
 @pytest.mark.parametrize(("eps", "step"), [(-0.1, 0.1), (0.1, math.nan), (math.inf, 0.1)])
 def test_impossible_steps_are_refused(eps, step):
     with pytest.raises(ValueError, match="must be a number of at least 0"):
-        clustr.quick_adversary(lambda x: x, torch.zeros(1, 2), torch.zeros(1, 2), eps, step)
+        clustr.quick_adversary(lambda x: x, *[torch.zeros(1, 2)] * 3, eps, step)
 
 
 # --- fine-tuning ------------------------------------------------------------------------------------------------------
@@ -168,7 +168,7 @@ def test_a_step_is_the_published_one(digits, monkeypatch):
     assert not torch.allclose(each, nearest), "with the nearest centre for the own one the step would be another"
     clean, noise = head(f), torch.rand(x.shape, generator=stream)
     reading = models.with_head(reference, head)
-    adversary = clustr.quick_adversary(reading, x, noise, 0.1, 0.125, target=clean)
+    adversary = clustr.quick_adversary(reading, x, clean, noise, 0.1, 0.125)
     loss = each.mean() + 3.0 * clustr.soft_cross_entropy(reading(adversary), clean).mean()
     optimizer = torch.optim.Adam(reference.body.parameters(), lr=1e-2)
     loss.backward()

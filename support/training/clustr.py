@@ -42,26 +42,19 @@ def soft_cross_entropy(scores: Tensor, target: Tensor) -> Tensor:
 
 
 def quick_adversary(
-    scores: Scores,
-    x: Tensor,
-    noise: Tensor,
-    eps: float,
-    step_size: float,
-    *,
-    target: Tensor | None = None,
+    scores: Scores, x: Tensor, clean: Tensor, noise: Tensor, eps: float, step_size: float
 ) -> Tensor:
     """QTRADES' adversary: uniform noise, then one signed step up the cross-entropy with the clean
     prediction (alfarra2021, 4.2).
 
     Args:
-        scores: from images to (N, K) log-scores; it is called once or twice, as it is, in whatever
-            mode its module is.
+        scores: from images to (N, K) log-scores; it is called once, in whatever mode its module is.
         x: (N, ...) images in [0, 1].
+        clean: (N, K) their log-scores.
         noise: (N, ...) draws, uniform in [0, 1).
         eps: of the noise and of the ball, in units of [0, 1].
         step_size: of the step; the authors have 10/255 at eps 8/255 (in their code, not in the
             paper).
-        target: (N, K) clean log-scores; default: they are computed.
 
     Returns:
         The adversarial images, inside the eps-ball and [0, 1] exactly.
@@ -71,13 +64,10 @@ def quick_adversary(
     """
     number("eps", eps, least=0)
     number("step_size", step_size, least=0)
-    if target is None:
-        with torch.no_grad():
-            target = scores(x)
     low, high = interval(x, eps)
     with torch.enable_grad():
         start = (x + eps * (2 * noise - 1)).clamp(0, 1).detach().requires_grad_()
-        climbed = soft_cross_entropy(scores(start), target.detach()).sum()
+        climbed = soft_cross_entropy(scores(start), clean.detach()).sum()
         slope = torch.autograd.grad(climbed, start)[0]
     return torch.clamp(start.detach() + step_size * slope.sign(), low, high)
 
@@ -92,7 +82,7 @@ def qtrades_loss(
     :func:`support.training.fit` seeds for each epoch.
     """
     clean, noise = model(x), torch.rand_like(x)
-    adversary = quick_adversary(fitting.evaluating(model), x, noise, eps, step_size, target=clean)
+    adversary = quick_adversary(fitting.evaluating(model), x, clean, noise, eps, step_size)
     label_term = torch.nn.functional.cross_entropy(clean, y, reduction="none")
     return label_term + weight * soft_cross_entropy(model(adversary), clean)
 
@@ -195,7 +185,7 @@ def fine_tune(
                     clean = tuned.head(f)
                     noise = torch.rand(shown.shape, generator=generator, dtype=x.dtype).to(device)
                     inner = fitting.evaluating(tuned, scores)
-                    adversary = quick_adversary(inner, shown, noise, eps, step_size, target=clean)
+                    adversary = quick_adversary(inner, shown, clean, noise, eps, step_size)
                     quick = soft_cross_entropy(scores(tuned, adversary), clean)
                     loss = loss + weight * quick.mean()
                 optimizer.zero_grad(set_to_none=True)

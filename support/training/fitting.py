@@ -10,8 +10,8 @@ import hashlib
 import math
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from types import SimpleNamespace
 
 import torch
 from torch import Tensor
@@ -41,28 +41,6 @@ class FitResult:
     model: Classifier
     history: dict[str, list[float]]
     seconds: float
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """The settings of a training that decide its numbers, checked."""
-
-    epochs: int
-    lr: float
-    batch_size: int
-    momentum: float
-    weight_decay: float
-    schedule: str
-    augment: bool
-    seed: int
-
-    def __post_init__(self) -> None:
-        arguments.whole_number("epochs", self.epochs, 1)
-        arguments.number("lr", self.lr, above=0)
-        arguments.whole_number("batch_size", self.batch_size, 1)
-        arguments.number("momentum", self.momentum, least=0, below=1)
-        arguments.number("weight_decay", self.weight_decay, least=0)
-        arguments.choice("schedule", self.schedule, SCHEDULES)
 
 
 def clock(device: torch.device) -> float:
@@ -132,12 +110,21 @@ def fit(
             a lasting identity.
     """
     device = _device(device)
-    plan = _Plan(epochs, lr, batch_size, momentum, weight_decay, schedule, augment, seed)
+    plan = SimpleNamespace(
+        epochs=arguments.whole_number("epochs", epochs, 1),
+        lr=arguments.number("lr", lr, above=0),
+        batch_size=arguments.whole_number("batch_size", batch_size, 1),
+        momentum=arguments.number("momentum", momentum, least=0, below=1),
+        weight_decay=arguments.number("weight_decay", weight_decay, least=0),
+        schedule=arguments.choice("schedule", schedule, SCHEDULES),
+        augment=augment,
+        seed=seed,
+    )
     arguments.images("images", x, pictures=True)
     arguments.labels("labels", y, x)
     place = None
     if cache is not None:
-        decides = {"loss": loss, "on_epoch": on_epoch, "device": device.type, **asdict(plan)}
+        decides = {"loss": loss, "on_epoch": on_epoch, "device": device.type, **vars(plan)}
         place = cache.place(fit, (model, x, y), decides)
         if (done := place.read()) is not None:
             history, seconds = _restore(done, model)
@@ -147,23 +134,17 @@ def fit(
     model.to(device)
     if cuda:
         model.to(memory_format=torch.channels_last)
+    weights = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.SGD(
-        [p for p in model.parameters() if p.requires_grad],
-        lr=lr,
-        momentum=momentum,
-        nesterov=momentum > 0,
-        weight_decay=weight_decay,
+        weights, lr, momentum, weight_decay=weight_decay, nesterov=momentum > 0
     )
     history, before, began = {"loss": [], "accuracy": []}, 0.0, clock(device)
     if place is not None and (state := place.partial.read()) is not None:
         history, before = _restore(state, model, optimizer)
     x, y = x.to(device), y.to(device)
     steps, first = -(-len(x) // batch_size), len(history["loss"])
-    same_bits = (  # cuDNN's algorithms that give the same bits each time
-        torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
-        if cuda
-        else nullcontext()
-    )
+    # Of cuDNN's algorithms those that give the same bits each time.
+    same_bits = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
     try:
         with progress.bar(epochs * steps, name, initial=first * steps) as bar, same_bits:
             for epoch in range(first, epochs):
@@ -281,7 +262,7 @@ def _epoch(
     y: Tensor,
     loss: Loss,
     epoch: int,
-    plan: _Plan,
+    plan: SimpleNamespace,
     bar,
 ) -> tuple[float, float]:
     """One pass over the data; mean loss and accuracy, measured on the way."""
