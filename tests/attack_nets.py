@@ -22,6 +22,25 @@ class Counted(nn.Module):
         return self.model(x)
 
 
+class Bomb(nn.Module):
+    """A model that must not be reached."""
+
+    def forward(self, x):
+        raise AssertionError("the model was called before the input was checked")
+
+
+class Recorder(nn.Module):
+    """A model that keeps every batch that it is given."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model, self.seen = model, []
+
+    def forward(self, x):
+        self.seen.append(x.detach().clone())
+        return self.model(x)
+
+
 def never(scores: Tensor, y: Tensor) -> Tensor:
     """A success rule that nothing meets: a search goes on to its end."""
     return torch.zeros(len(y), dtype=torch.bool, device=y.device)
