@@ -129,8 +129,9 @@ def test_every_verdict_has_a_sign_and_a_readable_colour(word):
 
 def test_a_record_is_a_folded_table_of_what_was_run():
     record = {
-        "profile": "quick", "overrides": {"steps": 9}, "seeds": [0, 1], "device_name": "A <processor>", "threads": 2, "versions": {"torch": "1"},
-        "platform": "Linux", "data": {"digits/test": "0123456789abcdef"}, "code": "c0de", "commit": None, "dirty": True, "units": 3,
+        "profile": "quick", "overrides": {"steps": 9}, "seeds": [0, 1], "device_name": "A <processor>", "threads": 2,
+        "versions": {"torch": "1"}, "platform": "Linux", "data": {"digits/test": "0123456789abcdef"}, "code": "c0de", "commit": None,
+        "dirty": True, "units": 3,
         "units_from_cache": 2, "computing_seconds": 1.5, "peak_memory_mb": 7, "parameters": {"steps": 9, "rate": 0.1},
     }  # fmt: skip
     shown = claims.render_record(record)

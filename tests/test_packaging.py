@@ -18,13 +18,13 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from support.book import claims, environment, manifests
+from support.book import claims, manifests
 from support.common import paths
 
 ROOT = paths.root()
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 PINS = dict(re.findall(r"^([A-Za-z0-9._-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.MULTILINE))
-CHAPTERS = manifests.chapters()
+PAIRS = [(chapter, part) for chapter in manifests.chapters() for part in manifests.parts(chapter)]
 
 
 def _name(name: str) -> str:
@@ -72,21 +72,33 @@ def test_the_constraints_are_one_exact_version_each_in_order():
 def test_every_third_party_import_is_a_declared_dependency():
     modules = {"pyyaml": "yaml", "scikit-learn": "sklearn", "ipython": "IPython", "pillow": "PIL", "jupyter-client": "jupyter_client"}
     plain = {modules.get(_name(need.name), need.name.replace("-", "_")) for need in map(Requirement, PROJECT["dependencies"])}
-    allowed = {*sys.stdlib_module_names, *plain, "support"}
-    for file in (*(ROOT / "support").rglob("*.py"), *(ROOT / "book").glob("*.py")):
+    extras = {"classroom": {"nbconvert", "nbgrader", "traitlets"}, "book": {"sphinx", "docutils"}}  # what an extra brings
+    for file in (*(ROOT / "support").rglob("*.py"), *(ROOT / "book").rglob("*.py")):
         tree = ast.parse(file.read_text(encoding="utf-8"))
         used = {name.name.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names}
         used |= {node.module.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
-        allowed_here = allowed | ({"sphinx", "docutils"} if file.name in ("offline.py", "pages.py") else set())  # Sphinx loads these two
-        allowed_here |= {"nbconvert", "nbgrader", "traitlets"} if file.parent.name == "assign" else set()  # the extra named classroom
-        assert used <= allowed_here, file.name
+        more = extras["book"] if file.name.startswith("sphinx_") else extras["classroom"] if file.parent.name == "classroom" else set()
+        assert used <= {*sys.stdlib_module_names, *plain, "support"} | more, file
 
 
-def test_the_conda_environment_is_the_one_that_pyproject_gives():
-    assert (ROOT / "environment.yml").read_text(encoding="utf-8") == environment.text(), "run: python -m support.book.environment"
-    pip = yaml.safe_load(environment.text())["dependencies"][-1]["pip"]
-    assert pip == ["-c constraints.txt", "-e .[book,tests,classroom]"]
-    assert pip[1] in (ROOT / "Makefile").read_text(encoding="utf-8").replace('"', "")
+def test_the_conda_environment_installs_what_pyproject_offers():
+    wanted = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))["dependencies"]
+    extras = f".[{','.join(PROJECT['optional-dependencies'])}]"
+    assert sorted(extras[2:-1].split(",")) == ["book", "classroom", "tests"]
+    tested = sorted(int(line.rpartition(".")[2]) for line in PROJECT["classifiers"] if ":: Python :: 3." in line)
+    python, pip, given = wanted
+    assert (python, pip) == (f"python >=3.{tested[0]},<3.{tested[-1] + 1}", "pip")
+    install, options = given["pip"][1].removeprefix("-e "), given["pip"][0]
+    assert options == "-c constraints.txt"
+    assert sorted(install[2:-1].split(",")) == sorted(extras[2:-1].split(","))
+    assert install in (ROOT / "Makefile").read_text(encoding="utf-8")
+
+
+def test_the_templates_are_part_of_the_package():
+    tool = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    others = {file for file in (ROOT / "support").rglob("*.*") if file.suffix not in (".py", ".pyc") and file.is_file()}
+    packed = {file for pattern in tool["package-data"]["*"] for folder in (ROOT / "support").rglob("*") for file in folder.glob(pattern)}
+    assert others == packed != set()
 
 
 # --- files ------------------------------------------------------------------------------------------------------------------------
@@ -155,36 +167,38 @@ def _read(path: Path) -> nbformat.NotebookNode:
 
 
 def _recorded() -> list[Path]:
-    return sorted([*(ROOT / "book").glob("*.ipynb"), *(ROOT / "data" / "runs").glob("*/*.ipynb")])
+    return sorted([*(ROOT / "book").glob("*/*.ipynb"), *(ROOT / "data" / "runs").glob("*/*/*.ipynb")])
 
 
-def test_every_chapter_has_its_executed_pair():
-    assert CHAPTERS
-    assert [file.stem for file in sorted((ROOT / "book").glob("*.ipynb"))] == CHAPTERS
+def test_every_part_of_a_chapter_has_its_executed_pair_and_no_other_notebook_lies_there():
+    wanted = [manifests.recorded_run(chapter, "quick", part) for chapter, part in PAIRS]
+    assert sorted(wanted) == sorted((ROOT / "book").rglob("*.ipynb"))
+    assert all(map(manifests.there, wanted))
 
 
 @pytest.mark.parametrize("path", _recorded(), ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_a_recorded_notebook_was_executed_whole_and_in_order(path):
     cells = [cell for cell in _read(path).cells if cell.cell_type == "code"]
-    assert len(cells) >= 5
+    assert len(cells) >= 3
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
     outputs = [output for cell in cells for output in cell.outputs]
     assert not any(output.output_type == "error" or output.get("name") == "stderr" for output in outputs)
     assert len(json.dumps(outputs)) > 1000
 
 
-@pytest.mark.parametrize("chapter", CHAPTERS)
-def test_the_committed_notebook_has_the_cells_of_its_source(chapter):
-    source = jupytext.read(ROOT / "book" / f"{chapter}.py")
-    committed = _read(ROOT / "book" / f"{chapter}.ipynb")
+@pytest.mark.parametrize(("chapter", "part"), PAIRS)
+def test_the_committed_notebook_has_the_cells_of_its_source(chapter, part):
+    source = jupytext.read(manifests.source_file(chapter, part))
+    committed = _read(manifests.recorded_run(chapter, "quick", part))
     assert [(cell.cell_type, cell.source, cell.metadata.get("tags", [])) for cell in committed.cells] == [
         (cell.cell_type, cell.source, cell.metadata.get("tags", [])) for cell in source.cells
     ], f"run: python -m support run {chapter} --record"
 
 
-@pytest.mark.parametrize("chapter", CHAPTERS)
+@pytest.mark.parametrize("chapter", manifests.chapters())
 def test_enough_of_a_chapter_is_compared_by_nbval(chapter):
-    tagged = [cell for cell in _read(ROOT / "book" / f"{chapter}.ipynb").cells if "nbval-check-output" in cell.metadata.get("tags", [])]
+    cells = [cell for part in manifests.parts(chapter) for cell in _read(manifests.recorded_run(chapter, "quick", part)).cells]
+    tagged = [cell for cell in cells if "nbval-check-output" in cell.metadata.get("tags", [])]
     exact = sum(claim.kind == "identity" for claim in claims.of_chapter(chapter))  # chapter 8 has none: all its numbers are trained
     assert len(tagged) >= min(3, 1 + exact)
     assert all(cell.outputs for cell in tagged)
