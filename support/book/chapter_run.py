@@ -36,7 +36,7 @@ import nbformat
 import numpy as np
 import torch
 from IPython.core.getipython import get_ipython
-from IPython.display import display
+from IPython.display import Markdown, display
 from threadpoolctl import threadpool_limits
 
 from support import data
@@ -188,6 +188,25 @@ class Run:
             )
         for output in outputs:
             display(dict(output["data"]), raw=True)
+
+    def found(self, claim_id: str, name: str, *, modern: bool = False) -> float:
+        """What the evidence measured for a claim: the mean over runs of the number of this name,
+        NaN where nothing was measured.
+
+        Raises:
+            RecordError: the evidence states no such claim.
+        """
+        known = self.evidence.claims
+        if claim_id not in known:
+            near = profiles.near(claim_id, list(known))
+            raise manifests.RecordError(f"the evidence does not state {claim_id}: {near}")
+        record = known[claim_id]
+        values = (record.modern if modern else record.measured).get(name) or [None]
+        return float(np.mean(np.array(values, dtype=float)))
+
+    def say(self, text: str) -> None:
+        """A paragraph of Markdown that holds numbers of the run."""
+        display(Markdown(text))
 
     def show_verdicts(self) -> None:
         """All verdicts of the chapter, and what is true where the paper is not."""
