@@ -5,38 +5,35 @@ Along one step from w to w + dw, the output of a query x changes by the integral
 + t dw, dw> over t in [0, 1], and dw is a sum of gradients at training points. So (bell2023, Theorem
 14.5 and Remark 1; chapter 6)
 
-    f_S(x) = f_0(x) + sum_i sum_s a_is k_s(x, x_i),    k_s(x, x') = < integral of grad f(x) over the
-    step, grad f(x') at its start >,
+    f_S(x) = f_0(x) + sum_i sum_s a_is k_s(x, x_i),
+    k_s(x, x') = < integral of grad f(x) over the step, grad f(x') at its start >,
 
 with one K x K matrix k_s for every pair of points, for K outputs, and a_is = -lr_s / B_s dL/df at
-x_i. The first argument is averaged
-over the step and the second taken at its start: k_s is not symmetric, and the sum is exact for
-    every x, on the training set and off it.
+x_i. The first argument is averaged over the step and the second taken at its start: k_s is not
+symmetric, and the sum is exact for every x, on the training set and off it.
 
-Nothing here forms the gradient of an output: see :mod:`support.path_kernel.layers` for the inner
-    products of two of them and
+Nothing here forms the gradient of an output, but :func:`ntk_by_jacobian`, by which the rest is
+tested: see :mod:`support.path_kernel.layers` for the inner products of two of them and
 :mod:`support.path_kernel.quadrature` for the integrals. Every prediction comes with its residual
 against the network itself.
 """
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path as FilePath
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
+from torch.func import functional_call, jacrev, vmap
 
+from support.common.arguments import choice, described, points, whole_number
 from support.path_kernel import layers, quadrature
-from support.path_kernel.layers import Factors
-from support.path_kernel.quadrature import Nodes
-from support.path_kernel.steps import ROWS, Loss, Recipe, checked, named_loss, store
+from support.path_kernel.layers import ROWS, Factors, Gradients
+from support.path_kernel.quadrature import Rule
+from support.path_kernel.steps import Loss, Recipe, recipe_for
 
-__all__ = ["Path", "Prediction", "Recipe", "ntk", "train_path"]
-
-RULES = ("auto", "closed", "adaptive", "gauss", "midpoint", "left")
+__all__ = ["Path", "Prediction", "Recipe", "ntk", "ntk_by_jacobian", "train_path"]
 
 
 @dataclass(frozen=True)
@@ -74,27 +71,14 @@ class Path:
     Attributes:
         model: the untrained classifier in the path's dtype; :meth:`model_at` has the others.
         recipe: data and steps.
-        states: (buffers, P) for each of 0 .. steps, weights first: a tensor, or something that is
-            indexed like one.
+        states: (S + 1, buffers, P), the state before each step and after the last, weights first.
         memory: bytes that contributions and kernels may take at a time.
     """
 
     model: nn.Module
     recipe: Recipe
-    states: object
+    states: Tensor
     memory: int
-
-    def __post_init__(self) -> None:
-        if len(self.states) != self.steps + 1:
-            raise ValueError(
-                f"a path of {self.steps} steps has {self.steps + 1} states; {len(self.states)} were given"
-            )
-        wanted, given = (
-            (self.recipe.buffers, self.recipe.stages[-1].where[1]),
-            tuple(self.states[0].shape),
-        )
-        if given != wanted:
-            raise ValueError(f"a state of this path has shape {wanted}; {given} was given")
 
     @property
     def steps(self) -> int:
@@ -103,22 +87,19 @@ class Path:
     def weights(self, step: int) -> Tensor:
         """The weights before step ``step`` (after the last for ``steps``), as one flat vector
         (P,)."""
-        if not 0 <= step <= self.steps:
-            raise ValueError(f"step must be between 0 and {self.steps}; {step} was given")
-        return self.states[step][0].to(self.recipe.x.device)
+        return self.states[whole_number("step", step, 0, self.steps), 0]
 
     def model_at(self, step: int) -> nn.Module:
         """The classifier before step ``step``, a copy."""
         model = copy.deepcopy(self.model)
+        own = layers.parameters(layers.chain(model))
+        parts = self.weights(step).split([p.numel() for p in own])
         with torch.no_grad():
-            for stage, own in zip(layers.chain(model), self.recipe.stages, strict=True):
-                if own.weight:
-                    weight, bias = own.parameters(self.weights(step))
-                    stage.module.weight.copy_(weight)
-                    if bias is not None:
-                        stage.module.bias.copy_(bias)
+            for parameter, part in zip(own, parts, strict=True):
+                parameter.copy_(part.view_as(parameter))
         return model
 
+    @torch.inference_mode(False)
     def predict(
         self,
         xq: Tensor,
@@ -130,9 +111,8 @@ class Path:
         """The kernel machine's scores, with the sums over training points taken first.
 
         The order of summation is free: a step's points are summed once for all queries, and a query
-            then needs forward passes only. The
-        sums are computed anew from the training points, and a step that does not lead to the
-        recorded next state is refused.
+        then needs forward passes only. The sums are computed anew from the training points, and a
+        step that does not lead to the recorded next state is refused.
 
         Args:
             xq: (N, ...) queries, shaped as the training points.
@@ -140,7 +120,7 @@ class Path:
                 :mod:`support.path_kernel.quadrature`); ``gauss``, ``midpoint`` and ``left`` have
                 ``nodes`` places per step. ``left`` with one node takes both arguments at the step's
                 start: bell2023's symmetric kernel (Eq. 11 and 14) for queries that are training
-                    points.
+                points.
             nodes: per step, or per piece of a step for ``adaptive``.
             tolerance: of ``adaptive``, relative, per piece; default 2e-14 in float64 and 1e-5 in
                 float32.
@@ -149,21 +129,20 @@ class Path:
             ValueError: queries of another shape or dtype, an unknown rule, or states that the
                 recorded steps do not lead to.
         """
-        xq = self._queries(xq)
-        recipe, plan = self.recipe, self._plan(rule, nodes, tolerance)
-        start = now = self._scores(0, xq)
-        scores, looked, largest = start.clone(), 0, []
-        for step in range(self.steps):
-            state = self.states[step].to(xq.device)
-            dw = self._step(step, state, recipe.gradient(state[0], step))
-            after = self._scores(step + 1, xq)
-            change, count = [], 0
-            for piece in layers.pieces(len(xq), self._rows(self.recipe.stages[-1].weight[0])):
-                found = self._integrate(plan, state[0], dw, xq[piece], (now[piece], after[piece]))
+        xq, plan = self._queries(xq), self._rule(rule, nodes, tolerance)
+        recipe, rows = self.recipe, self._rows(self.recipe.outputs)
+        start = now = scores = self._scores(0, xq)
+        looked, largest = 0, []
+        for step, state in enumerate(self.states[:-1]):
+            dw = self._step(step, recipe.gradient(state[0], step))
+            after, change = self._scores(step + 1, xq), []
+            for piece in layers.pieces(len(xq), rows):
+                ends = now[piece], after[piece]
+                found = quadrature.integrate(plan, recipe.stages, state[0], dw, xq[piece], ends)
                 change.append(found.change)
-                count += len(found.row)
+                looked += len(found.t)
             change = torch.cat(change)
-            scores, looked = scores + change, looked + count
+            scores = scores + change
             largest.append((change - (after - now)).abs().max())
             now = after
         return Prediction(scores, scores - now, start, now, torch.stack(largest), looked)
@@ -172,6 +151,7 @@ class Path:
         """Prediction minus network, (N, K): :meth:`predict` with the same options."""
         return self.predict(xq, **options).residual
 
+    @torch.inference_mode(False)
     def contributions(
         self,
         xq: Tensor,
@@ -200,24 +180,19 @@ class Path:
         Raises:
             ValueError: as :meth:`predict`, and where the path's memory does not hold the result.
         """
-        xq = self._queries(xq)
-        plan, chosen = self._plan(rule, nodes, tolerance), self._chosen(steps)
-        classes = self.recipe.stages[-1].weight[0]
-        total = self._room((classes, len(xq), len(self.recipe.x)), "contributions")
+        xq, chosen = self._queries(xq), self._chosen(steps)
+        plan, shape = self._rule(rule, nodes, tolerance), (len(xq), len(self.recipe.x))
+        total = _room((self.recipe.outputs, *shape), xq, self.memory)
         add = self._add_across if self.recipe.buffers > 1 else self._add_steps
         looked = add(total, xq, plan, chosen)
-        found, start, network = (
-            total.permute(1, 2, 0),
-            self._scores(0, xq),
-            self._scores(self.steps, xq),
-        )
-        scores = (
-            start + found.sum(1) if len(chosen) == self.steps else torch.full_like(start, torch.nan)
-        )
-        return Prediction(
-            scores, scores - network, start, network, start.new_empty(0), looked, found
-        )
+        start, network = self._scores(0, xq), self._scores(self.steps, xq)
+        found = total.permute(1, 2, 0)
+        whole = len(chosen) == self.steps
+        scores = start + found.sum(1) if whole else torch.full_like(start, torch.nan)
+        none = start.new_empty(0)
+        return Prediction(scores, scores - network, start, network, none, looked, found)
 
+    @torch.inference_mode(False)
     def kernel(
         self,
         xq: Tensor,
@@ -228,7 +203,6 @@ class Path:
         trace: bool = False,
         rule: str = "auto",
         nodes: int | None = None,
-        tolerance: float | None = None,
     ) -> Tensor:
         """The path kernel, summed over the steps (bell2023, Eq. 16; with ``both``, Eq. 11 for two
         points off the training set).
@@ -241,7 +215,7 @@ class Path:
                 and positive semi-definite. It has no free residual, so that ``auto`` means 4
                 Gauss-Legendre nodes, or 16 midpoints where there are kinks.
             trace: sum over pairs of equal outputs.
-            rule, nodes, tolerance: as in :meth:`predict`.
+            rule, nodes: as in :meth:`predict`.
 
         Returns:
             (N, M, K, K), entry [n, m, j, k] from output j of query n and output k of point m; or
@@ -251,251 +225,151 @@ class Path:
         Raises:
             ValueError: as :meth:`predict`, and where the path's memory does not hold the result.
         """
-        xq = self._queries(xq)
-        x2, chosen = self.recipe.x if x2 is None else self._queries(x2), self._chosen(steps)
+        xq, stages, chosen = self._queries(xq), self.recipe.stages, self._chosen(steps)
+        x2 = self.recipe.x if x2 is None else self._queries(x2)
+        if both and rule == "auto":
+            rule, nodes = ("midpoint", 16) if layers.kinks(stages) else ("gauss", 4)
         if both:
-            rule, nodes = (
-                (("midpoint", 16) if layers.kinks(self.recipe.stages) else ("gauss", 4))
-                if rule == "auto"
-                else (rule, nodes)
-            )
-            if rule in ("closed", "adaptive"):
-                raise ValueError(
-                    f"a product of two averages along a step needs a rule of fixed nodes, not {rule!r}"
-                )
-        plan, classes = self._plan(rule, nodes, tolerance), self.recipe.stages[-1].weight[0]
-        outputs = 1 if trace else classes
-        total = self._room((outputs, len(xq), outputs, len(x2)), "a kernel")
-        inner = None if both else layers.first_gram(self.recipe.stages, xq, x2)
+            choice("rule of two averages along a step", rule, quadrature.FIXED)
+        plan, outputs = self._rule(rule, nodes), 1 if trace else self.recipe.outputs
+        total = _room((outputs, len(xq), outputs, len(x2)), xq, self.memory)
+        inner = None if both else layers.first_gram(stages, xq, x2)
         for step in chosen:
             w = self.weights(step)
             dw = self.weights(step + 1) - w
             if both:
-                for place, share in zip(*quadrature.fixed_rule(plan[0], plan[1]), strict=True):
-                    total += float(share) * self._block(w + float(place) * dw, xq, x2, trace)
+                for place, share in zip(*quadrature.fixed_rule(rule, nodes), strict=True):
+                    here = w + float(place) * dw
+                    total += float(share) * layers.tangent(stages, here, xq, x2, trace, self.memory)
                 continue
             for piece in layers.pieces(len(x2), self._rows(outputs)):
-                points = layers.factors(self.recipe.stages, w, x2[piece])[1]
-                for row, weight, left in self._left(
-                    plan, w, dw, xq, outputs * outputs * len(x2[piece])
-                ):
+                right, width = layers.factors(stages, w, x2[piece]), outputs**2 * len(x2[piece])
+                for row, weight, left in self._left(plan, w, dw, xq, width):
                     known = None if inner is None else inner[row, piece]
-                    block = layers.gram(self.recipe.stages, left, points, trace=trace, first=known)
+                    block = layers.gram(stages, left, right, trace=trace, first=known)
                     total[..., piece].index_add_(1, row, block * weight[None, :, None, None])
         return total[0, :, 0] if trace else total.permute(1, 3, 0, 2)
 
-    def _add_steps(self, total: Tensor, xq: Tensor, plan: tuple, chosen: tuple[int, ...]) -> int:
-        """Contributions of plain gradient steps: total (K, N, M), step by step."""
+    def _add_steps(self, total: Tensor, xq: Tensor, plan: Rule, chosen: Sequence[int]) -> int:
+        """Contributions of plain gradient steps: total (K, N, M), step by step. Returns the number
+        of places looked at."""
         recipe, looked = self.recipe, 0
-        inner = layers.first_gram(recipe.stages, xq, recipe.x)
+        stages, inner = recipe.stages, layers.first_gram(recipe.stages, xq, recipe.x)
         for step in chosen:
-            state = self.states[step].to(xq.device)
-            w, index, gradient = state[0], recipe.batch(step), 0
+            w, index, gradient = self.weights(step), recipe.batches[step], 0
             dw = self.weights(step + 1) - w
             for piece in index.split(self._rows(1)):
-                _, points = recipe.points(w, piece)
-                gradient = gradient + layers.gradient(recipe.stages, points)
-                part = total.new_zeros(*total.shape[:2], len(piece))
+                right = recipe.points(w, piece)
+                part, seen = total.new_zeros(*total.shape[:2], len(piece)), 0
                 for row, weight, left in self._left(plan, w, dw, xq, len(total) * len(piece)):
-                    block = layers.gram(
-                        recipe.stages,
-                        left,
-                        points,
-                        first=None if inner is None else inner[row][:, piece],
-                    )[:, :, 0]
+                    first = None if inner is None else inner[row][:, piece]
+                    block = layers.gram(stages, left, right, first=first)[:, :, 0]
                     part.index_add_(1, row, block * weight[None, :, None])
-                    looked += len(row) * (plan[0] != "closed") * bool(piece[0] == index[0])
+                    seen += len(row) * (plan.name != "closed")
                 total.index_add_(2, piece, part, alpha=-recipe.lr[step] / len(index))
-            self._step(step, state, gradient / len(index))
+                gradient = gradient + layers.gradient(stages, right)
+            looked += seen  # the same for every piece
+            self._step(step, gradient / len(index))
         return looked
 
-    def _add_across(self, total: Tensor, xq: Tensor, plan: tuple, chosen: tuple[int, ...]) -> int:
+    def _add_across(self, total: Tensor, xq: Tensor, plan: Rule, chosen: Sequence[int]) -> int:
         """Contributions of steps with memory: how the scores answer to each step's gradient,
-        accumulated from the last step back."""
-        recipe, looked = self.recipe, 0
-        classes, size = len(total), recipe.stages[-1].where[1]
-        rows = self.memory // (4 * classes * size * xq.element_size())
-        if rows < 1:
+        accumulated from the last step back. Returns the number of places looked at."""
+        recipe, looked, keep = self.recipe, 0, self.recipe.momentum
+        stages, classes, size = recipe.stages, len(total), self.states.shape[2]
+        one = 4 * classes * size * xq.element_size()
+        if one > self.memory:
             raise ValueError(
-                f"contributions of this path need {math.ceil(4 * classes * size * xq.element_size() / 2**20)} MiB for one query; "
-                f"the path's memory is {self.memory / 2**20:.0f} MiB"
+                f"contributions of this path need {math.ceil(one / 2**20)} MiB for one query; the "
+                f"path's memory is {self.memory / 2**20:.0f} MiB"
             )
-        keep = recipe.betas[0] if recipe.optimizer == "adam" else recipe.momentum
-        for piece in layers.pieces(len(xq), rows):
+        for piece in layers.pieces(len(xq), self.memory // one):
             x = xq[piece]
             answer = x.new_zeros(classes, len(x), size)
             for step in reversed(range(chosen[0], self.steps)):
-                state, after = (self.states[s].to(x.device) for s in (step, step + 1))
-                w, index = state[0], recipe.batch(step)
-                mean = torch.zeros_like(answer)
+                w, after, gradient = self.weights(step), self.states[step + 1], 0
+                index, mean = recipe.batches[step], torch.zeros_like(answer)
                 for row, weight, left in self._left(plan, w, after[0] - w, x, 2 * classes * size):
-                    mean.index_add_(
-                        1, row, layers.jacobian(recipe.stages, left) * weight[None, :, None]
-                    )
-                    looked += len(row) * (plan[0] != "closed")
-                size_of_step = recipe.lr[step]
+                    mean.index_add_(1, row, layers.jacobian(stages, left) * weight[None, :, None])
+                    looked += len(row) * (plan.name != "closed")
                 if recipe.optimizer == "adam":
                     mean *= (1 - keep) / (1 - keep ** (step + 1)) / recipe.scale(after[2], step)
-                answer.mul_(keep).add_(mean, alpha=size_of_step)
-                gradient = 0
+                answer.mul_(keep).add_(mean, alpha=recipe.lr[step])
                 for some in index.split(self._rows(1)):
-                    _, points = recipe.points(w, some)
-                    gradient = gradient + layers.gradient(recipe.stages, points)
+                    right = recipe.points(w, some)
+                    gradient = gradient + layers.gradient(stages, right)
                     if step in chosen:
-                        part = layers.per_point(recipe.stages, answer.flatten(0, 1), points).view(
-                            classes, len(x), -1
-                        )
-                        total[:, piece, :][:, :, some] -= part / len(index)
-                self._step(step, state, gradient / len(index))
+                        part = layers.per_point(stages, answer.flatten(0, 1), right) / len(index)
+                        total[:, piece, :][:, :, some] -= part.view(classes, len(x), -1)
+                self._step(step, gradient / len(index))
         return looked
 
-    def _left(self, plan: tuple, w: Tensor, dw: Tensor, xq: Tensor, width: int):
+    def _left(
+        self, plan: Rule, w: Tensor, dw: Tensor, xq: Tensor, width: int
+    ) -> Iterator[tuple[Tensor, Tensor, Gradients]]:
         """The first arguments of a step's kernel: pieces of (query index, weight, factors),
         ``width`` numbers to each of their rows."""
         stages = self.recipe.stages
         limit = max(1, min(ROWS, self.memory // (4 * width * xq.element_size())))
-        for piece in layers.pieces(len(xq), self._rows(self.recipe.stages[-1].weight[0])):
+        for piece in layers.pieces(len(xq), self._rows(self.recipe.outputs)):
             x = xq[piece]
-            if plan[0] == "closed":
-                found, _ = quadrature.closed(stages, w, dw, x)
-                nodes = Nodes(torch.arange(len(x), device=x.device), None, x.new_ones(len(x)), None)
-            else:
-                found, ends = None, tuple(layers.output(stages, v, x) for v in (w, w + dw))
-                nodes = self._integrate(plan, w, dw, x, ends)
+            nodes = quadrature.integrate(plan, stages, w, dw, x)
             for some in layers.pieces(len(nodes.row), limit):
-                row, weight = nodes.row[some], nodes.weight[some]
+                row, found = nodes.row[some], nodes.factors
                 if found is None:
-                    left = layers.factors(stages, w, x[row], dw=dw, t=nodes.t[some])[1]
+                    left = layers.factors(stages, w, x[row], dw=dw, t=nodes.t[some])
                 else:
                     left = tuple(Factors(f.inputs[some], f.deltas[:, some]) for f in found)
-                yield row + piece.start, weight, left
+                yield row + piece.start, nodes.weight[some], left
 
-    def _integrate(
-        self, plan: tuple, w: Tensor, dw: Tensor, x: Tensor, ends: tuple[Tensor, Tensor]
-    ) -> Nodes:
-        rule, nodes, tolerance = plan
-        if rule == "closed":
-            empty = x.new_empty(0)
-            return Nodes(empty, empty, empty, quadrature.closed(self.recipe.stages, w, dw, x)[1])
-        if rule == "adaptive":
-            return quadrature.adaptive(self.recipe.stages, w, dw, x, ends, tolerance, nodes)
-        return quadrature.fixed(self.recipe.stages, w, dw, x, *quadrature.fixed_rule(rule, nodes))
+    def _rule(self, name: str, nodes: int | None, tolerance: float | None = None) -> Rule:
+        return quadrature.rule_for(self.recipe.stages, self.recipe.x.dtype, name, nodes, tolerance)
 
-    def _block(self, w: Tensor, x1: Tensor, x2: Tensor, trace: bool) -> Tensor:
-        """The tangent kernel at fixed weights, (K, N, C, M)."""
-        stages = self.recipe.stages
-        outputs = 1 if trace else stages[-1].weight[0]
-        rows = self._rows(outputs)
-        right = [layers.factors(stages, w, part)[1] for part in x2.split(rows)]
-        parts = []
-        for part in x1.split(rows):
-            left = layers.factors(stages, w, part)[1]
-            parts.append(
-                torch.cat([layers.gram(stages, left, one, trace=trace) for one in right], 3)
-            )
-        return torch.cat(parts, 1)
+    def _rows(self, outputs: int) -> int:
+        return layers.rows_within(self.recipe.stages, self.recipe.x, outputs, self.memory)
 
-    def _plan(self, rule: str, nodes: int | None, tolerance: float | None) -> tuple:
-        """A rule that fits the chain, its nodes and its tolerance."""
-        if rule not in RULES:
-            raise ValueError(f"unknown rule {rule!r}: choose one of {', '.join(RULES)}")
-        exact = layers.one_hidden_relu(self.recipe.stages)
-        if rule == "closed" and not exact:
+    def _chosen(self, steps: Sequence[int] | None) -> list[int]:
+        chosen = sorted(range(self.steps) if steps is None else steps)
+        if not chosen or sorted(set(chosen) & set(range(self.steps))) != chosen:
             raise ValueError(
-                "the closed form is for one hidden ReLU layer between two linear ones; take rule='adaptive'"
-            )
-        if rule == "auto":
-            rule = "closed" if exact else "adaptive"
-        if nodes is not None and (rule == "closed" or not isinstance(nodes, int) or nodes < 1):
-            raise ValueError(
-                f"nodes must be a whole number of at least 1, and none for the closed form; {nodes!r} was given"
-            )
-        if rule in ("gauss", "midpoint", "left") and nodes is None:
-            raise ValueError(f"rule {rule!r} wants nodes, their number per step")
-        if tolerance is not None and (rule != "adaptive" or not tolerance > 0):
-            raise ValueError(
-                f"tolerance must be positive, and is for rule 'adaptive'; {tolerance!r} was given with {rule!r}"
-            )
-        usual = 2e-14 if self.recipe.x.dtype == torch.float64 else 1e-5
-        return rule, nodes, usual if tolerance is None else tolerance
-
-    def _chosen(self, steps: Sequence[int] | None) -> tuple[int, ...]:
-        chosen = tuple(range(self.steps)) if steps is None else tuple(sorted(set(steps)))
-        if (
-            not chosen
-            or chosen[0] < 0
-            or chosen[-1] >= self.steps
-            or (steps is not None and len(chosen) != len(steps))
-        ):
-            raise ValueError(
-                f"steps must be different numbers from 0 to {self.steps - 1}, at least one; {steps!r:.80} was given"
+                f"steps must be different numbers from 0 to {self.steps - 1}, at least one; "
+                f"{steps!r:.80} was given"
             )
         return chosen
 
     def _queries(self, xq: Tensor) -> Tensor:
         own = self.recipe.x
-        wanted = f"queries must be a floating-point tensor (N, {', '.join(map(str, own.shape[1:]))}) with N >= 1"
-        if (
-            not isinstance(xq, Tensor)
-            or not xq.is_floating_point()
-            or xq.shape[1:] != own.shape[1:]
-            or not len(xq)
-            or xq.ndim != own.ndim
-        ):
-            given = f"{xq.dtype} {tuple(xq.shape)}" if isinstance(xq, Tensor) else type(xq).__name__
-            raise ValueError(f"{wanted}; {given} was given")
-        if not xq.isfinite().all():
+        if points("queries", xq).shape[1:] != own.shape[1:]:
             raise ValueError(
-                f"{wanted}, all finite; {int((~xq.isfinite()).sum())} numbers are NaN or infinite"
+                f"queries must have the shape (N, {', '.join(map(str, own.shape[1:]))}); "
+                f"{described(xq)} was given"
             )
-        return xq.detach().to(own)
+        return xq.detach().clone().to(own)
 
     def _scores(self, step: int, xq: Tensor) -> Tensor:
-        return quadrature.outputs(self.recipe.stages, self.weights(step), xq, ROWS)
+        w = self.weights(step)
+        return torch.cat([layers.output(self.recipe.stages, w, part) for part in xq.split(ROWS)])
 
-    def _step(self, step: int, state: Tensor, gradient: Tensor) -> Tensor:
+    def _step(self, step: int, gradient: Tensor) -> Tensor:
         """How a step moves the weights, by its points' gradients.
 
         Raises:
             ValueError: the next recorded state is another one.
         """
-        moved, recorded = self.recipe.advance(state, gradient, step)[0], self.weights(step + 1)
-        dw = moved - state[0]
-        rounding = torch.finfo(dw.dtype).eps
-        allowed = 1e3 * rounding * (state[0].norm() + dw.norm()) + rounding**0.5 * dw.norm()
+        w, recorded = self.weights(step), self.weights(step + 1)
+        moved = self.recipe.advance(self.states[step], gradient, step)[0]
+        dw, rounding = moved - w, torch.finfo(w.dtype).eps
+        allowed = 1e3 * rounding * (w.norm() + dw.norm()) + rounding**0.5 * dw.norm()
         if not (moved - recorded).norm() <= allowed:
             raise ValueError(
-                f"the path's states do not match its steps: step {step} from the recorded weights leads "
-                f"{float((moved - recorded).norm()):.3g} away from the recorded next ones, for a step of length {float(dw.norm()):.3g}"
+                f"the path's states do not match its steps: step {step} from the recorded weights "
+                f"leads {float((moved - recorded).norm()):.3g} away from the recorded next ones, "
+                f"for a step of length {float(dw.norm()):.3g}"
             )
         return dw
 
-    def _rows(self, outputs: int) -> int:
-        """Points in one pass that keeps every layer's input and, for so many outputs, what flows
-        back."""
-        positions = (
-            self.recipe.x[0].numel()
-            if any(stage.convolution for stage in self.recipe.stages)
-            else 1
-        )
-        widest = max(
-            self.recipe.x[0].numel(),
-            *(stage.weight[0] * positions for stage in self.recipe.stages if stage.weight),
-        )
-        return max(
-            1, min(ROWS, self.memory // (8 * (outputs + 1) * widest * self.recipe.x.element_size()))
-        )
 
-    def _room(self, shape: tuple[int, ...], what: str) -> Tensor:
-        needed = math.prod(shape) * self.recipe.x.element_size()
-        if needed > self.memory:
-            raise ValueError(
-                f"{what} of this size needs {needed / 2**20:.0f} MiB; the path's memory is "
-                f"{self.memory / 2**20:.0f} MiB: ask for fewer points, or for a trace"
-            )
-        return self.recipe.x.new_zeros(shape)
-
-
+@torch.inference_mode(False)
 def train_path(
     model: nn.Module,
     x: Tensor,
@@ -506,13 +380,10 @@ def train_path(
     loss: str | Loss = "cross_entropy",
     optimizer: str = "sgd",
     momentum: float = 0.0,
-    betas: tuple[float, float] = (0.9, 0.999),
-    eps: float = 1e-8,
     batch_size: int | None = None,
     seed: int = 0,
     dtype: torch.dtype = torch.float64,
     memory_mb: float = 1024,
-    folder: FilePath | str | None = None,
 ) -> Path:
     """Train a copy of ``model`` by gradient steps and keep its weights before each of them.
 
@@ -527,60 +398,41 @@ def train_path(
         loss: ``cross_entropy``, ``squared`` (summed over the outputs), ``binary_cross_entropy``
             (one output, labels 0 and 1, on its sigmoid), or a function (scores (n, K), y (n, ...))
             -> (n,).
-        optimizer: ``sgd`` or ``adam`` with ``betas`` and ``eps``.
+        optimizer: ``sgd``, or ``adam`` with its authors' constants.
         momentum: of sgd, in [0, 1).
         batch_size: points per step; None takes all of them, forward Euler. An epoch is a
             permutation drawn from ``seed``, cut up.
         seed: of the batches.
         dtype: float64 or float32, of everything.
-        memory_mb: budget for the states, and again for contributions and kernels. States that
-            exceed it go to ``folder``, or are kept every so many steps and computed again in
-            between, at the price of one more training for each use.
-        folder: keep the states there (safetensors), whatever their size; it must hold none yet.
+        memory_mb: budget for the states, and again for contributions and kernels.
 
     Raises:
         ValueError: inputs that do not fit together or are out of range, an unsupported layer, a
-            budget that not even checkpoints fit.
+            parameter that two layers share, hooks, or a budget that does not hold the states.
         FloatingPointError: the weights became infinite or NaN.
     """
-    x, y, rates, batches = checked(
-        x, y, lr, steps, optimizer, momentum, betas, batch_size, seed, dtype
-    )
+    if dtype not in (torch.float64, torch.float32):
+        raise ValueError(f"dtype must be torch.float64 or torch.float32; {dtype} was given")
+    layers.chain(model)
+    x = points("x", x).detach().clone().to(dtype)
     own = copy.deepcopy(model).to(device=x.device, dtype=dtype).requires_grad_(False).eval()
     stages = layers.chain(own)
-    recipe = Recipe(
-        stages,
-        x,
-        y,
-        named_loss(loss, y, stages[-1].weight[0]),
-        rates,
-        optimizer,
-        momentum,
-        tuple(betas),
-        eps,
-        batches,
-    )
-    w = layers.flat(stages, dtype).to(x.device)
-    states = store(recipe, w, steps, memory_mb * 2**20, folder)
-    state = torch.stack([w, *[torch.zeros_like(w)] * (recipe.buffers - 1)])
-    with torch.no_grad():
-        try:
-            recipe.points(w, recipe.batch(0)[:2])
-        except (RuntimeError, IndexError) as error:  # how torch says that shapes do not fit
-            raise ValueError(
-                f"the model and loss do not take points of shape {tuple(x.shape[1:])} with these targets: {error}"
-            ) from error
-        states[0] = state
-        for step in range(steps):
-            state = recipe.advance(state, recipe.gradient(state[0], step), step)
-            if not state.isfinite().all():
-                raise FloatingPointError(
-                    f"the weights are no longer finite after step {step}: take a smaller lr than {rates[step]:g}"
-                )
-            states[step + 1] = state
-    return Path(own, recipe, states, int(memory_mb * 2**20))
+    recipe = recipe_for(stages, x, y, lr, steps, loss, optimizer, momentum, batch_size, seed)
+    memory, w = int(memory_mb * 2**20), layers.flat(recipe.stages)
+    states = _room((steps + 1, recipe.buffers, len(w)), w, memory)
+    states[0, 0] = w
+    for step in range(steps):
+        gradient = recipe.gradient(states[step, 0], step)
+        states[step + 1] = recipe.advance(states[step], gradient, step)
+        if not states[step + 1].isfinite().all():
+            raise FloatingPointError(
+                f"the weights are no longer finite after step {step}: take a smaller lr than "
+                f"{recipe.lr[step]:g}"
+            )
+    return Path(own, recipe, states, memory)
 
 
+@torch.inference_mode(False)
 def ntk(
     model: nn.Module,
     x1: Tensor,
@@ -590,7 +442,7 @@ def ntk(
     memory_mb: float = 1024,
 ) -> Tensor:
     """The tangent kernel <grad f_j(x), grad f_k(x')> of a model as it is, all its parameters
-    counted.
+    counted, without its gradients: :func:`ntk_by_jacobian` is the definition.
 
     Args:
         model: a classifier of supported layers (see :func:`train_path`); floating-point type and
@@ -603,29 +455,62 @@ def ntk(
         (N, M, K, K), or (N, M) with ``trace``.
 
     Raises:
-        ValueError: an unsupported layer, inputs of two shapes, NaN, or a result that exceeds the
-            budget.
+        ValueError: an unsupported layer, a parameter that two layers share, hooks, inputs of two
+            shapes, NaN, or a result that exceeds the budget.
     """
-    stages = layers.chain(model)
-    recipe = Recipe(stages, x1, x1, functional.mse_loss, (), "sgd", 0.0, (0.0, 0.0), 0.0, None)
+    stages, memory = layers.chain(model), int(memory_mb * 2**20)
     w = layers.flat(stages)
+    x2 = x1 if x2 is None else x2
     for name, x in (("x1", x1), ("x2", x2)):
-        if x is None:
-            continue
-        if (
-            not isinstance(x, Tensor)
-            or x.dtype != w.dtype
-            or not len(x)
-            or x.shape[1:] != x1.shape[1:]
-            or not x.isfinite().all()
-        ):
-            given = f"{x.dtype} {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
+        if points(name, x).dtype != w.dtype or x.shape[1:] != x1.shape[1:]:
             raise ValueError(
-                f"{name} must be finite {w.dtype} points like the model's weights, x1 and x2 of one shape; {given} was given"
+                f"x1 and x2 must be of the weights' dtype, {w.dtype}, and of one shape; {name} is "
+                f"{described(x)}"
             )
-    path = Path(model, recipe, w[None, None], int(memory_mb * 2**20))
-    x2, outputs = x1 if x2 is None else x2, 1 if trace else stages[-1].weight[0]
-    path._room((outputs, len(x1), outputs, len(x2)), "a tangent kernel")
-    with torch.no_grad():
-        block = path._block(w, x1.detach(), x2.detach(), trace)
+    layers.check_points(stages, x1)
+    outputs = 1 if trace else stages[-1].weight[0]
+    _room((outputs, len(x1), outputs, len(x2)), w, memory)
+    x1, x2 = x1.detach().clone(), x2.detach().clone()
+    block = layers.tangent(stages, w, x1, x2, trace, memory)
     return block[0, :, 0] if trace else block.permute(1, 3, 0, 2)
+
+
+def ntk_by_jacobian(model: nn.Module, x1: Tensor, x2: Tensor | None = None) -> Tensor:
+    """The tangent kernel as it is defined: all gradients, and then their inner products.
+
+    It is what :func:`ntk` is tested against, for any model, at the price of N x K x P numbers.
+
+    Args:
+        model: any module from points to scores that ``torch.func`` can follow.
+        x1: (N, ...); ``x2`` (M, ...), default ``x1``.
+
+    Returns:
+        (N, M, K, K), entry [n, m, j, k] from output j of point n and output k of point m.
+    """
+    weights = {name: weight.detach() for name, weight in model.named_parameters()}
+
+    def score(weights: dict[str, Tensor], point: Tensor) -> Tensor:
+        return functional_call(model, weights, (point[None],))[0]
+
+    def gradients(x: Tensor) -> Tensor:
+        found = vmap(jacrev(score), (None, 0))(weights, x)
+        return torch.cat([part.flatten(2) for part in found.values()], 2)
+
+    left, right = gradients(x1), gradients(x1 if x2 is None else x2)
+    return torch.einsum("njp,mkp->nmjk", left, right)
+
+
+def _room(shape: tuple[int, ...], like: Tensor, memory: int) -> Tensor:
+    """Zeros of this shape.
+
+    Raises:
+        ValueError: they exceed the memory.
+    """
+    needed = math.prod(shape) * like.element_size()
+    if needed > memory:
+        raise ValueError(
+            f"{' x '.join(map(str, shape))} numbers need {math.ceil(needed / 2**20)} MiB; the "
+            f"path's memory is {memory / 2**20:.3g} MiB: raise it, or ask for less (fewer points "
+            "or steps, a trace)"
+        )
+    return like.new_zeros(shape)

@@ -19,23 +19,24 @@ from torch.nn import functional
 from support.models.architectures import Classifier, Normalise
 from support.models.heads import LinearHead
 
-# Layers without parameters, by what they do to smoothness along a step; a function stands in for a
-# module that may work in place.
-_SMOOTH = {nn.Tanh: torch.tanh, nn.GELU: None, nn.AvgPool2d: None, nn.AdaptiveAvgPool2d: None}
+ROWS = 1024
+"""Points in one pass where memory does not say less."""
+
+# Layers without parameters; a function stands in for a module that may work in place.
 _KINKED = {nn.ReLU: functional.relu, nn.MaxPool2d: None}
-_SHAPE = (Normalise, nn.Flatten, nn.Identity)
-SUPPORTED = (
-    "Linear, LinearHead, Conv2d (one group, zero padding), ReLU, Tanh, GELU, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d, Flatten, Identity, "
-    "Normalise"
-)
+_SHAPE = {Normalise: None, nn.Flatten: None, nn.Identity: None}
+_SMOOTH = {nn.Tanh: torch.tanh, nn.GELU: None, nn.AvgPool2d: None, nn.AdaptiveAvgPool2d: None}
+_PLAIN = {**_KINKED, **_SHAPE, **_SMOOTH}
+_LINEAR = (nn.Linear, LinearHead)
+_NAMES = ", ".join(kind.__name__ for kind in (*_LINEAR, *_PLAIN))
+SUPPORTED = f"Conv2d (one group, padded with a number of zeros), {_NAMES}"
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One layer. A layer without parameters has ``weight=()``; ``where`` is its parameters' place
-    in the flat vector."""
+    """One layer. A layer without parameters has ``weight=()`` and is ``apply``; ``where`` is the
+    place of a layer's parameters in the flat vector."""
 
-    name: str
     module: nn.Module
     apply: Callable[[Tensor], Tensor] | None = None
     weight: tuple[int, ...] = ()
@@ -55,28 +56,31 @@ class Stage:
     def affine(self, w: Tensor, a: Tensor, *, bias: bool = True) -> Tensor:
         """The layer with the parameters ``w`` on its input ``a``."""
         weight, shift = self.parameters(w)
+        shift, m = shift if bias else None, self.module
+        if a.ndim != len(self.weight):
+            raise ValueError(f"{m} wants inputs of {len(self.weight)} axes, not {tuple(a.shape)}")
         if self.convolution:
-            m = self.module
-            return functional.conv2d(
-                a, weight, shift if bias else None, m.stride, m.padding, m.dilation
-            )
-        return functional.linear(a, weight, shift if bias else None)
+            return functional.conv2d(a, weight, shift, m.stride, m.padding, m.dilation)
+        return functional.linear(a, weight, shift)
 
     def back(self, w: Tensor, delta: Tensor, shape: torch.Size) -> Tensor:
-        """Pull (R, ...) gradients of the output back to the input, whose shape without rows is
+        """Pull gradients (K, R, ...) of the output back to the input, whose shape without rows is
         ``shape``."""
-        weight, _ = self.parameters(w)
+        weight, rows = self.parameters(w)[0], delta.flatten(0, 1)
         if self.convolution:
-            m = self.module
-            return nn.grad.conv2d_input(
-                (len(delta), *shape), weight, delta, m.stride, m.padding, m.dilation
-            )
-        return delta @ weight
+            m, whole = self.module, (len(rows), *shape)
+            found = nn.grad.conv2d_input(whole, weight, rows, m.stride, m.padding, m.dilation)
+        else:
+            found = rows @ weight
+        return found.reshape(*delta.shape[:2], *shape)
 
     def columns(self, a: Tensor) -> Tensor:
         """A convolution's input as (R, q, positions) patches."""
         m = self.module
         return functional.unfold(a, m.kernel_size, m.dilation, m.padding, m.stride)
+
+
+Chain = tuple[Stage, ...]
 
 
 @dataclass(frozen=True)
@@ -88,64 +92,68 @@ class Factors:
     deltas: Tensor
 
 
-def chain(model: nn.Module) -> tuple[Stage, ...]:
+Gradients = tuple[Factors, ...]
+"""The factors of every layer with parameters, in order: gradients that are not formed."""
+
+
+def chain(model: nn.Module) -> Chain:
     """The stages of a classifier, or of a plain ``nn.Sequential``, in order.
 
     Raises:
-        ValueError: a layer that the kernel does not support, by its name and type; one with
-            parameters that occurs twice; no linear layer at the end.
+        ValueError: a layer that the kernel does not support, by its name and type; weights that
+            several layers share; hooks, which may compute weights from others; no linear layer at
+            the end.
     """
-    stages: list[Stage] = []
-    _collect(model, "", stages)
-    place, seen, placed = 0, set(), []
-    for stage in stages:
-        if stage.weight:
-            if id(stage.module) in seen:
-                raise ValueError(
-                    f"layer {stage.name} ({type(stage.module).__name__}) occurs twice: shared weights are not supported"
-                )
-            seen.add(id(stage.module))
-            size = prod(stage.weight) + stage.bias * stage.weight[0]
-            stage = Stage(
-                stage.name, stage.module, None, stage.weight, stage.bias, (place, place + size)
-            )
+    stages, place = [], 0
+    for name, module in _leaves(model):
+        kind = type(module)
+        if kind in _PLAIN:
+            stages.append(Stage(module, _PLAIN[kind] or module))
+        elif kind in _LINEAR or (kind is nn.Conv2d and _plain(module)):
+            weight, bias = tuple(module.weight.shape), module.bias is not None
+            size = prod(weight) + bias * weight[0]
+            stages.append(Stage(module, None, weight, bias, (place, place + size)))
             place += size
-        placed.append(stage)
-    if not place:
-        raise ValueError("the model has no parameters in a supported layer, so no path to speak of")
-    if not placed[-1].weight or placed[-1].convolution:
+        else:
+            raise ValueError(
+                f"layer {name} ({kind.__name__}) is not supported by the path kernel; supported: "
+                f"{SUPPORTED}"
+            )
+    if not stages or type(stages[-1].module) not in _LINEAR:
+        end = type(stages[-1].module).__name__ if stages else "nothing"
         raise ValueError(
-            f"the model must end in a linear layer that gives the scores; it ends in {type(placed[-1].module).__name__}"
+            f"the model must end in a linear layer that gives the scores; it ends in {end}"
         )
-    return tuple(placed)
+    own = [id(p) for p in parameters(stages)]
+    if len(set(own)) < len(own):
+        raise ValueError("two layers share a parameter, which the path kernel would train apart")
+    return tuple(stages)
 
 
-def flat(stages: tuple[Stage, ...], dtype: torch.dtype | None = None) -> Tensor:
+def parameters(stages: Chain) -> list[Tensor]:
+    """Weights and biases of the stages' modules, in order."""
+    pairs = [(s.module.weight, s.module.bias) for s in stages if s.weight]
+    return [p for pair in pairs for p in pair if p is not None]
+
+
+def flat(stages: Chain) -> Tensor:
     """The parameters as one vector, in the order of the stages."""
-    found = [
-        p.detach().reshape(-1)
-        for s in stages
-        if s.weight
-        for p in (s.module.weight, s.module.bias)
-        if p is not None
-    ]
-    return torch.cat(found).to(dtype or found[0].dtype)
+    return torch.cat([p.detach().reshape(-1) for p in parameters(stages)])
 
 
-def kinks(stages: tuple[Stage, ...]) -> bool:
+def kinks(stages: Chain) -> bool:
     """Whether the output has kinks in the weights (ReLU, max pooling)."""
     return any(type(s.module) in _KINKED for s in stages)
 
 
-def one_hidden_relu(stages: tuple[Stage, ...]) -> bool:
+def one_hidden_relu(stages: Chain) -> bool:
     """Whether the chain is linear, ReLU, linear, but for changes of shape and scale before: then a
     step's integrals have a closed form."""
     kinds = [type(s.module) for s in stages if type(s.module) not in _SHAPE]
-    linear = (nn.Linear, LinearHead)
-    return len(kinds) == 3 and kinds[0] in linear and kinds[1] is nn.ReLU and kinds[2] in linear
+    return len(kinds) == 3 and kinds[0] in _LINEAR and kinds[1] is nn.ReLU and kinds[2] in _LINEAR
 
 
-def pieces_exact(stages: tuple[Stage, ...]) -> int | None:
+def pieces_exact(stages: Chain) -> int | None:
     """Gauss-Legendre nodes that integrate a step exactly between kinks; None where no number does.
 
     Without smooth activations the output of L layers with parameters is, between kinks, a
@@ -156,34 +164,48 @@ def pieces_exact(stages: tuple[Stage, ...]) -> int | None:
     return -(-sum(bool(stage.weight) for stage in stages) // 2)
 
 
-def first_gram(stages: tuple[Stage, ...], x1: Tensor, x2: Tensor) -> Tensor | None:
+def entrance(stages: Chain, x: Tensor) -> tuple[int, Tensor]:
+    """Which stage is the first with parameters, and its input: the same for all weights."""
+    first = next(i for i, stage in enumerate(stages) if stage.weight)
+    for stage in stages[:first]:
+        x = stage.apply(x)
+    return first, x
+
+
+def first_gram(stages: Chain, x1: Tensor, x2: Tensor) -> Tensor | None:
     """Inner products (N, M) of the inputs of the first layer with parameters, which are the same at
     every step; None for a convolution."""
-    for stage in stages:
-        if stage.weight:
-            return None if stage.convolution else x1 @ x2.T
-        x1, x2 = stage.apply(x1), stage.apply(x2)
-    raise AssertionError("a chain has a layer with parameters")
+    (first, a1), (_, a2) = entrance(stages, x1), entrance(stages, x2)
+    return None if stages[first].convolution else a1 @ a2.T
 
 
-def output(stages: tuple[Stage, ...], w: Tensor, x: Tensor) -> Tensor:
+def output(stages: Chain, w: Tensor, x: Tensor) -> Tensor:
     """Scores (N, K)."""
-    a = x
     for stage in stages:
-        a = stage.affine(w, a) if stage.weight else stage.apply(a)
-    return a
+        x = stage.affine(w, x) if stage.weight else stage.apply(x)
+    return x
+
+
+def check_points(stages: Chain, x: Tensor) -> None:
+    """Raise a ValueError where the layers do not take points like ``x`` (N, ...)."""
+    try:
+        if len(output(stages, flat(stages), x[:1])) > 1:
+            raise ValueError("it makes several rows of one point")
+    except (RuntimeError, ValueError) as error:  # how torch says that shapes do not fit
+        shape = tuple(x.shape[1:])
+        raise ValueError(f"the model does not take points of shape {shape}: {error}") from error
 
 
 def factors(
-    stages: tuple[Stage, ...],
+    stages: Chain,
     w: Tensor,
     x: Tensor,
     seed: Tensor | None = None,
     *,
     dw: Tensor | None = None,
     t: Tensor | None = None,
-):
-    """Scores, and the factors of the gradients of every layer with parameters, at the weights w + t
+) -> Gradients:
+    """The factors of the gradients of every layer with parameters, in order, at the weights w + t
     dw.
 
     Args:
@@ -191,10 +213,6 @@ def factors(
         seed: (C, R, K) combinations of outputs whose gradient is wanted; None for each output on
             its own.
         dw: direction of the step, with ``t`` (R,): each row has its own place on it.
-
-    Returns:
-        scores (R, K), and a tuple of :class:`Factors`, one for each layer with parameters, in
-        order.
     """
     a, inputs, pulls = x, [], []
     for stage in stages:
@@ -205,41 +223,36 @@ def factors(
         else:
             a, pull = vjp(stage.apply, a)
             pulls.append(pull)
-    if seed is None:
-        eye = torch.eye(a.shape[1], dtype=a.dtype, device=a.device)
-        seed = eye[:, None, :].expand(-1, len(a), -1)
-    delta, found, left = seed, [], len(inputs)
+    delta, found = every_output(a) if seed is None else seed, []
     for stage, pull in zip(reversed(stages), reversed(pulls), strict=True):
         if pull is not None:
             delta = vmap(pull)(delta)[0]
             continue
-        left -= 1
-        found.append(Factors(inputs[left], delta))
-        if not left:
+        found.append(Factors(inputs.pop(), delta))
+        if not inputs:
             break
-        shape, rows = inputs[left].shape[1:], delta.reshape(-1, *delta.shape[2:])
-        pulled = stage.back(w, rows, shape).reshape(*delta.shape[:2], *shape)
+        shape = found[-1].inputs.shape[1:]
+        pulled = stage.back(w, delta, shape)
         if dw is not None:
-            pulled = pulled + along(t, shape) * stage.back(dw, rows, shape).reshape(
-                *delta.shape[:2], *shape
-            )
+            pulled = pulled + along(t, shape) * stage.back(dw, delta, shape)
         delta = pulled
-    return a, tuple(reversed(found))
+    return tuple(reversed(found))
 
 
-def begin(stages: tuple[Stage, ...], w: Tensor, dw: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    """The first layer's output at w, and its change along dw: its input does not depend on the
-    weights."""
-    a = x
-    for stage in stages:
-        if stage.weight:
-            return stage.affine(w, a), stage.affine(dw, a)
-        a = stage.apply(a)
-    raise AssertionError("a chain has a layer with parameters")
+def every_output(scores: Tensor) -> Tensor:
+    """(K, N, K) from (N, K): the combinations that are one output each."""
+    eye = torch.eye(scores.shape[1], dtype=scores.dtype, device=scores.device)
+    return eye[:, None, :].expand(-1, len(scores), -1)
+
+
+def begin(stages: Chain, w: Tensor, dw: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The first layer's output at w, and its change along dw."""
+    first, a = entrance(stages, x)
+    return stages[first].affine(w, a), stages[first].affine(dw, a)
 
 
 def derivative(
-    stages: tuple[Stage, ...], w: Tensor, dw: Tensor, first: tuple[Tensor, Tensor], t: Tensor
+    stages: Chain, w: Tensor, dw: Tensor, first: tuple[Tensor, Tensor], t: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Scores at w + t dw, their derivative in t, and the inputs of every ReLU, by one pass forward.
 
@@ -252,7 +265,7 @@ def derivative(
     """
     start = next(i for i, stage in enumerate(stages) if stage.weight)
     a, da = first[0] + along(t, first[0].shape[1:]) * first[1], first[1]
-    units = []
+    units = [a.new_empty(len(a), 0)]
     for stage in stages[start + 1 :]:
         if stage.weight:
             straight = stage.affine(dw, a)
@@ -262,7 +275,7 @@ def derivative(
             if isinstance(stage.module, nn.ReLU):
                 units.append(a.reshape(len(a), -1))
             a, da = torch.func.jvp(stage.apply, (a,), (da,))
-    return a, da, torch.cat(units, 1) if units else a.new_empty(len(a), 0)
+    return a, da, torch.cat(units, 1)
 
 
 def moved(
@@ -279,10 +292,9 @@ def along(t: Tensor, shape: torch.Size) -> Tensor:
 
 
 def gram(
-    stages: tuple[Stage, ...],
-    left: tuple[Factors, ...],
-    right: tuple[Factors, ...],
-    *,
+    stages: Chain,
+    left: Gradients,
+    right: Gradients,
     trace: bool = False,
     first: Tensor | None = None,
 ) -> Tensor:
@@ -298,47 +310,54 @@ def gram(
         (K, R, C, M), or (1, R, 1, M) with ``trace``.
     """
     total = None
-    for i, (stage, a, b) in enumerate(
-        zip((s for s in stages if s.weight), left, right, strict=True)
-    ):
+    for stage, a, b in zip(_weighted(stages), left, right, strict=True):
         da, db = (_joined(f.deltas) if trace else f.deltas for f in (a, b))
         if stage.convolution:
             part = _convolution(stage, a.inputs, da, b.inputs, db)
         else:
-            inner = first if i == 0 and first is not None else a.inputs @ b.inputs.T
+            inner = a.inputs @ b.inputs.T if first is None or total is not None else first
             part = _outer(da, db).mul_((inner + stage.bias)[None, :, None, :])
         total = part if total is None else total.add_(part)
     return total
 
 
-def per_point(stages: tuple[Stage, ...], direction: Tensor, points: tuple[Factors, ...]) -> Tensor:
+def tangent(stages: Chain, w: Tensor, x1: Tensor, x2: Tensor, trace: bool, memory: int) -> Tensor:
+    """The tangent kernel at fixed weights, as :func:`gram` has it, in pieces that fit."""
+    rows = rows_within(stages, x1, 1 if trace else stages[-1].weight[0], memory)
+    right = [factors(stages, w, part) for part in x2.split(rows)]
+    parts = []
+    for part in x1.split(rows):
+        left = factors(stages, w, part)
+        parts.append(torch.cat([gram(stages, left, one, trace=trace) for one in right], 3))
+    return torch.cat(parts, 1)
+
+
+def per_point(stages: Chain, direction: Tensor, points: Gradients) -> Tensor:
     """Inner products (Q, M) of Q flat vectors with the gradients of M points (factors with one
     combination each)."""
     total = 0
-    for stage, f in zip((s for s in stages if s.weight), points, strict=True):
+    for stage, f in zip(_weighted(stages), points, strict=True):
         first, last = stage.where
-        middle = first + prod(stage.weight)
-        matrix, delta = (
-            direction[:, first:middle].reshape(len(direction), stage.weight[0], -1),
-            f.deltas[0],
-        )
+        middle, delta = first + prod(stage.weight), f.deltas[0]
         if stage.convolution:
             flattened = (delta.flatten(2) @ stage.columns(f.inputs).transpose(1, 2)).flatten(1)
             part, sums = direction[:, first:middle] @ flattened.T, delta.flatten(2).sum(2)
         else:
-            part, sums = torch.stack([((f.inputs @ one.T) * delta).sum(1) for one in matrix]), delta
+            matrices = direction[:, first:middle].reshape(len(direction), *stage.weight)
+            part = torch.stack([((f.inputs @ one.T) * delta).sum(1) for one in matrices])
+            sums = delta
         total = total + part
         if stage.bias:
             total = total + direction[:, middle:last] @ sums.T
     return total
 
 
-def jacobian(stages: tuple[Stage, ...], found: tuple[Factors, ...]) -> Tensor:
+def jacobian(stages: Chain, found: Gradients) -> Tensor:
     """The gradients themselves, (K, R, P): for few rows only."""
     parts = []
-    for stage, f in zip((s for s in stages if s.weight), found, strict=True):
+    for stage, f in zip(_weighted(stages), found, strict=True):
         if stage.convolution:
-            parts.append(_weighted(f.deltas.flatten(3), stage.columns(f.inputs)))
+            parts.append(_patched(f.deltas.flatten(3), stage.columns(f.inputs)))
         else:
             parts.append((f.deltas[..., :, None] * f.inputs[:, None, :]).flatten(2))
         if stage.bias:
@@ -346,28 +365,45 @@ def jacobian(stages: tuple[Stage, ...], found: tuple[Factors, ...]) -> Tensor:
     return torch.cat(parts, 2)
 
 
-def gradient(stages: tuple[Stage, ...], points: tuple[Factors, ...]) -> Tensor:
+def gradient(stages: Chain, points: Gradients) -> Tensor:
     """The sum of the points' gradients as one flat vector, from factors with one combination
     each."""
     parts = []
-    for stage, f in zip((s for s in stages if s.weight), points, strict=True):
+    for stage, f in zip(_weighted(stages), points, strict=True):
         delta = f.deltas[0]
         if stage.convolution:
-            parts.append(
-                torch.einsum("rop,rqp->oq", delta.flatten(2), stage.columns(f.inputs)).reshape(-1)
-            )
+            weight = torch.einsum("rop,rqp->oq", delta.flatten(2), stage.columns(f.inputs))
         else:
-            parts.append((delta.T @ f.inputs).reshape(-1))
+            weight = delta.T @ f.inputs
+        parts.append(weight.reshape(-1))
         if stage.bias:
             parts.append(delta.flatten(2).sum((0, 2)) if stage.convolution else delta.sum(0))
     return torch.cat(parts)
 
 
+def pieces(n: int, rows: int) -> Iterator[slice]:
+    """Slices of at most so many rows that cover n."""
+    for first in range(0, n, rows):
+        yield slice(first, min(first + rows, n))
+
+
+def rows_within(stages: Chain, x: Tensor, outputs: int, memory: int) -> int:
+    """Points like ``x`` (N, ...) in one pass that keeps every layer's input and, for so many
+    outputs, what flows back, within so many bytes."""
+    size = x[0].numel()
+    positions = size if any(stage.convolution for stage in stages) else 1
+    widest = max(size, *(stage.weight[0] * positions for stage in _weighted(stages)))
+    return max(1, min(ROWS, memory // (8 * (outputs + 1) * widest * x.element_size())))
+
+
+def _weighted(stages: Chain) -> list[Stage]:
+    return [stage for stage in stages if stage.weight]
+
+
 def _outer(da: Tensor, db: Tensor) -> Tensor:
     """(K, R, h) and (C, M, h) to (K, R, C, M)."""
-    k, r, _ = da.shape
-    c, m, _ = db.shape
-    return (da.reshape(k * r, -1) @ db.reshape(c * m, -1).T).view(k, r, c, m)
+    found = da.reshape(-1, da.shape[2]) @ db.reshape(-1, db.shape[2]).T
+    return found.view(*da.shape[:2], *db.shape[:2])
 
 
 def _joined(delta: Tensor) -> Tensor:
@@ -377,57 +413,43 @@ def _joined(delta: Tensor) -> Tensor:
 
 def _convolution(stage: Stage, a: Tensor, da: Tensor, b: Tensor, db: Tensor) -> Tensor:
     a, b, da, db = stage.columns(a), stage.columns(b), da.flatten(3), db.flatten(3)
-    k, r, out, positions = da.shape
-    c, m, q = len(db), len(b), a.shape[1]
+    k, _, out, positions = da.shape
+    c, q = len(db), a.shape[1]
     # Multiplications for a pair of points: over the shared weights, or over pairs of positions.
     if k * c * out * q <= positions**2 * (q + k * c * out):
-        found = _outer(_weighted(da, a), _weighted(db, b))
+        found = _outer(_patched(da, a), _patched(db, b))
         return found.add_(_outer(da.sum(3), db.sum(3))) if stage.bias else found
-    inner = (a.transpose(1, 2).reshape(-1, q) @ b.transpose(1, 2).reshape(-1, q).T).view(
-        r, positions, m, positions
-    ) + stage.bias
-    flow = (da.transpose(2, 3).reshape(-1, out) @ db.transpose(2, 3).reshape(-1, out).T).view(
-        k, r, positions, c, m, positions
-    )
+    inner = _outer(a.transpose(1, 2), b.transpose(1, 2)) + stage.bias
+    flow = _outer(da.transpose(2, 3).flatten(1, 2), db.transpose(2, 3).flatten(1, 2))
+    flow = flow.view(k, len(a), positions, c, len(b), positions)
     return torch.einsum("rpmn,krpcmn->krcm", inner, flow)
 
 
-def _weighted(delta: Tensor, columns: Tensor) -> Tensor:
+def _patched(delta: Tensor, columns: Tensor) -> Tensor:
     """(K, R, out, positions) and (R, q, positions) to (K, R, out q): a convolution's gradients, one
     product for each point."""
-    k, r, out, positions = delta.shape
-    joined = delta.transpose(0, 1).reshape(r, k * out, positions)
-    return torch.bmm(joined, columns.transpose(1, 2)).view(r, k, -1).transpose(0, 1)
+    joined = delta.transpose(0, 1).flatten(1, 2)
+    found = torch.bmm(joined, columns.transpose(1, 2))
+    return found.view(len(columns), len(delta), -1).transpose(0, 1)
 
 
-def _collect(module: nn.Module, name: str, into: list[Stage]) -> None:
-    kind = type(module)
-    label = name or "the model"
-    if kind is Classifier:
-        _collect(module.body, "body", into)
-        _collect(module.head, "head", into)
-    elif kind is nn.Sequential:
-        for child, part in enumerate(
-            module
-        ):  # named_children would pass over a layer that occurs again
-            _collect(part, f"{name}.{child}" if name else child, into)
-    elif kind in (nn.Linear, LinearHead):
-        into.append(Stage(label, module, None, tuple(module.weight.shape), module.bias is not None))
-    elif kind is nn.Conv2d:
-        if module.groups != 1 or module.padding_mode != "zeros" or isinstance(module.padding, str):
-            raise ValueError(
-                f"layer {label} (Conv2d) has groups, a padding mode or a named padding that the path kernel does not support"
-            )
-        into.append(Stage(label, module, None, tuple(module.weight.shape), module.bias is not None))
-    elif kind in _SMOOTH or kind in _KINKED or kind in _SHAPE:
-        into.append(Stage(label, module, {**_SMOOTH, **_KINKED}.get(kind) or module))
-    else:
+def _leaves(module: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """The layers of a chain in order, one that occurs again included, by their names."""
+    state = getattr(module, "__dict__", {})
+    if "forward" in state or any(v for key, v in state.items() if key.endswith("_hooks")):
         raise ValueError(
-            f"layer {label} ({kind.__name__}) is not supported by the path kernel; supported: {SUPPORTED}"
+            f"{name or 'the model'} ({type(module).__name__}) has hooks, as spectral_norm and "
+            "weight_norm leave them, or a forward of its own: the path kernel would pass over them"
         )
+    if type(module) is Classifier:
+        yield from _leaves(module.body, "body")
+        yield from _leaves(module.head, "head")
+    elif type(module) is nn.Sequential:
+        for place, part in enumerate(module):
+            yield from _leaves(part, f"{name}.{place}".lstrip("."))
+    else:
+        yield name or "the model", module
 
 
-def pieces(n: int, rows: int) -> Iterator[slice]:
-    """Slices of at most so many rows that cover n."""
-    for first in range(0, n, rows):
-        yield slice(first, min(first + rows, n))
+def _plain(m: nn.Conv2d) -> bool:
+    return m.groups == 1 and m.padding_mode == "zeros" and not isinstance(m.padding, str)

@@ -1,7 +1,7 @@
 """Integrals along one training step, w + t dw for t from 0 to 1.
 
 The one number that every rule can be judged by costs nothing: the derivative of an output along the
-    step integrates to its difference.
+step integrates to its difference.
 """
 
 from dataclasses import dataclass
@@ -10,29 +10,76 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from support.path_kernel.layers import (
-    Factors,
-    Stage,
-    begin,
-    derivative,
-    kinks,
-    output,
-    pieces_exact,
-)
+from support.common.arguments import choice, number, whole_number
+from support.path_kernel import layers
+from support.path_kernel.layers import Chain, Factors, Gradients, begin, derivative
+
+FIXED = ("gauss", "midpoint", "left")
+RULES = ("auto", "closed", "adaptive", *FIXED)
+Ends = tuple[Tensor, Tensor]
 
 _LEVELS = 60  # cuts of [0, 1] after which an interval is taken as it is
-_CROWD = 256  # open intervals of one query at which all are: what is left is rounding, which no cut makes smaller
+_CROWD = 256  # open intervals of one query at which all are: no cut makes rounding smaller
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A rule of integration, its nodes, and the tolerance of an adaptive one."""
+
+    name: str
+    nodes: int | None
+    tolerance: float
 
 
 @dataclass(frozen=True)
 class Nodes:
     """Where a step is looked at: query ``row``, place ``t`` and ``weight`` of every node (I,), and
-    the outputs' ``change`` (N, K)."""
+    the outputs' ``change`` (N, K). The closed form has no places, only the change and its
+    ``factors``, the integrated gradients."""
 
     row: Tensor
     t: Tensor
     weight: Tensor
     change: Tensor
+    factors: Gradients | None = None
+
+
+def rule_for(
+    stages: Chain, dtype: torch.dtype, name: str, nodes: int | None, tolerance: float | None
+) -> Rule:
+    """The rule that is asked for, once it fits the chain; the arguments are those of
+    :meth:`support.path_kernel.Path.predict`.
+
+    Raises:
+        ValueError: a rule that does not fit the chain, nodes or a tolerance that do not fit it.
+    """
+    exact = layers.one_hidden_relu(stages)
+    if choice("rule", name, RULES) == "auto":
+        name = "closed" if exact else "adaptive"
+    if name == "closed" and not exact:
+        raise ValueError("'closed' is for one hidden ReLU layer between two linear ones only")
+    if nodes is not None or name in FIXED:
+        whole_number(f"nodes of rule {name!r}", nodes, 1)
+    if (nodes and name == "closed") or (tolerance is not None and name != "adaptive"):
+        raise ValueError(
+            "'closed' has no nodes, and only 'adaptive' has a tolerance; "
+            f"{nodes} and {tolerance} were given for {name!r}"
+        )
+    usual = 2e-14 if dtype == torch.float64 else 1e-5
+    tolerance = usual if tolerance is None else number("tolerance", tolerance, above=0)
+    return Rule(name, nodes, tolerance)
+
+
+def integrate(
+    rule: Rule, stages: Chain, w: Tensor, dw: Tensor, x: Tensor, ends: Ends | None = None
+) -> Nodes:
+    """The nodes of a rule for queries ``x``; ``ends`` as in :func:`adaptive`, if they are known."""
+    if rule.name == "closed":
+        return closed(stages, w, dw, x)
+    if rule.name in FIXED:
+        return fixed(stages, w, dw, x, rule.name, rule.nodes)
+    ends = ends or tuple(layers.output(stages, v, x) for v in (w, w + dw))
+    return adaptive(stages, w, dw, x, ends, rule.tolerance, rule.nodes)
 
 
 def fixed_rule(name: str, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -41,44 +88,30 @@ def fixed_rule(name: str, count: int) -> tuple[np.ndarray, np.ndarray]:
     if name == "gauss":
         points, weights = np.polynomial.legendre.leggauss(count)
         return (points + 1) / 2, weights / 2
-    return (np.arange(count) + (0.5 if name == "midpoint" else 0.0)) / count, np.full(
-        count, 1 / count
-    )
+    shift = 0.5 if name == "midpoint" else 0.0
+    return (np.arange(count) + shift) / count, np.full(count, 1 / count)
 
 
-def fixed(
-    stages: tuple[Stage, ...],
-    w: Tensor,
-    dw: Tensor,
-    x: Tensor,
-    points: np.ndarray,
-    weights: np.ndarray,
-) -> Nodes:
-    """The same nodes for all queries."""
-    n, first = len(x), begin(stages, w, dw, x)
-    t, weight = (
-        torch.as_tensor(v, dtype=x.dtype, device=x.device).repeat_interleave(n)
-        for v in (points, weights)
-    )
+def fixed(stages: Chain, w: Tensor, dw: Tensor, x: Tensor, name: str, count: int) -> Nodes:
+    """The nodes of a :func:`fixed_rule`, the same for all queries."""
+    points, weights = fixed_rule(name, count)
+    n, first, change = len(x), begin(stages, w, dw, x), 0
+    t, weight = (torch.as_tensor(v).to(x).repeat_interleave(n) for v in (points, weights))
     row = torch.arange(n, device=x.device).repeat(len(points))
-    change = 0
     for place, share in zip(points, weights, strict=True):
-        change = (
-            change
-            + float(share)
-            * derivative(stages, w, dw, first, first[0].new_full((n,), float(place)))[1]
-        )
+        slope = derivative(stages, w, dw, first, x.new_full((n,), float(place)))[1]
+        change = change + float(share) * slope
     return Nodes(row, t, weight, change)
 
 
 def adaptive(
-    stages: tuple[Stage, ...],
+    stages: Chain,
     w: Tensor,
     dw: Tensor,
     x: Tensor,
-    ends: tuple[Tensor, Tensor],
+    ends: Ends,
     tolerance: float,
-    count: int | None,
+    count: int | None = None,
 ) -> Nodes:
     """Gauss-Legendre nodes on pieces of the step, cut where the free residual f(b) - f(a) -
     integral says so.
@@ -86,7 +119,7 @@ def adaptive(
     Between its kinks the output of a ReLU network with L layers is a polynomial of degree L in t,
     whose derivative ceil(L / 2) nodes integrate exactly. A kink is cut out at the zero of a
     pre-activation that changes its sign, found by the secant; every third cut, and each one of a
-    smooth network, is in the middle.
+    network without ReLU, is in the middle.
 
     Args:
         ends: outputs (N, K) at t = 0 and t = 1.
@@ -95,89 +128,61 @@ def adaptive(
         count: nodes of a piece; None for as many as are exact between kinks, and 4 for smooth
             activations.
     """
-    bent = kinks(stages)
-    points, weights = fixed_rule("gauss", count or pieces_exact(stages) or 4)
-    n, first = len(x), begin(stages, w, dw, x)
+    points, weights = fixed_rule("gauss", count or layers.pieces_exact(stages) or 4)
+    n, first, change = len(x), begin(stages, w, dw, x), torch.zeros_like(ends[0])
     allowed = tolerance * torch.maximum(*ends).abs().amax(1).clamp_min(1)
-    change = torch.zeros_like(ends[0])
-    row = torch.arange(n, device=x.device)
-    low, high = (
-        torch.zeros(n, dtype=x.dtype, device=x.device),
-        torch.ones(n, dtype=x.dtype, device=x.device),
-    )
+    row, low, high = torch.arange(n, device=x.device), x.new_zeros(n), x.new_ones(n)
     f_low, f_high = ends
-    u_low, u_high = (
-        (derivative(stages, w, dw, first, at)[2] for at in (low, high)) if bent else (None, None)
-    )
+    u_low = u_high = x.new_empty(n, 0)
+    if layers.kinks(stages):
+        u_low, u_high = (derivative(stages, w, dw, first, at)[2] for at in (low, high))
     kept: list[tuple[Tensor, Tensor, Tensor]] = []
     for level in range(_LEVELS + 1):
         here, width = (first[0][row], first[1][row]), high - low
         places = [low + float(p) * width for p in points]
         slopes = torch.stack([derivative(stages, w, dw, here, at)[1] for at in places])
-        part = width[:, None] * torch.einsum(
-            "j,jrk->rk", torch.as_tensor(weights, dtype=x.dtype, device=x.device), slopes
-        )
+        part = width[:, None] * torch.einsum("j,jrk->rk", torch.as_tensor(weights).to(x), slopes)
         done = (part - (f_high - f_low)).abs().amax(1) <= allowed[row]
         done |= (row.bincount(minlength=n)[row] > _CROWD) | (level == _LEVELS)
         change.index_add_(0, row[done], part[done])
-        kept += [
-            (row[done], at[done], float(share) * width[done])
-            for at, share in zip(places, weights, strict=True)
-        ]
+        for at, share in zip(places, weights, strict=True):
+            kept.append((row[done], at[done], float(share) * width[done]))
         if bool(done.all()):
             break
-        more = ~done
-        row, low, high, f_low, f_high = (v[more] for v in (row, low, high, f_low, f_high))
+        row, low, high, f_low, f_high, u_low, u_high = (
+            v[~done] for v in (row, low, high, f_low, f_high, u_low, u_high)
+        )
         cut = (low + high) / 2
-        if bent:
-            u_low, u_high = u_low[more], u_high[more]
-            cut = _crossing(low, high, u_low, u_high) if level % 3 < 2 else cut
+        if u_low.shape[1] and level % 3 < 2:
+            cut = _crossing(low, high, u_low, u_high)
         f_cut, _, u_cut = derivative(stages, w, dw, (first[0][row], first[1][row]), cut)
         row, low, high = row.repeat(2), torch.cat([low, cut]), torch.cat([cut, high])
         f_low, f_high = torch.cat([f_low, f_cut]), torch.cat([f_cut, f_high])
-        if bent:
-            u_low, u_high = torch.cat([u_low, u_cut]), torch.cat([u_cut, u_high])
+        u_low, u_high = torch.cat([u_low, u_cut]), torch.cat([u_cut, u_high])
     return Nodes(*(torch.cat(parts) for parts in zip(*kept, strict=True)), change)
 
 
-def closed(
-    stages: tuple[Stage, ...], w: Tensor, dw: Tensor, x: Tensor
-) -> tuple[tuple[Factors, Factors], Tensor]:
+def closed(stages: Chain, w: Tensor, dw: Tensor, x: Tensor) -> Nodes:
     """The integrals of a network with one hidden ReLU layer, exactly.
 
     Its pre-activations z + t dz are linear in t, so that the integrals of 1[z + t dz > 0] t^k are
     powers of the crossing's place. The kernel's two layers need one integrated factor each, the
     derivative along the step is their product with dw.
-
-    Returns:
-        Factors of the integrated gradients (one row per query), and the outputs' change (N, K).
     """
-    hidden, last = (stage for stage in stages if stage.weight)
     z, dz = begin(stages, w, dw, x)
-    inputs = x
-    for stage in stages:
-        if stage is hidden:
-            break
-        inputs = stage.apply(inputs)
-    end = z + dz
-    before, after = z > 0, end > 0
+    inputs, last = layers.entrance(stages, x)[1], stages[-1]
+    before, after = z > 0, z + dz > 0
     crossing = torch.where(before != after, z / torch.where(dz == 0, 1, -dz), 0).clamp(0, 1)
-    start, stop = (
-        torch.where(before, 0, torch.where(after, crossing, 0)),
-        torch.where(after, 1.0, torch.where(before, crossing, 0)),
-    )
+    start = torch.where(before, 0, torch.where(after, crossing, 0))
+    stop = torch.where(after, 1.0, torch.where(before, crossing, 0))
     active, moment = stop - start, (stop.square() - start.square()) / 2
     mean = z * active + dz * moment
     v, dv = last.parameters(w)[0], last.parameters(dw)
     flow = v[:, None, :] * active + dv[0][:, None, :] * moment
     change = mean @ dv[0].T + (flow * dz).sum(2).T + (0 if dv[1] is None else dv[1])
-    eye = torch.eye(len(v), dtype=x.dtype, device=x.device)[:, None, :].expand(-1, len(x), -1)
-    return (Factors(inputs, flow), Factors(mean, eye)), change
-
-
-def outputs(stages: tuple[Stage, ...], w: Tensor, x: Tensor, rows: int) -> Tensor:
-    """Scores (N, K) in pieces of at most so many rows."""
-    return torch.cat([output(stages, w, part) for part in x.split(rows)])
+    factors = Factors(inputs, flow), Factors(mean, layers.every_output(change))
+    row, none = torch.arange(len(x), device=x.device), x.new_empty(0)
+    return Nodes(row, none, x.new_ones(len(x)), change, factors)
 
 
 def _crossing(low: Tensor, high: Tensor, u_low: Tensor, u_high: Tensor) -> Tensor:
