@@ -13,9 +13,8 @@ from support.common import fingerprint
 def package(tmp_path, monkeypatch):
     """A package ``support`` of a few modules in a temporary folder, and a function that changes one and hashes the chapter."""
     root = tmp_path / "support"
-    (root / "inner").mkdir(parents=True)
     files = {
-        "chapter.py": '"""A chapter."""\nfrom support import kernel, plots\nx = kernel.f(1)  # one\n',
+        "chapter.py": '"""A chapter."""\nfrom support import kernel\nfrom support.book import plots\nx = kernel.f(1)  # one\nplots.draw(x)',
         "support/__init__.py": "",
         "support/kernel.py": "from support.inner import deep\nfrom support.inner.side import g\ndef f(x):\n    return deep.h(x) + g(x)\n",
         "support/inner/__init__.py": "from .relative import r\n",
@@ -24,13 +23,17 @@ def package(tmp_path, monkeypatch):
         "support/inner/relative.py": "r = 1\n",
         "support/base.py": "b = 2\n",
         "support/guard.py": "def check_x(x) -> None:\n    assert x\ndef check_y(x):\n    return x\n",
-        "support/plots.py": "import support.drawing\ncolour = 1\n",
-        "support/drawing.py": "line = 1\n",
+        "support/book/plots.py": "import support.drawing\ndef draw(x):\n    support.drawing.line(x)\n",
+        "support/drawing.py": "def line(x):\n    return x\n",
         "support/unused.py": "u = 1\n",
         "support/lazy.py": "from support import tools\n\n\ndef late():\n    return tools.t\n",
         "support/tools.py": "t = 1\nspare = 1\n",
+        "support/book/__init__.py": "",
+        "support/classroom/__init__.py": "",
+        "support/common/__init__.py": "",
     }
     for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     monkeypatch.setattr(fingerprint, "PACKAGE", root)
 
@@ -54,8 +57,8 @@ def package(tmp_path, monkeypatch):
         ("chapter.py", "kernel.f(1)", "(kernel.f(\n    0x1\n))"),
         ("support/kernel.py", "def f(x):\n", 'def f(x):\n    """What f is."""\n    # and why\n'),
         ("support/base.py", "b = 2\n", '"""The base."""\nb = 2\n'),
-        ("support/plots.py", "colour = 1", "colour = 2"),
-        ("support/drawing.py", "line = 1", "line = 2"),  # reached through plots only
+        ("support/book/plots.py", "line(x)", "line(2 * x)"),
+        ("support/drawing.py", "return x", "return 2 * x"),  # reached through plots only
         ("support/unused.py", "u = 1", "u = 2"),
         ("support/kernel.py", "def f(x)", "def new(x):\n    return 2 * x\n\n\ndef f(x)"),  # another definition, which nobody uses
         ("support/base.py", "b = 2", "b = 2\nc = 3"),
@@ -63,8 +66,6 @@ def package(tmp_path, monkeypatch):
         ("support/inner/relative.py", "r = 1", "r = 2"),  # imported, but never used
         ("support/kernel.py", "def f(x)", "from support import unused\n\n\ndef f(x)"),
         ("support/base.py", "b = 2", 'b = 2\n"""What b is."""'),
-        ("chapter.py", "  # one\n", '\n# %% tags=["assignment", "hide-input"]\nfrom support import unused\n# %%\n'),
-        ("chapter.py", "  # one\n", '\n# %% tags=["tests"] exercise="a" points=2\nassert kernel.f(2) == 1\n\n# %% tags=["other"]\n'),
     ],
 )
 def test_what_cannot_change_a_number_does_not_count(package, name, old, new):
@@ -101,9 +102,8 @@ def test_what_can_change_a_number_counts(package, name, old, new):
         ("from support.lazy import late as later\nx = later()", True),
         ("from support.lazy import *\nx = late()", True),
         ("from support import tools\nx = getattr(tools, 't')", True),  # a module handed on: anything in it
-        ("from support import lazy\nx = f(unit, code=[lazy])", False),  # what names the code of a cached unit does not use it
-        ("from support import lazy\nx = run.unit('name', {}, f, [lazy])", False),
-        ("from support import lazy\nx = run.unit('name', {}, lazy.late, [])", True),
+        ("from support import lazy\nx = run.once(lazy.late)", True),
+        ("from support.lazy import late\nx = run.each_seed(late)", True),
         ("from support import lazy\nx = lazy.__name__", False),
         ("from support.tools import spare\nx = spare", False),
         ("from support.guard import check_x\nx = check_x(1)", False),  # it can only refuse
@@ -151,17 +151,67 @@ def test_entries_count_as_a_set(package, tmp_path):
     assert fingerprint.digest(entries) == fingerprint.digest([*entries, entries[0]]) != fingerprint.digest(entries[:1])
 
 
-def test_reached_lists_the_kernels_of_the_real_package():
-    package = Path(fingerprint.__file__).parent
-    names = {file.name for file in fingerprint.reached(package / "runs.py")}
-    assert {"runs.py", "data.py", "cache.py", "profiles.py"} <= names
-    assert not {f"{name}.py" for name in fingerprint.PRESENTATION} & names
+FIGURE = """# %%
+from support import tools
+x = tools.spare
+
+# %% name="fig-one"
+figure = tools.t
+"""
+
+
+@pytest.mark.parametrize(
+    ("cells", "counts"),
+    [
+        (FIGURE, False),
+        (FIGURE.replace('name="fig-one"', 'tags=["hide-input"] name="fig-one"'), False),
+        (FIGURE.replace(' name="fig-one"', ""), True),
+        (FIGURE.replace("fig-one", "table-one"), True),
+        (FIGURE + "# %%\nrun.claim(error=figure)\n", True),  # another cell uses what it gives a value
+        (FIGURE + "# %%\nrun.claim(error=x)\n", False),
+        (FIGURE + "# %%\nfigure = x\nfigure.show()\n", False),  # which has a value of its own
+        (FIGURE + "# %%\nprint([figure for _ in x])\n", True),
+        (FIGURE.replace("figure = tools.t", "def figure():\n    return tools.t"), True),  # whoever calls it
+        (FIGURE.replace("figure = tools.t", "from support.tools import t\nfigure = t"), True),
+        (FIGURE.replace("figure = tools.t", "for shown in [tools.t]:\n    print(shown)"), False),
+        (FIGURE.replace("figure = tools.t", "for shown in [tools.t]:\n    print(shown)") + "# %%\nrun.claim(error=shown)\n", True),
+    ],
+)
+def test_a_figure_does_not_count_unless_another_cell_uses_what_it_makes(package, tmp_path, cells, counts):
+    def with_value(value: int) -> str:
+        (tmp_path / "support/tools.py").write_text(f"t = {value}\nspare = 1\n")
+        return package("chapter.py", "x = kernel.f(1)  # one\n", cells)
+
+    assert (with_value(1) != with_value(2)) is counts
+
+
+@pytest.mark.parametrize(
+    ("module", "counts"),
+    [("book.plots", False), ("book.claims", False), ("classroom.cells", False), ("common.progress", False),
+     ("book.chapter_run", True), ("book.profiles", True), ("common.arguments", True), ("common.vision", True), ("networks", True)],
+)  # fmt: skip
+def test_modules_that_only_draw_file_judge_or_talk_do_not_count(package, tmp_path, module, counts):
+    def with_value(value: int) -> str:
+        (tmp_path / f"support/{module.replace('.', '/')}.py").write_text(f"def f(x):\n    return {value}\n")
+        return package("chapter.py", "kernel.f(1)", f"kernel.f(1)\nimport support.{module} as other\nother.f(1)")
+
+    assert (with_value(1) != with_value(2)) is counts
+
+
+def test_what_is_left_out_is_there_and_what_is_reached_is_not_left_out():
+    package = Path(fingerprint.__file__).parents[1]
+    named = [package.joinpath(*name.split(".")[1:]) for name in fingerprint.PRESENTATION]
+    assert [place for place in named if not (place.is_dir() or place.with_suffix(".py").is_file())] == []
+    reached = {file.relative_to(package).as_posix() for file in fingerprint.reached(package / "book" / "chapter_run.py")}
+    assert {"book/chapter_run.py", "book/profiles.py", "data.py"} <= reached
+    left_out = {place.relative_to(package).with_suffix(".py").as_posix() for place in named}
+    assert not left_out & reached
     assert len(fingerprint.digest([package / "data.py"])) == 16
 
 
 def test_what_is_left_out_as_a_refusal_changes_nothing():
     """A function that the hash leaves out neither returns a value nor writes into what it is given."""
-    package, count = Path(fingerprint.__file__).parent, 0
+    package, count = Path(fingerprint.__file__).parents[1], 0
     for file in package.rglob("*.py"):
         for function in ast.parse(file.read_text(encoding="utf-8")).body:
             if fingerprint._refuses(function):
