@@ -15,6 +15,7 @@ import json
 import os
 import tempfile
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -201,7 +202,12 @@ def collect(profile: str, part: str = "evidence") -> dict[str, Manifest]:
 def code_of(chapter: str, part: str = "evidence") -> str:
     """Hash of a part's code and of what it uses of the package; empty where there is no source."""
     file = source_file(chapter, part)
-    return fingerprint.digest([file]) if file.is_file() else ""
+    return _digest(file, file.read_text(encoding="utf-8")) if file.is_file() else ""
+
+
+@lru_cache(maxsize=64)  # each record and each page asks, and the package stays while it runs
+def _digest(file: Path, _: str) -> str:
+    return fingerprint.digest([file])
 
 
 def is_stale(manifest: Manifest) -> bool:
