@@ -76,7 +76,7 @@ def substitute(
             where the next images lie.
         seed: of the first weights, the order of training and the choice under the budget.
         cache: keeps every round's trained copy; the target's answers are part of the key.
-        name: of the units in the cache, and on the progress bar.
+        name: on the progress bar.
 
     Returns:
         The copy of the last round.

@@ -1,7 +1,7 @@
 """The magnitude-margin ratio beside a loop over the images and beside the bare passes that it must make, in one run.
 
-``pytest tests/benchmarks/test_radius_speed.py -s`` shows the ratios. As with the attacks, the time is reported and the count of passes
-judged.
+``pytest tests/benchmarks/test_magnitude_margin_speed.py -s`` shows the ratios. As with the attacks, the time is reported and
+the count of passes judged.
 """
 
 import pytest
@@ -12,7 +12,7 @@ from torch import nn
 
 from support.attacks import margin
 from support.attacks.base import fast_rows
-from support.certificates.radius import magnitude_margin_ratio
+from support.evaluation import magnitude_margin_ratio
 
 
 class Backward(torch.autograd.Function):

@@ -1,4 +1,4 @@
-"""L-BFGS beside a loop of scipy's L-BFGS-B over the images: ``pytest tests/benchmarks/test_lbfgs_speed.py -s``.
+"""L-BFGS beside a loop of scipy's L-BFGS-B over the images: ``pytest tests/benchmarks/test_minimal_l2_speed.py -s``.
 
 Both bisect the trade-off constant for the same objective; the ratio of CPU seconds is reported, distortions and passes are judged.
 """
@@ -11,7 +11,7 @@ from attack_nets import held_out, trained
 from scipy import optimize
 from torch.nn import functional
 
-from support.attacks import minimal_l2
+from support.attacks import lbfgs
 
 
 def scipy_loop(model, x, wanted, *, search, growth, steps):
@@ -56,9 +56,9 @@ def test_lbfgs_beside_a_loop_of_scipy(benchmark):
     with torch.enable_grad():
         theirs, passes = scipy_loop(model, x[:few], wanted[:few], **options)
     loop = (time.process_time() - start) / few
-    minimal_l2(model, x[:16], wanted[:16], targeted=True, search=0)
+    lbfgs(model, x[:16], wanted[:16], targeted=True, search=0)
     start = time.process_time()
-    ours = minimal_l2(model, x, wanted, targeted=True, **options)
+    ours = lbfgs(model, x, wanted, targeted=True, **options)
     batched = (time.process_time() - start) / 100
     distance = (ours.x_adv - x).flatten(1).norm(dim=1)[:few].double()
     both = ours.success[:few] & theirs.isfinite()
@@ -73,4 +73,4 @@ def test_lbfgs_beside_a_loop_of_scipy(benchmark):
     print("\nL-BFGS, targeted, digits: " + ", ".join(f"{name} {value:.3g}" for name, value in report.items()))
     assert int(both.sum()) >= 0.9 * few and ratio < 1.03
     assert float(ours.queries.double().mean()) <= 1.25 * passes / few
-    benchmark.pedantic(lambda: minimal_l2(model, x[:32], wanted[:32], targeted=True, search=0), rounds=1)
+    benchmark.pedantic(lambda: lbfgs(model, x[:32], wanted[:32], targeted=True, search=0), rounds=1)

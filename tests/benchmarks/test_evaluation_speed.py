@@ -1,7 +1,9 @@
-"""The protocol's rows beside their best peers: ``pytest tests/benchmarks/test_protocol_speed.py -s`` shows the ratios.
+"""The evaluation's rows beside their best peers: ``pytest tests/benchmarks/test_evaluation_speed.py -s`` shows the ratios.
 
 As for the attacks, times are reported as ratios and model passes are judged.
 """
+
+import functools
 
 import foolbox
 import pytest
@@ -54,7 +56,6 @@ def test_an_autoattack_row_beside_the_library_alone(benchmark):
     """The stand-in that the library attacks costs no pass; its smaller pieces, without gradients for weights, should save time."""
     model, x, y = robust("LeNet", 64)
     ours, theirs = Counted(model), Counted(model)
-    case = rows.Case(ours, x, y, 0.02, 0)
 
     def alone(net):
         with torch.random.fork_rng():
@@ -62,11 +63,11 @@ def test_an_autoattack_row_beside_the_library_alone(benchmark):
 
     kept, rows.STEPS = rows.STEPS, 10
     try:
-        rows.autoattack(case, name="APGD-T")
+        rows.autoattack(ours, x, y, 0.02, name="APGD-T", seed=0)
         alone(theirs)
         assert ours.images <= theirs.images + 2 * len(x) + 1 + 32  # the clean pass, the last one, one image for the classes, padding
-        bare = rows.Case(model, x, y, 0.02, 0)
-        compare(benchmark, "APGD-T, LeNet", lambda: rows.autoattack(bare, name="APGD-T"), {"torchattacks": lambda: alone(model)})
+        bare = functools.partial(rows.autoattack, model, x, y, 0.02, name="APGD-T", seed=0)
+        compare(benchmark, "APGD-T, LeNet", bare, {"torchattacks": lambda: alone(model)})
     finally:
         rows.STEPS = kept
 
