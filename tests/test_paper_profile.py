@@ -1,11 +1,10 @@
 """The paper profile runs from the command line: at tiny sizes here, since its own sizes want a GPU."""
 
-import json
 import shutil
 
 import pytest
 
-from support.book import claims, execute, manifests
+from support.book import claims, execute, manifests, profiles
 from support.common import paths
 
 DIGITS = {"digits_data": "digits", "digits_model": "mlp", "digits_train": 400, "digits_test": 200, "digits_epochs": 8}
@@ -69,20 +68,27 @@ TINY = {
 
 
 @pytest.mark.parametrize("chapter", sorted(TINY))
+def test_tiny_sizes_are_sizes_of_the_paper_profile(chapter):
+    found = profiles.load(chapter, "paper", TINY[chapter])
+    assert found != profiles.load(chapter, "paper")
+
+
+@pytest.mark.parametrize("chapter", manifests.chapters())
 def test_the_paper_profile_runs_at_tiny_sizes(chapter, tmp_path, monkeypatch):
     root = paths.root()
-    for folder in ("book", "data/claims", "data/profiles"):
-        (tmp_path / folder).mkdir(parents=True)
-    wanted = [f"book/{chapter}.py", f"data/profiles/{chapter}.yml", "_toc.yml"]
-    for file in (*map(root.joinpath, wanted), *(root / "data/claims").glob("*.yml")):
-        shutil.copy(file, tmp_path / file.relative_to(root))
+    for file in ("_toc.yml", f"data/profiles/{chapter}.yml"):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(root / file, tmp_path / file)
+    shutil.copytree(root / "data/claims", tmp_path / "data/claims")
+    shutil.copytree(root / "book" / chapter, tmp_path / "book" / chapter, ignore=shutil.ignore_patterns("*.ipynb"))
     monkeypatch.setenv("BOOK_ROOT", str(tmp_path))
     monkeypatch.setenv("BOOK_CACHE", str(tmp_path / "cache"))
-    notebook = execute.execute(chapter, "paper", 0, "cpu", TINY[chapter])
-    manifest = json.loads(notebook.with_suffix(".json").read_text())
-    assert manifest["profile"] == "paper" and manifest["overrides"] == TINY[chapter]
-    assert len(manifest["claims"]) == len(claims.of_chapter(chapter)) >= 10, "every claim of the chapter is stated at this profile too"
+    evidence, *_ = map(manifests.manifest_of, execute.execute(chapter, "paper", 0, "cpu", TINY[chapter]))
+    assert (evidence.part, evidence.profile, evidence.parameters) == (
+        "evidence", "paper", profiles.load(chapter, "paper", TINY[chapter]).model_dump(mode="json"),
+    )  # fmt: skip
+    assert set(evidence.claims) == {claim.id for claim in claims.of_chapter(chapter)} != set(), "every claim is stated at this profile too"
 
 
 def test_every_chapter_is_tried():
-    assert set(TINY) == set(manifests.chapters())
+    assert set(manifests.chapters()) <= set(TINY) == set(profiles.chapters())
