@@ -156,6 +156,12 @@ def test_labels_make_the_sign_the_verdict():
     assert torch.equal(signed[own == labels], certificates.robustness_radius(f, centers, kinds, 1.7)[own == labels])
 
 
+def test_centres_of_the_own_class_are_no_rivals():
+    centers, kinds = torch.tensor([[0.0], [2.0], [10.0]]), torch.tensor([0, 0, 1])
+    found = certificates.robustness_radius(torch.tensor([[1.1], [-3.0]]), centers, kinds, 1.0)
+    assert found.tolist() == pytest.approx([4.9, 9.0]), "to the bisector of 2 and 10, not to that of 0 and 2"
+
+
 def test_classes_that_share_a_centre_are_a_tie():
     centers = torch.tensor([[0.0], [0.0], [5.0]])
     assert certificates.robustness_radius(torch.tensor([[1.0], [4.0]]), centers, torch.tensor([0, 1, 2]), 1.0).tolist() == [0.0, 1.5]
