@@ -37,6 +37,7 @@ def test_the_projection_is_the_quadratic_program_s(n, k, largest):
         assert torch.allclose(nearest, expected, atol=1e-10)
         assert torch.equal(active, multipliers > 1e-9)
     assert torch.equal(faces.violated, x @ normals.T < 0)
+    assert not geometry.wedge_faces(found, angles).active.any(), "no face pulls at a point of the wedge, on its faces or not"
 
 
 def test_the_lower_wedge_holds_what_its_half_spaces_hold():
