@@ -3,9 +3,11 @@
 import ast
 import collections
 import re
+import shutil
 
 import nbformat
 import pytest
+import small_assignment  # noqa: F401  (its gradebooks wait for no disk)
 
 pytest.importorskip("nbgrader")
 
@@ -17,21 +19,24 @@ LEAST = 5
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """One course folder for all chapters."""
-    return tmp_path_factory.mktemp("course")
+def courses(tmp_path_factory):
+    """A course folder for all assignments and one for all checks of them, with the gradebook that nbgrader takes seconds to make."""
+    folders = tmp_path_factory.mktemp("course"), tmp_path_factory.mktemp("checks")
+    course.gradebook(folders[0]).close()
+    shutil.copy(folders[0] / "gradebook.db", folders[1])
+    return folders
 
 
 @pytest.fixture(scope="module")
-def released(folder):
+def released(courses):
     """``released(chapter)``: the assignment and the student's version, made once."""
     made = {}
 
     def of(chapter):
         if chapter not in made:
             assignment = exercises.read(chapter)
-            course.build(assignment, folder)
-            made[chapter] = assignment, course.released(folder, chapter)
+            course.build(assignment, courses[0])
+            made[chapter] = assignment, course.released(courses[0], chapter)
         return made[chapter]
 
     return of
@@ -133,10 +138,10 @@ def test_the_solutions_pass_with_every_seed(chapter):
 
 
 @pytest.mark.parametrize("chapter", CHAPTERS)
-def test_solution_untouched_and_wrong_answers_get_exactly_their_points(chapter, tmp_path):
+def test_solution_untouched_and_wrong_answers_get_exactly_their_points(chapter, courses):
     assignment = exercises.read(chapter)
     wrong, _ = wrong_answers.read(assignment)
-    results = self_check.outcomes(assignment, wrong, tmp_path)
+    results = self_check.outcomes(assignment, wrong, courses[1])
     assert [str(each) for each in results if each.got != each.wanted] == []
     kinds = collections.Counter(each.answer for each in results)
     assert kinds[self_check.SOLUTION] == kinds[self_check.UNTOUCHED] == len(assignment.exercises)

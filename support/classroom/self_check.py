@@ -58,10 +58,8 @@ def outcomes(assignment: Assignment, wrong: list[WrongAnswer], folder: Path) -> 
             handed_in |= {name: code} if code is not None else {}
     course.build(replace(assignment, exercises=tuple(copies)), folder)
     made = notebook.answered(course.released(folder, chapter), handed_in)
-    notebook.write(made, folder / "handed-in" / f"{STUDENT}.ipynb")
-    (graded,) = grade.grade(
-        folder / "handed-in", folder, chapter=chapter, seconds=SECONDS, feedback=False
-    )
+    place = notebook.write(made, folder / "handed-in" / chapter / f"{STUDENT}.ipynb").parent
+    (graded,) = grade.grade(place, folder, chapter=chapter, seconds=SECONDS, feedback=False)
     return [
         Outcome(chapter, exercise, answer, points, graded.scores.get(name))
         for name, (exercise, answer, points) in wanted.items()

@@ -169,10 +169,10 @@ def chance_of_a_ray(width, classes):
 
 
 def smallest_width(classes, chance):
-    width = 1
-    while chance_of_a_ray(width, classes) < chance:
-        width += 1
-    return width
+    low, high = 1, 2
+    while chance_of_a_ray(high, classes) < chance:
+        low, high = high, 2 * high
+    return next(width for width in range(low, high + 1) if chance_of_a_ray(width, classes) >= chance)
 
 
 # %% exercise="width" mistake="the normal approximation of the coin, and the value of the visible test hard-coded" points=3
