@@ -153,5 +153,3 @@ def test_plain_measurements_are_json():
         "a": [1.0], "b": [1.5, None], "c": [None], "d": [2.0], "e": [None],
     }  # fmt: skip
     assert rules.plain(None) == {}
-
-
