@@ -22,28 +22,13 @@ device: str = "cpu"  # cpu, cuda or auto
 overrides: dict = {}  # fields of the profile to change, such as {"pgd_steps": 100}
 
 # %% tags=["hide-input"]
-import numpy as np
 import torch
-from IPython.display import Markdown, display
 
 from support import clustering
 from support.book import chapter_run
 from support.models import heads
 
 run = chapter_run.start("01_softmax_kmeans/lesson", profile, seed, device, overrides)
-
-
-def found(claim: str, name: str, modern: bool = False) -> float:
-    """What the evidence measured for a claim, mean over runs; NaN where nothing was."""
-    record = run.evidence.claims[f"hess2020.{claim}"]
-    values = (record.modern if modern else record.measured).get(name, [np.nan])
-    return float(np.mean(np.array(values, dtype=float)))
-
-
-def say(text: str) -> None:
-    """A paragraph that holds numbers of the run."""
-    display(Markdown(text))
-
 
 # %% [markdown]
 # ## Theorem 1: the nearest centroid
@@ -88,8 +73,8 @@ for sign, v in (("as derived here", shift), ("as printed", -shift)):
 # We train small networks on scikit-learn's digits, with feature dimensions above, at and below $c - 1 = 9$, with and without a bias, and compare the two sides of the theorem on the test images and on random features ten times as long.
 
 # %% tags=["hide-input"]
-differ = found("thm1", "mismatches")
-say(
+differ = run.found("hess2020.thm1", "mismatches")
+run.say(
     "Wherever the weights lie on a common sphere, the nearest centroid and the "
     f"prediction differ {differ:.0f} times."
 )
@@ -253,9 +238,9 @@ for name, value in (
 # With the $v$ of least norm they have, and no input can close the distance, the norm of a centroid's negative part; another $v$ need not leave any.
 
 # %% tags=["hide-input"]
-negative = found("centroids-attainable", "negative_share")
-beyond = found("centroids-attainable", "unreachable_equidistant")
-say(
+negative = run.found("hess2020.centroids-attainable", "negative_share")
+beyond = run.found("hess2020.centroids-attainable", "unreachable_equidistant")
+run.say(
     f"With the $v$ of least norm {negative:.0%} of the entries of $Z$ are negative in "
     f"the evidence, and the negative part has {beyond:.0%} of a centroid's norm."
 )
@@ -307,9 +292,11 @@ run.show("fig-width")
 # A Gauss network can.
 
 # %% tags=["hide-input"]
-soft, gauss = (found("noise", f"{name}_confidence") for name in ("softmax", "gauss"))
-rejected = found("outlier-threshold", "noise_rejected")
-say(
+soft, gauss = (
+    run.found("hess2020.noise", f"{name}_confidence") for name in ("softmax", "gauss")
+)
+rejected = run.found("hess2020.outlier-threshold", "noise_rejected")
+run.say(
     f"On noise, uniform in every pixel, the softmax networks' mean confidence is "
     f"{soft:.2f} and the Gauss networks' {gauss:.2f}; these reject {rejected:.0%} "
     "of the noise images."
@@ -324,10 +311,10 @@ run.show("fig-prototypes")
 
 # %% tags=["hide-input"]
 errors, most, least = (
-    found("fig3", name)
+    run.found("hess2020.fig3", name)
     for name in ("outlier_error_share", "prototype_accuracy", "outlier_accuracy")
 )
-say(
+run.say(
     f"The accuracy is {most:.1%} among the most confident tenth of the images and "
     f"{least:.1%} among the least confident tenth, with {errors:.0%} of all errors."
 )
@@ -416,10 +403,10 @@ run.show("fig-before-after")
 
 # %% tags=["hide-input"]
 far, to_mean, margin, slope = (
-    found("vulnerable-far", f"auc_{name}")
+    run.found("hess2020.vulnerable-far", f"auc_{name}")
     for name in ("distance", "distance_to_mean", "margin", "gradient_margin")
 )
-say(
+run.say(
     f"The distance to the centroid of Theorem 1 has an area of {far:.2f}, the "
     f"distance to the class mean {to_mean:.2f}; the margin has {margin:.2f}, and "
     f"divided by its gradient {slope:.2f}."
@@ -473,10 +460,10 @@ run.show("table-pgd")
 
 # %% tags=["hide-input"]
 soft, gauss = (
-    found("fig2", f"{name}_worst_accuracy", modern=True)
+    run.found("hess2020.fig2", f"{name}_worst_accuracy", modern=True)
     for name in ("softmax", "gauss")
 )
-say(
+run.say(
     f"In the worst case on digits {soft:.1%} of the softmax networks' answers stay "
     f"right, and {gauss:.1%} of the Gauss networks'."
 )
