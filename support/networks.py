@@ -49,7 +49,8 @@ SETTINGS = {
     "weight_decay": 0.0, "strength": 0.01, "rejected": 0.05, "clusters": 2, "alpha": 12.5,
     "pgd_steps": 5, "joint_weight": 8.0,
     "epochs": (30, 6, 20), "lr": (0.1, 0.05, 0.05), "tuned": (20, 5, 20),
-    "tuned_lr": (0.05, 0.02, 0.02), "magnet_lr": (3e-3, 1e-3, 3e-4), "quick_weight": (2.0, 1.0, 1.0)
+    "tuned_lr": (0.05, 0.02, 0.02), "magnet_lr": (3e-3, 1e-3, 3e-4),
+    "quick_weight": (2.0, 1.0, 1.0),
 }  # fmt: skip
 """What trainings are told, at the three profiles, unless a chapter says otherwise: see
 :func:`settings`."""

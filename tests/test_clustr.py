@@ -1,13 +1,14 @@
 """QTRADES against its formula, and Magnet fine-tuning."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from support import data, models, training
+from support import attacks, data, models, training
 from support.clustering import class_clusters
 from support.models import heads
 from support.training import clustr, fitting, magnet
@@ -148,12 +149,14 @@ def test_the_clusters_variance_is_equation_3s(nominal, digits):
     assert model.head.variance == pytest.approx(float(own.sum()) / (len(f) - 1), rel=1e-3)  # k-means may stop just short of the nearest
 
 
-def test_a_step_is_the_published_one(digits, monkeypatch):
-    """One epoch of one step, written out: each image keeps the centre of the cluster that it was sampled for."""
+@pytest.mark.parametrize("as_published", [False, True])
+def test_a_step_is_the_published_one(digits, as_published):
+    """One epoch of one step, written out: each image keeps the centre of the cluster that it was sampled for, and with ``as_published``
+    the kernel sums pass for the adversary's logits."""
     train = digits[0].take(200)
     start = models.mlp((1, 8, 8), (12,), 10, seed=3)
     reference = models.with_head(start, start.head, copy=True)
-    quick = {"weight": 3.0, "eps": 0.1, "step_size": 0.125}
+    quick = {"weight": 3.0, "eps": 0.1, "step_size": 0.125, "as_published": as_published}
     tuned = clustr.fine_tune(start, train.x, train.y, 10, epochs=1, lr=1e-2, sampled=10, images=20, seed=5, **quick)
     stream = generator(5)
     found = class_clusters(training.extract(reference, train.x), train.y, 10, 2, generator=stream)
@@ -167,7 +170,8 @@ def test_a_step_is_the_published_one(digits, monkeypatch):
     nearest = magnet.magnet_loss(f, y, centers, kinds, 12.5)
     assert not torch.allclose(each, nearest), "with the nearest centre for the own one the step would be another"
     clean, noise = head(f), torch.rand(x.shape, generator=stream)
-    reading = models.with_head(reference, head)
+    whole = models.with_head(reference, head)
+    reading = partial(attacks.kernel_scores, whole) if as_published else whole
     adversary = clustr.quick_adversary(reading, x, clean, noise, 0.1, 0.125)
     loss = each.mean() + 3.0 * clustr.soft_cross_entropy(reading(adversary), clean).mean()
     optimizer = torch.optim.Adam(reference.body.parameters(), lr=1e-2)

@@ -109,6 +109,20 @@ def test_each_profile_trains_with_its_own_settings(profile, monkeypatch):
     assert (second["epochs"], second["lr"], second["seed"]) == (asked["tuned"], asked["tuned_lr"], 3)
 
 
+def test_what_is_changed_reaches_every_training(monkeypatch):
+    first = {"epochs": 3, "lr": 0.3, "batch_size": 32, "weight_decay": 0.01, "augment": True}
+    second = {"epochs": 2, "lr": 0.2, "augment": True}
+    for kind in ("softmax", "softmax/tuned", "gauss", "qtrades", "adversarial"):
+        seen = []
+        monkeypatch.setattr(
+            networks.training, "fit", lambda model, x, y, seen=seen, **rest: seen.append(rest) or training.FitResult(model, {}, 0.0)
+        )
+        more = {} if kind == "softmax" else {"tuned": 2, "tuned_lr": 0.2}
+        networks.get(f"digits/mlp/{kind}", train=100, seed=3, **first, **more)
+        for asked, wanted in zip(seen, (first, second)[: len(seen)], strict=True):
+            assert asked.items() >= (wanted | {"seed": 3}).items(), kind
+
+
 def test_the_names_of_a_pattern_have_a_line_each():
     found = networks.names("mnist/lenet/*")
     assert set(found) == {f"mnist/lenet/{kind}" for kind in networks.RECIPES} and all(found.values())
