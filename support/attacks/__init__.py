@@ -1,5 +1,15 @@
-"""Attacks on classifiers that map [0,1] images to log-scores: FGSM, BIM, PGD, L-BFGS,
-average-sample, one-pixel searches, and one that sees decisions only.
+"""Attacks on classifiers that map [0,1] images to log-scores.
+
+- :mod:`~support.attacks.gradient`: :func:`pgd`, the one to begin with, :func:`pgd_targets`,
+  :func:`bim`, :func:`mifgsm`, :func:`fgsm` and :func:`rfgsm`, which follow a gradient's sign;
+- :mod:`~support.attacks.minimal_l2`: :func:`lbfgs`, the least distortion;
+- :mod:`~support.attacks.hard_label`: :func:`rays`, which sees decisions only;
+- :mod:`~support.attacks.one_pixel`: :func:`one_pixel`, differential evolution, and
+  :mod:`~support.attacks.census`: :func:`corner_outputs`, every pixel in every extreme colour;
+- :mod:`~support.attacks.average_sample`: :func:`average_sample`, along two classes' mean images;
+- :mod:`~support.attacks.clustr_loop`: :func:`clustr_pgd`, a published loop with its defects;
+- :mod:`~support.attacks.base`: what they share, among it :func:`interval`, the exact ball, and
+  :func:`margin`.
 
 Every attack is a function of a model, images and labels, returns an :class:`AttackResult`, prints
 nothing, and keeps one contract:
@@ -7,8 +17,7 @@ nothing, and keeps one contract:
 - **Scores.** The model (a module or any callable) maps images ``(N, ...)`` in [0,1] to log-scores
   ``(N, K)``; normalisation lives inside it. Probabilities are refused, scores that all lie in [0,1]
   warn, and so does nothing else: a saturated probability has no gradient, and an attack that gets
-      none would call the model robust. Training-mode dropout or batch norm is refused, for it ties
-      an
+  none would call the model robust. Training-mode dropout or batch norm is refused, for it ties an
   image to its neighbours; no mode, parameter or ``.grad`` is changed.
 - **Bounds.** ``eps`` is in pixel units of [0,1] (8/255, not 8). The box of allowed values is
   computed once in float64 and rounded inward, so that ``|x_adv - x| <= eps`` and ``0 <= x_adv <=
@@ -16,9 +25,8 @@ nothing, and keeps one contract:
 - **Verdicts.** ``margin`` is the true class's score minus the best other one, ``success`` means
   below zero (a tie is no success), and both are read from one last pass over the returned images.
   The clean image counts: one that is misclassified already is returned as it is (except by
-      :func:`fgsm`, :func:`rfgsm`, and :func:`average_sample` with a target, whose single step is
-      always taken). :func:`lbfgs` has
-  no budget: it returns the least distortion.
+  :func:`fgsm`, :func:`rfgsm`, and :func:`average_sample` with a target, whose single step is always
+  taken). :func:`lbfgs` has no budget: it returns the least distortion.
 - **Independence.** All images of a call share the random draws, which come at a fixed shape from
   ``generator`` (default: a fresh one, seeded with :data:`SEED`), whoever is still undecided.
   Undecided images are packed into forward passes of a few fixed sizes, in which a row's bits depend
@@ -46,22 +54,7 @@ from support.attacks.one_pixel import one_pixel
 from support.common.arguments import SEED
 
 __all__ = [
-    "SEED",
-    "AttackResult",
-    "average_sample",
-    "bim",
-    "class_means",
-    "clustr_pgd",
-    "corner_outputs",
-    "fgsm",
-    "interval",
-    "kernel_scores",
-    "lbfgs",
-    "margin",
-    "mifgsm",
-    "one_pixel",
-    "pgd",
-    "pgd_targets",
-    "rays",
-    "rfgsm",
-]
+    "SEED", "AttackResult", "average_sample", "bim", "class_means", "clustr_pgd", "corner_outputs",
+    "fgsm", "interval", "kernel_scores", "lbfgs", "margin", "mifgsm", "one_pixel", "pgd",
+    "pgd_targets", "rays", "rfgsm",
+]  # fmt: skip

@@ -53,17 +53,9 @@ from support.evaluation.report import (
 )
 
 __all__ = [
-    "BUDGETS",
-    "ROWS",
-    "WORST",
-    "Budget",
-    "Flag",
-    "Report",
-    "compare",
-    "compare_flags",
-    "evaluate",
+    "BUDGETS", "ROWS", "WORST", "Budget", "Flag", "Report", "compare", "compare_flags", "evaluate",
     "magnitude_margin_ratio",
-]
+]  # fmt: skip
 
 LONG = 1000
 """Steps from which a BIM has a number of images of its own."""
@@ -221,8 +213,7 @@ def evaluate(
     right = {False: ~(attacks.margin(clean, y) < 0)}
     if peer is not None:
         right[True] = ~(rows.margins(peer, x, y) < 0)
-    margins: dict[tuple[str, float], Tensor] = {}
-    found: dict[tuple[str, float], Tensor] = {}
+    margins, found = {}, {}  # (n,) of each row at each radius
     for size in sizes:
         margins["clean", size], found["clean", size] = attacks.margin(clean, y), right[False]
         for row in _plan(budget, peer, loss_own, seed):
@@ -249,15 +240,10 @@ def evaluate(
     def at(size: float, table: Mapping[tuple[str, float], Tensor]) -> dict[str, Tensor]:
         return {name: values.cpu() for (name, radius), values in table.items() if radius == size}
 
-    flags = gradient_masking.worst(
-        [
-            gradient_masking.of_radius(
-                size, at(size, found), at(size, margins), slopes, sweep, y.cpu()
-            )
-            for size in sizes
-        ]
-    )
-    return Report(sizes, len(x), names, {key: seen.cpu() for key, seen in found.items()}, flags)
+    tables = [(size, at(size, found), at(size, margins)) for size in sizes]
+    flags = [gradient_masking.of_radius(*table, slopes, sweep, y.cpu()) for table in tables]
+    found = {key: seen.cpu() for key, seen in found.items()}
+    return Report(sizes, len(x), names, found, gradient_masking.worst(flags))
 
 
 def _radii(eps: float | Sequence[float], x: Tensor) -> tuple[float, ...]:
