@@ -26,6 +26,7 @@ from support.book.manifests import RecordError, local_run, manifest_of, recorded
 CHAPTER = tiny_book.CHAPTER
 STEPS = 'print("steps", p.steps)'  # the cell of the evidence that a test gives something else to do
 WHERE = 'import os, sys, support\nprint(sys.executable, support.__file__, os.environ["MPLBACKEND"], os.environ["BOOK_PROGRESS"])'
+PATIENCE = 300  # seconds for what a busy machine does when it comes to it
 AT_ONCE = '# %% tags=["hide-input"]\nfrom support'  # where a cell may stand that wants no seconds for imports
 
 
@@ -220,7 +221,7 @@ def start(root: Path, *arguments: str, **options) -> subprocess.Popen:
 
 
 def wait_for(file: Path) -> int:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + PATIENCE
     while not (file.is_file() and file.read_text()) and time.monotonic() < deadline:
         time.sleep(0.05)
     return int(file.read_text())
@@ -249,9 +250,13 @@ def test_ctrl_c_stops_chapters_side_by_side_and_leaves_nothing(book):
         (book / "data" / "profiles" / f"{name}.yml").write_text(tiny_book.PROFILE)
     (book / "temporary").mkdir()
     process = start(book, "--jobs", "2", stderr=subprocess.PIPE)
-    kernels = [wait_for(book / "book" / f"started-{name}") for name in names]
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-    lines = [line for line in process.communicate(timeout=120)[1].splitlines() if line]
+    try:
+        kernels = [wait_for(book / "book" / f"started-{name}") for name in names]
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        lines = [line for line in process.communicate(timeout=PATIENCE)[1].splitlines() if line]
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 130
     assert sorted(lines[:2]) == [f"{name} at quick: running ..." for name in names]
     assert [line.partition(" is not")[0] for line in sorted(lines[2:])] == [f"interrupted: {name} at quick" for name in names]
@@ -283,9 +288,11 @@ def continued(tmp_path_factory):
         patch.setenv("BOOK_ROOT", str(root))
         patch.setenv("BOOK_CACHE", str(root / "cache"))
         process = start(root, "01", "--profile", "standard", "--seed", "2", "--set", "sizes=[2, 3]")
-        kernel = wait_for(root / "book" / "started")
-        process.kill()
-        process.wait()
+        try:
+            kernel = wait_for(root / "book" / "started")
+        finally:
+            process.kill()
+            process.wait()
         assert ends(kernel)
         assert not (root / "_build").exists()
         (root / "book" / "second-time").write_text("")

@@ -4,6 +4,7 @@ A chapter computes the same beside others as alone: at quick each has one thread
 trained by two of them is found in the cache by one or trained twice to the same bits.
 """
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -26,11 +27,13 @@ def cores() -> int:
 
 
 def free_memory_gb() -> float:
-    """Memory that is free now; infinite where the system does not say."""
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
-    except (AttributeError, ValueError, OSError):
-        return float("inf")
+    """Memory that a process could have now, files that are only remembered included; infinite where
+    the system does not say."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) / 2**20
+    return float("inf")
 
 
 def run(
