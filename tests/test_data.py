@@ -11,6 +11,7 @@ import socket
 import stat
 import struct
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -147,6 +148,21 @@ def test_cifar10():
     means = test.x.mean((0, 2, 3))
     assert torch.allclose(means, torch.tensor([0.4942, 0.4851, 0.4504]), atol=1e-3)  # red first, as photographs of the sky have it
     assert "7 files" in data.check("cifar10")
+
+
+def test_every_layout_of_torchvision_s_becomes_channels_rows_columns():
+    rng = np.random.default_rng(0)
+    pictures = rng.integers(0, 256, (4, 3, 32, 32), dtype=np.uint8)
+    last = SimpleNamespace(data=pictures.transpose(0, 2, 3, 1), targets=[3, 0, 1, 2], classes=["airplane", "cat - no digit"])
+    first = SimpleNamespace(data=pictures, labels=np.array([3, 0, 1, 2]))
+    grey = SimpleNamespace(data=torch.from_numpy(pictures[:, 0]), targets=torch.tensor([3, 0, 1, 2]), classes=["0 - zero"])
+    for found, expected, names in (
+        (last, pictures, ("airplane", "cat")),
+        (first, pictures, tuple("0123456789")),
+        (grey, pictures[:, :1], ("0",)),
+    ):
+        x, y, classes = data._read(found)
+        assert np.array_equal(x.numpy(), expected) and y.tolist() == [3, 0, 1, 2] and classes == names
 
 
 # --- damage -----------------------------------------------------------------------------------------------------------
