@@ -282,6 +282,17 @@ def test_the_symmetric_kernel_is_symmetric_and_positive_semi_definite(name, path
     assert eigenvalues[0] > -1e-12 * eigenvalues[-1]
 
 
+@pytest.mark.parametrize(("name", "rule", "exact"), [("tanh", "gauss", 1e-9), ("deep ReLU", "midpoint", 0.02)])
+def test_the_nodes_of_the_symmetric_kernel_are_enough(name, rule, exact, paths):
+    queries = points(3, 1)[0]
+    found = paths[name].kernel(queries, queries, both=True, trace=True)
+    many = paths[name].kernel(queries, queries, both=True, trace=True, rule=rule, nodes=64)
+    error = float((found - many).abs().max() / many.abs().max())
+    assert error < exact
+    few = paths[name].kernel(queries, queries, both=True, trace=True, rule=rule, nodes=1)
+    assert float((few - many).abs().max() / many.abs().max()) > 2 * error
+
+
 def test_the_exact_kernel_is_not_symmetric(paths):
     x = paths["tanh"].recipe.x
     block = paths["tanh"].kernel(x).permute(0, 2, 1, 3).reshape(14 * CLASSES, -1)
@@ -376,6 +387,18 @@ def test_a_coarser_tolerance_takes_fewer_nodes(paths):
     fine, coarse = path.predict(queries), path.predict(queries, tolerance=1e-5)
     assert coarse.nodes < fine.nodes
     assert float(coarse.step_residual.max()) < 1e-3
+
+
+def test_the_tolerance_is_relative_to_the_largest_output(paths):
+    """Outputs multiplied by a power of two are looked at in the same places."""
+    path, queries, counts = paths["deep ReLU"], points(5, 1)[0], []
+    stages, place = path.recipe.stages, slice(*path.recipe.stages[-1].where)
+    for scale in (2.0**8, 2.0**20):
+        w, dw = path.weights(0).clone(), path.weights(1) - path.weights(0)
+        w[place], dw[place] = scale * w[place], scale * dw[place]
+        ends = layers.output(stages, w, queries), layers.output(stages, w + dw, queries)
+        counts.append(len(quadrature.adaptive(stages, w, dw, queries, ends, 1e-10).row))
+    assert counts[0] == counts[1]
 
 
 # --- the contract -----------------------------------------------------------------------------------------------------------------

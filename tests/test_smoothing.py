@@ -188,18 +188,17 @@ def test_the_interval_is_wrong_no_more_often_than_stated():
 
 
 def test_the_error_is_shared_out_among_the_sigmas():
-    """Stability just below gamma at every sigma, and answers at two sigmas that tell nothing of each other: some dozen chances to err."""
-    share = 0.695
+    """Stability gamma itself at every sigma, and answers at two sigmas that tell nothing of each other: a dozen chances to be sure of a
+    side, which all together may be taken with the stated error only."""
 
     def hashed(x):
-        inside = share - (1e6 * x.prod(1)).frac().abs()
+        inside = 0.7 - (1e6 * x.prod(1)).frac().abs()
         return 5 * torch.stack([-inside, inside], 1)
 
-    x = torch.rand(1500, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 1
+    x = torch.rand(1000, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 1
     x = x[hashed(x).argmax(1) == 1]
-    assert float(stability(hashed, x[:20], 1.0, samples=4000).mean()) == pytest.approx(share, abs=0.01)
     found = smoothing.persistence(hashed, x, 0.7, error=0.2, samples=300, precision=1e-4)
-    assert int((found.lower > 0).sum()) <= stats.binom.ppf(1 - 1e-6, len(x), 0.2)
+    assert int(((found.lower > 0) | found.upper.isfinite()).sum()) <= stats.binom.ppf(1 - 1e-6, len(x), 0.2)
 
 
 def test_a_look_decides_wrongly_with_at_most_its_error_rate_and_agrees_with_all_samples():
