@@ -171,6 +171,12 @@ figure = tools.t
         (FIGURE + "# %%\nrun.claim(error=x)\n", False),
         (FIGURE + "# %%\nfigure = x\nfigure.show()\n", False),  # which has a value of its own
         (FIGURE + "# %%\nprint([figure for _ in x])\n", True),
+        (FIGURE.replace("figure = tools.t", 'run.keep("number", tools.t)'), True),
+        (FIGURE.replace("figure = tools.t", 'run.claim("a.b", error=tools.t)'), True),
+        (FIGURE + "# %%\nfigure = figure + 1\nrun.claim(error=figure)\n", True),
+        (FIGURE + "# %%\nfigure += 1\nrun.claim(error=figure)\n", True),
+        (FIGURE.replace("figure = tools.t", "x[0] = tools.t") + "# %%\nrun.claim(error=x)\n", True),
+        (FIGURE.replace("figure = tools.t", "if x:\n    def figure():\n        return tools.t"), True),
         (FIGURE.replace("figure = tools.t", "def figure():\n    return tools.t"), True),  # whoever calls it
         (FIGURE.replace("figure = tools.t", "from support.tools import t\nfigure = t"), True),
         (FIGURE.replace("figure = tools.t", "for shown in [tools.t]:\n    print(shown)"), False),

@@ -105,25 +105,50 @@ def _without_figures(text: str) -> str:
     """The source of a notebook without the cells that only draw."""
     cells = _CELL.split(text)
     trees = [ast.parse(cell) for cell in cells]
-    names = [
-        {(n.id, type(n.ctx)) for n in ast.walk(tree) if isinstance(n, ast.Name)} for tree in trees
-    ]
-    given = [{name for name, use in found if use is ast.Store} for found in names]
-    needed = [
-        {n for n, use in found if use is ast.Load} - own
-        for found, own in zip(names, given, strict=True)
-    ]
+    needed = [_needed(tree) for tree in trees]
     kept = []
-    for index, cell in enumerate(cells):
-        used = set().union(*(needed[other] for other in range(len(cells)) if other != index))
-        if not _FIGURE.match(cell) or given[index] & used or _defines(trees[index]):
+    for index, (cell, tree) in enumerate(zip(cells, trees, strict=True)):
+        used = set().union(*needed[:index], *needed[index + 1 :])
+        if not _FIGURE.match(cell) or _given(tree) & used or _does_more_than_draw(tree):
             kept.append(cell)
     return "".join(kept)
 
 
-def _defines(tree: ast.Module) -> bool:
+def _needed(tree: ast.Module) -> set[str]:
+    """The names that a cell reads before a statement of its own gives them a value."""
+    needed, given = set(), set()
+    for statement in tree.body:
+        needed |= {
+            node.id
+            for node in ast.walk(statement)
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
+        } - given
+        if isinstance(statement, ast.AugAssign) and isinstance(statement.target, ast.Name):
+            needed |= {statement.target.id} - given
+        if isinstance(statement, ast.Assign | ast.AnnAssign | ast.Import | ast.ImportFrom):
+            given |= _given(statement) | set(_binds(statement))
+    return needed
+
+
+def _given(tree: ast.AST) -> set[str]:
+    """The names to which a cell gives a value, or whose items or attributes it sets."""
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(getattr(node, "ctx", None), ast.Store | ast.Del):
+            while isinstance(node, ast.Attribute | ast.Subscript | ast.Starred):
+                node = node.value
+            names |= {node.id} if isinstance(node, ast.Name) else set()
+    return names
+
+
+def _does_more_than_draw(tree: ast.Module) -> bool:
+    """Whether a cell defines something, or states or keeps numbers."""
     binding = ast.FunctionDef | ast.ClassDef | ast.Import | ast.ImportFrom
-    return any(isinstance(node, binding) for node in tree.body)
+    return any(
+        isinstance(node, binding)
+        or (isinstance(node, ast.Attribute) and node.attr in ("claim", "keep"))
+        for node in ast.walk(tree)
+    )
 
 
 def _singly(statement: ast.stmt) -> Iterator[ast.stmt]:
