@@ -1,0 +1,440 @@
+# %% [markdown]
+# # Decision boundaries
+#
+# The last part of {cite:t}`bell2023` is a workshop: three definitions of a decision boundary, classifiers made of Voronoi cells, wedges of adjustable sharpness with half a projection algorithm, singular values of boundary samples, and a list of headings under which nothing stands yet.
+# The questions are good ones.
+# What shape has the surface that an adversarial example crosses, and does it cross it in another way than the line between two images does?
+#
+# There are reasons for care.
+# A proof claims that every Delaunay edge crosses its Voronoi face, which every obtuse triangle contradicts.
+# Two different sets are called "the wedge".
+# And a picture of singular values that drop is evidence only beside a picture of what noise alone would show.
+#
+# This chapter re-runs what the part claims, corrects what it states, and does for the first time what it announces: the normals, the radius of curvature, the skewness of crossings.
+
+# %% tags=["parameters", "hide-input"]
+profile: str = "quick"  # quick, standard or paper: see data/profiles
+seed: int = 0  # first random seed; the profile's `seeds` says how many follow
+device: str = "cpu"  # cpu, cuda or auto
+overrides: dict = {}  # fields of the profile to change, such as {"centers": 20}
+
+# %% tags=["hide-input"]
+import numpy as np
+import torch
+
+from support import geometry
+from support.book import chapter_run
+
+run = chapter_run.start(
+    "07_decision_boundaries/lesson", profile, seed, device, overrides
+)
+
+# %% [markdown]
+# ## What we check
+#
+# Each claim has its row in the {doc}`evidence <evidence>`.
+# *Identity* claims are definitions, theorems and calculations, which hold or fail on any computer; *empirical* ones depend on trained networks.
+# *Open* claims are the announcements: the part asks, this chapter answers, and the rule that judges the answer was written before it was known.
+
+# %% [markdown]
+# ## What a boundary is
+#
+# Write $F(x) \in \mathbb{R}^K$ for the scores and $f(x) = \arg\max F(x)$ for the class: $f$ is argmax *after* $F$, which the part writes the other way round.
+# The *lead* of a score vector is its largest entry minus the second largest.
+# As long as a change $\delta$ of the scores has $\lVert \delta \rVert_1$ below the lead, the class stays: what one score gains and another loses is together at most $\lVert \delta \rVert_1$.
+# So each class owns an open set of scores, and the ties are what is left, a closed set.
+#
+# We draw score vectors on a grid of exact binary fractions, and change the leader and its rival in the worst way, by a hair less than the lead; then by the same amount in *every* coordinate, which the $\ell_1$ ball does not allow.
+
+# %% tags=["hide-input"]
+run.say(
+    "Moves below the lead change the class of "
+    f"{run.found('bell2023.argmax-open', 'changes'):.0f} of the score vectors."
+)
+
+# %% [markdown]
+# *Is the boundary connected?* the part asks.
+# Among the scores it is: pull a tie towards the point where all scores are equal, $s \mapsto c\mathbf{1} + t (s - c\mathbf{1})$, and every comparison stays, so that each tie is joined to that point by a straight line of ties.
+# Among the inputs it need not be: the boundary of a ring has two pieces.
+
+# %% [markdown]
+# ### Three definitions
+#
+# The *complement* definition (29.1) takes the closure of all points that are not in a decision interior, where some small ball has one class.
+# The *constructive* one (29.2) takes the points of which every ball has two classes or more.
+# These are one set, by negation, as soon as a rule breaks ties; and the closure adds nothing, because the interior is open.
+#
+# The *level set* definition (29.3, repeated as 30.3) takes the points where two probabilities are equal and all others smaller.
+# Four classifiers of the plane show the difference; ties go to the first class.
+
+# %% [markdown]
+# The level sets miss the point where three classes meet, and they hold the open set of ties and the line where two scores touch, although only one class is found around either.
+#
+# The part grades the boundary by the number of classes that every small ball meets.
+# Where $j$ scores tie in general position, $j$ classes meet; where a third score $-z_2^2$ only touches the tie of the first two, no third class does.
+
+# %% [markdown]
+# ### The image of the boundary
+#
+# $F$ maps the boundary into the simplex of probabilities, where the part sees "$K - 1$ components".
+# Two counts are mixed there.
+# There are $K - 1$ *strata*: two, three, ..., $K$ leaders tie.
+# The stratum of two leaders alone falls into $K (K - 1) / 2$ pieces, one for each pair of classes.
+# The stratum of $K$ leaders is one point of the simplex, where all probabilities are $1/K$; the "centroid line" meets it only there.
+#
+# We train a network on three classes of digits, bisect between its test images, and draw where the boundary points land.
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: a triangle with three dashed rays from its centre to the middles of its sides; coloured dots, images of boundary points, lie on the rays. Right: strata and binary pieces against the number of classes: the first grows by one a class, the second quadratically."}}
+run.show("fig-simplex")
+
+# %% [markdown]
+# The dots lie on the rays from the centre to the middles of the sides: a boundary point between two confident classes lands near a side, one that almost three classes share near the centre.
+#
+# ## Voronoi and Delaunay
+#
+# Give every query the class of its nearest training point, and the decision boundary consists of faces of the Voronoi diagram.
+# Its dual, the Delaunay triangulation, joins two points whose cells share a face.
+# The part claims with a proof that these edges cross the boundary orthogonally.
+#
+# An edge meets the plane half-way between its ends at a right angle: so far it is true.
+# But the face is only a part of that plane, and the edge meets the plane at one point, its midpoint.
+# The midpoint lies in the face exactly if no third training point is nearer to it, so that the ball over the edge is empty: the definition of a *Gabriel* edge.
+# Three lines test it.
+
+# %% tags=["nbval-check-output"]
+corners = [[0.0, 0.0], [4.0, 0.0], [2.0, 0.9], [2.0, -5.0]]
+obtuse = torch.tensor(corners, dtype=torch.float64)
+a, b = obtuse[0], obtuse[1]
+others = [round(float((c - (a + b) / 2).norm()), 2) for c in obtuse[2:]]
+print("half the edge:", float((b - a).norm() / 2))
+print("distances of the other points to its midpoint:", others)
+
+# %% [markdown]
+# The package's version does this for whole triangulations, with the edges from Qhull and the nearest points from a tree.
+# We count in random points of the unit cube, for edges whose midpoint is well inside it, and in scikit-learn's digits reduced to their first principal components.
+#
+# For a Poisson process in $d$ dimensions the answer is known: a point has $2^d$ Gabriel neighbours on average, and 6, 15.54 and 37.78 Delaunay neighbours for $d = 2, 3, 4$.
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: random points in the plane with their Voronoi cells; blue Delaunay edges cross the shared face, orange dashed ones pass through a third cell. Right: the share of edges that cross, falling with the dimension for random points, close to the Poisson values, and for digits."}}
+run.show("fig-delaunay")
+
+# %% [markdown]
+# The error of the proof is its first step: from "not orthogonal to the face" it concludes that a certain point exists, and then contradicts what is true of Gabriel edges only.
+#
+# ### The angle of incidence
+#
+# For other crossings the part defines the angle of incidence (Definition 30.1), once as the angle between the line and its projection onto the plane, once as $\pi/2$ minus that angle.
+# We take the second, the angle to the *normal*: 0 for an orthogonal crossing, 90 degrees for a grazing one.
+#
+# Any measured angle needs its null.
+# The direction of a line chosen uniformly at random in $n$ dimensions has $\cos^2 \alpha \sim \mathrm{Beta}(1/2, (n-1)/2)$, and in many dimensions that is nearly 90 degrees whatever the boundary.
+
+# %% [markdown]
+# ### The dimension of a boundary
+#
+# Definition 30.4 calls *dimension* of the boundary at $x$ the number of dimensions that the offsets from $x$ to its whole decision level span.
+# For a plane in $n$ dimensions that is $n - 1$.
+# For a sphere, which has dimension $n - 1$ as well, it is $n$.
+# Locally the count comes out right: of a sample within radius $r$ one singular value shrinks like $r^2$, the others like $r$.
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Singular values of samples of a sphere against the sample's radius, both logarithmic: seven lines of slope one and a lowest one of slope two."}}
+run.show("fig-sphere")
+
+# %% [markdown]
+# ### Bounded cells, noise and slivers
+#
+# Two remarks of the part about Voronoi cells and triangulations can be counted.
+# A cell is bounded exactly if its point lies in the interior of the convex hull, and we compare the two for scipy's diagrams; the share of bounded cells falls quickly with the dimension.
+# For images a witness is enough: if an image lies farther than all others in the direction from the mean to itself, its cell has no end.
+
+# %% [markdown]
+# The other remark says that triangulations are unstable in many dimensions, that small noise upsets them, and that plentiful data lessen both.
+# We move every point by noise and count how many edges change: first by a twentieth of the mean spacing in two and in four dimensions, then by the *same* amount with few and with many points.
+# The quality of a simplex is $d$ times its inradius over its circumradius: 1 for a regular one, 0 for a flat one.
+
+# %% [markdown]
+# ### Weighted Delaunay boundaries
+#
+# A Voronoi classifier knows only the nearest point.
+# Definition 30.5 adds up the barycentric coordinates of a query in its Delaunay simplex by label, $w(z)_i$, and takes the class with the largest sum.
+# On a triangulated square this works, and the weights are scipy's linear interpolation of the labels (the tests of the package check that).
+# On a curved manifold it does not: new points of a circle lie outside every simplex that the samples span.
+
+# %% [markdown]
+# Theorem 30.6 says that the boundary of these weights converges to the true one.
+# Here is what is true, with its conditions.
+#
+# ```{prf:theorem} The weighted Delaunay boundary lies in a tube
+# :label: thm-delaunay-tube
+#
+# Let $M$ be convex and flat, let every point of it have a class, each class the closure of its interior, and let the samples carry their true classes.
+# If $\varepsilon$ is the length of the longest Delaunay edge, every point of the samples' convex hull that the weights misclassify lies within $\varepsilon$ of the true boundary.
+# ```
+#
+# ```{prf:proof}
+# A simplex whose corners all have the true class of $z$ gives $z$ this class with weight one.
+# So if $z$ is misclassified, a corner $c$ of its simplex has another class, and the segment from $z$ to $c$, which stays in $M$, meets the true boundary.
+# Its length is at most the diameter of the simplex, which is its longest edge.
+# ```
+#
+# No Lipschitz constant is needed, and the rate is one.
+# We measure it on ever finer jittered grids with a disc as one of the classes, and ask how far from the circle the farthest error lies.
+# The second curve has one label in twenty exchanged.
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: a circle in a square with coarse samples, and the boundaries of the Voronoi and of the weighted Delaunay classifier around it; both follow it in steps. Right: distance of the farthest error from the true boundary against the longest Delaunay edge, both logarithmic. With true labels it falls with slope one below the diagonal; with one label in twenty exchanged it stays large."}}
+run.show("fig-tube")
+
+# %% [markdown]
+# ## Wedges
+#
+# To test what a measurement says of a boundary one needs boundaries whose shape is known.
+# The part proposes the $k$-orthant, $x_1, \dots, x_k > 0$, and tips its faces towards each other to make a wedge.
+# It does so twice, and differently.
+# Definition 30.8 is $\{x_1 > 0,\ x_i > x_1 \tan\theta_{i-1}\}$, which we call the *upper* wedge.
+# The centreline of Definition 30.9, $x_i = t \tan(\theta_{i-1}/2)$, and most of the text belong to the *lower* wedge $\{0 < x_i < x_1 \tan\theta_{i-1}\}$.
+# For two faces one is what the other leaves of the quadrant.
+# Both are open, and an open set has no nearest point; from here on they are closed.
+#
+# The second crossing of Definition 30.9 runs parallel to the first axis, $x_1 = t$, $x_i = \varepsilon$, and leaves the upper wedge where $t \tan\theta$ reaches $\varepsilon$.
+
+# %% [markdown]
+# ### The nearest point
+#
+# The part looks for the nearest point of the angled wedge and stops in mid-sentence.
+# There is a short way.
+#
+# ```{prf:theorem} The nearest point of a wedge
+# :label: thm-wedge-projection
+#
+# The nearest point $p$ of the closed upper wedge to $x$ has $p_i = \max(x_i, p_1 \tan\theta_{i-1})$ for $1 < i \le k$, $p_i = x_i$ for $i > k$, and $p_1 = \max(t, 0)$, where $t$ is the root of the increasing, piecewise linear function
+#
+# $$g(t) = t - x_1 + \sum_{i=2}^{k} \tan\theta_{i-1}\, \max(0,\ t \tan\theta_{i-1} - x_i) .$$
+# ```
+#
+# ```{prf:proof}
+# For fixed $p_1 = t \geq 0$ the constraints on the other coordinates are one each, so each takes the allowed value nearest to $x_i$.
+# What remains is half the squared distance as a function of $t$ alone, which is convex with derivative $g$; its minimum over $t \geq 0$ is at the root of $g$, or at 0 where the root is negative.
+# ```
+#
+# In a line of code each, with a grid of candidates in place of the root:
+
+# %% tags=["nbval-check-output"]
+point = torch.tensor([1.0, -0.5, 0.2, 2.0], dtype=torch.float64)
+tangents = torch.tensor([0.5, -0.4, 1.0], dtype=torch.float64).tan()
+grid = torch.linspace(0, 3, 3_000_001, dtype=torch.float64)
+pushed = (grid[:, None] * tangents - point[1:]).clamp_min(0)
+distance = (grid - point[0]).square() + pushed.square().sum(1)
+t_best = grid[distance.argmin()]
+rest = torch.maximum(point[1:], t_best * tangents)
+exact = geometry.project_wedge(point[None], tangents.atan())[0]
+print("by the grid:", np.round(torch.cat([t_best[None], rest]).numpy(), 4))
+print("exact:      ", np.round(exact.numpy(), 4))
+
+# %% [markdown]
+# `geometry.project_wedge` sorts the corners of $g$ and takes the root from the piece that holds it: exact, batched, without iteration; the tests compare it with two quadratic-program solvers.
+#
+# For *orthogonal* faces, $\theta = 0$, projecting onto one half-space after the other is right, in one sweep and in any order (Lemma 30.11).
+# For angled faces the part has two proposals: the same sweep repeated, von Neumann's alternating projections, and a sequence of directions made orthogonal, which amounts to projecting onto the intersection of the *planes* of all violated faces.
+# {cite:t}`dykstra1983` has the correction that the first one lacks: each half-space takes back its last step before it makes a new one.
+
+# %% [markdown]
+# Equations 125 and 139 give the directions that the part makes orthogonal.
+# They are right: up to length, the first is $w_j$ without its share of $w_i$, the second $w_k$ without its share of both.
+# Several equations on the way are not.
+# Equation 107 subtracts a number from a vector; 114 asks for $w_{ij} \perp w_j$ where the text asks for $w_{ij} \perp w_i$; 119, 128 and 129 multiply $a_1$ by the sine of the wrong angle, and 120 has a wrong sign; 137 says $w_j$ for $w_k$; 140 to 142 exchange sine and cosine, so that they speak of other planes.
+#
+# The method itself fails for another reason.
+# A face that the point violates need not touch the nearest point, and a face that it respects can.
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: violated and active faces per outside point against the number of faces, with two dashed curves for faces in one set but not the other. Right: the share of outside points for which projecting onto the violated planes is right falls from near one at two faces to zero."}}
+run.show("fig-projection")
+
+# %% [markdown]
+# ### Persistence in a wedge
+#
+# {doc}`../05_persistence/lesson` measures the $\gamma$-persistence of a point, the largest $\sigma$ up to which Gaussian noise keeps its class with probability $\gamma$, and has a closed form for the orthant: $\sigma^* = d / \Phi^{-1}(\gamma^{1/k})$ at distance $d$ from all $k$ faces.
+# Angled faces have an exact form too.
+# Given the noise of the first coordinate the other faces are independent, so
+#
+# $$P(\text{inside}) = \int_{-x_1/\sigma}^{\infty} \varphi(z) \prod_{i=2}^{k} \Phi\!\left(\frac{x_i - (x_1 + \sigma z) \tan\theta_{i-1}}{\sigma}\right) dz ,$$
+#
+# one integral, whatever $k$.
+# We keep the point at distance 1 from every face and vary the number of faces and their angle.
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Persistence at unit distance from all faces against their number, one curve for each tip angle. All curves fall steeply from one face to two, where they meet; beyond, the untipped ones fall on along a dotted lower bound and the tipped ones less."}}
+run.show("fig-tipped")
+
+# %% [markdown]
+# Persistence counts faces.
+# For two of them the angle changes it by a few per cent, however acute the wedge.
+# For more, tipping *raises* it: all faces but the first turn towards one another, until they are nearly a single one, and the point is left with two.
+# So acuteness alone lowers no persistence at a given distance, and the union bound $\sigma^* \geq d / \Phi^{-1}(1 - (1-\gamma)/k)$, which knows no angles at all, is nearly attained by the orthant.
+#
+# The picture that set the part going (section 32) is a path from an image to its adversarial example, along which persistence drops at the boundary.
+# A heading asks whether a skewed orthant recreates it.
+# We cross a plane, an orthant of ten faces and tipped wedges, along the line through their equidistant points; on the outside the class is the complement, whose persistence can be infinite and is cut at the largest $\sigma$ that we look at.
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Persistence on a logarithmic axis along the line through the equidistant points of a plane and three wedges, outside on the left. The plane's curve dips symmetrically towards zero at the crossing; those of the wedges stay at the top outside and fall to low values inside, ten faces lowest, tipped ones a little higher."}}
+run.show("fig-through")
+
+# %% [markdown]
+# A plane gives a symmetric dip to zero and no drop.
+# Inside ten faces the persistence is a fraction of what it is at the mirrored point outside: the drop comes back, tipped or not.
+#
+# ## Singular values of boundary samples
+#
+# The part samples a boundary, takes singular values, and reads its dimension off the values that drop.
+# It begins with orthants: noise of mean zero, projected.
+#
+# What should one see?
+# Clipping a standard normal coordinate at zero leaves mean $1/\sqrt{2\pi}$, second moment $1/2$ and variance $1/2 - 1/2\pi \approx 0.341$.
+# So around the *mean*, $k$ directions have $0.584$ of the standard deviation of the others.
+# Around *zero*, the mean adds $k/2\pi$ along one of these directions: $k - 1$ values drop, and the last one has variance $0.341 + 0.159\,k$, which for $k \geq 5$ is more than one.
+#
+# And how small is small?
+# A Gaussian sample of $N$ points in $n$ dimensions has singular values that spread over $1 \pm \sqrt{n/N}$ (the law of {cite:t}`marchenko1967`); a value counts as dropped only below that range.
+# `boundary_spectrum` estimates the noise from the middle of the spectrum and counts what lies outside.
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Sorted singular values of samples projected onto orthants of four dimensions, uncentred on the left and centred on the right, over a grey band of what noise explains. Centred, exactly k values lie below the band; uncentred, one value stands far above it instead."}}
+run.show("fig-orthants")
+
+# %% [markdown]
+# A "valid experiment" of the part is exact: the differences between points and their projections are combinations of the normals of the faces, so they have rank $k$, for the orthant and for tipped wedges alike.
+
+# %% [markdown]
+# ### The flat distribution
+#
+# With few samples the noise's own spread hides a drop.
+# The part replaces Gaussian noise by a sample whose singular values are all equal: take $X = U \Sigma V$ and put a constant in place of $\Sigma$.
+# "$|\Sigma|_2$" is not the constant that keeps the Frobenius norm, in either reading; $\lVert X \rVert_F / \sqrt{r}$ is.
+# The figure shows what it is good for: an orthant of five faces with three samples for two dimensions.
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Sorted singular values of five-face orthant samples with few points. For Gaussian noise a smooth slope inside the grey noise band; for flat noise a level line with five values clearly below it."}}
+run.show("fig-flat")
+
+# %% [markdown]
+# ## Trained networks
+#
+# From here on the boundaries are those of networks.
+# A *linear* classifier is trained beside them: its boundaries are planes, so whatever it shows too is no sign of curvature.
+#
+# Each network gives *natural* crossings, on the line between two test images of different classes, and *adversarial* ones, on the line from a test image to an adversarial example of it, by PGD (the budget in the largest pixel change) and by L-BFGS (the least Euclidean distance, {cite:p}`szegedy2014`).
+# Bisection halves a bracket until its two sides are neighbours among the floats of the segment.
+
+# %% tags=["hide-input"]
+run.show("table-accuracy")
+
+# %% [markdown]
+# ### Skewness
+#
+# How steeply does a line cross the boundary?
+# The angle of incidence at each crossing, beside the null of a uniformly random direction.
+# *Matched* attacks start on the natural line itself, as far before its crossing as an image is from its adversarial example in the median: the same place, and another direction.
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Cumulative shares of crossings against their angle of incidence, one panel per network. Crossings on lines between images and by PGD are more grazing than those by L-BFGS; all are steeper than the dotted null of random directions."}}
+run.show("fig-skewness")
+
+# %% [markdown]
+# The nearest point of a smooth boundary lies along its normal, so an attack of least distance would cross at 0 degrees; L-BFGS falls short of that because the box $[0, 1]$ lets no black pixel go darker.
+# The line between two images is chosen without regard to the boundary, and meets it at an angle that is large, though smaller than chance alone would make it.
+# PGD spends its budget in every pixel alike, and its angle tells of that more than of the boundary.
+# The linear network shows the same order, and its boundaries are planes.
+# So a difference in skewness says how a line was chosen; it is no evidence of a wedge.
+#
+# ### Samples around a crossing
+#
+# We add noise of the flat distribution to boundary points, interpolate each noisy point towards the parent on the other side, as the part does, and look at the singular values, uncentred and by differences.
+# What should one see?
+# Around a *plane* with unit normal $\nu$, interpolating along the line of the parents, with direction $u$, is the oblique projection $I - u \nu^\top / (u^\top \nu)$.
+# Its singular values are 0 along $\nu$, $1 / \cos\alpha$ for the angle of incidence $\alpha$, and ones: two values that stand out, and neither belongs to an image.
+#
+# L-BFGS ends *on* the boundary, so that interpolating towards its result would gather half the sample in one point; behind those crossings we take the mirror image of the starting point as the second parent.
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Singular values of boundary samples around one natural and one adversarial crossing, relative to their median, on a logarithmic axis: a level line, one value at the bottom near zero, and for the natural crossing one value above it at one over the cosine of its angle of incidence."}}
+run.show("fig-neighbourhoods")
+
+# %% [markdown]
+# The crosses mark $1/\cos\alpha$ at the first rank: the large value of a natural crossing is its angle, and the smallest value its normal.
+# The table collects all neighbourhoods.
+
+# %% tags=["hide-input"]
+run.show("table-neighbourhoods")
+
+# %% [markdown]
+# The large first value of the uncentred sample is the boundary image itself, and it grows with the image's norm over the noise: a fact about means, not about boundaries.
+# Differences remove it.
+#
+# Is the boundary a plane there?
+# In a ball of the small radius we call a neighbourhood planar if the spread along its fitted normal is below a twentieth of the median spread.
+# In the larger ball we count the samples that leave the class into a third one, another piece of the boundary.
+
+# %% [markdown]
+# The normals that a least-squares fit finds are the gradients of the gap between the two scores; the gradient of the loss is near them as well, since of all classes only two have a share in it at a boundary between confident regions.
+# The differences between noisy points and their place on the boundary are not: they lie along the lines to the parents, and so at the angle of incidence.
+#
+# ### The radius of curvature
+#
+# A plane looks flat at every radius.
+# We go a distance $r$ into random tangent directions and look how far along the normal the boundary lies from there, the height $h$, as a share of $r$; where it is not found within $r$, the share counts as one.
+# Beside it the angle between the normals at the two places.
+# The radius at which $h$ reaches a tenth of $r$ in the median is our radius of curvature; the row also has the radius at which the normals have turned by 30 degrees.
+# The largest radius of the range stands for "not within it".
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: height over the tangent plane as a share of the radius, against the radius, both logarithmic, for linear and curved networks; middle: angle between normals. Both stay near zero for the linear network until other pieces are met and grow for the others. Right: principal curvatures at a middle radius, for natural and adversarial crossings."}}
+run.show("fig-bending")
+
+# %% [markdown]
+# Dotted lines mark the median distance of an image to the boundary along L-BFGS.
+# A network of ReLUs is flat within each of its linear regions, and what the curves show is how many of them a step of that length crosses.
+# The two measures need not agree: heights average over random directions, of which in many dimensions nearly all are flat, while a normal turns with the few that are not.
+# What the linear network shows at large radii is not curvature but the next piece of its boundary, where a third class begins: its normals at the places that were found do not turn.
+#
+# ### The dimpled manifold
+#
+# {cite:t}`shamir2021` picture the boundary as a sheet that runs along the manifold of the images, with a dimple at each of them; adversarial directions then leave the manifold.
+# If so, the boundary's normals should have little length in the directions in which images differ.
+# We take the principal directions that hold nine tenths of the training images' variance, and measure the share of squared length in them: of the line between two images, of the boundary's normals, and of a random direction.
+
+# %% [markdown]
+# The rule asks for two things: that normals hold less of the images' directions than the images' own differences do, and that they hold less than *chance* would.
+# The first is what skewness says in other words.
+# The second is the prediction that is peculiar to the dimpled manifold.
+#
+# ### The wedge, the spectrum and the network side by side
+#
+# Does anything in a trained network look like a wedge?
+# Three measurements of one kind of crossing answer together.
+# *Persistence* at mirrored points, at equal distance before and behind an adversarial crossing: the ratio is 1 for a plane and small for a wedge.
+# The *spectrum* of boundary samples there, centred: a wedge of $k$ faces drops $k$ values, a plane one.
+# And the *angle* at which the crossing meets the boundary: the way through the apex of an orthant has $\cos\alpha = 1/\sqrt{k}$ to each of its faces.
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Three panels. Left: persistence behind over before the crossing against the number of faces of a wedge, with the networks' medians as horizontal lines. Middle: singular values of samples of a ten-face wedge, a plane and a network. Right: cumulative angles of incidence of natural and adversarial crossings of two networks, with vertical lines for the way through the apex of orthants of 2, 3 and 10 faces."}}
+run.show("fig-side-by-side")
+
+# %% tags=["hide-input"]
+run.show("table-mirrored")
+
+# %% [markdown]
+# The linear network is the ruler here: its classes are intersections of half-spaces, so it, too, may have less room behind a crossing than before it, without any curvature of a single piece.
+# Only what a network shows beyond that ruler speaks of bending.
+# Where persistence behind the crossing falls far below the ruler's, the curvatures under *The radius of curvature* should lie below zero at adversarial crossings, since then the class behind is the convex one: the cone of chapter 5, found by two measurements that share no step.
+#
+# ## What did not reproduce, and why
+#
+# The table collects the verdicts.
+
+# %% tags=["hide-input"]
+run.show_verdicts()
+
+# %% [markdown]
+# What is refuted falls by a counterexample: an obtuse triangle for the Delaunay edges, a sphere for the dimension, the two readings of one definition for the incidence, one wedge's alternating projections for the nearest point.
+# Most of it can be mended, and the corrected statements are short: Gabriel edges for Delaunay edges, a local count for the span, Dykstra's correction or one sorted sum for the projection, a centred sample for the spectrum, a tube of width $\varepsilon$ for a Lipschitz bound.
+#
+# The measurements on networks share one lesson.
+# A large singular value is an image, or an angle of incidence; a skew crossing is a line that was not aimed at the boundary; and a linear network, whose boundaries are planes, shows both.
+# Each quantity needs its null beside it, and what is left when the null is taken away differs from network to network, as the tables show.
+#
+# What this chapter does not settle: whether the pieces of a network's boundary meet at corners that matter, for which one would need the neighbours of a piece and not a sample of it, and the persistence of complements, which has no closed form here beyond the one integral.
+
+# %% tags=["hide-input"]
+run.finish()
