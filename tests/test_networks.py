@@ -27,6 +27,10 @@ def told(name, **changes):
     return {key: value for key, value in TINY.items() if key in networks.settings(name)} | changes
 
 
+def normal(*shape, seed):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
 def same(a, b) -> bool:
     return models.fingerprint(a) == models.fingerprint(b)
 
@@ -67,6 +71,7 @@ def test_first_weights_are_the_seeds_alone(body):
         ("convnet-3", lambda: models.convnet((1, 8, 8), 3, 10, kernel=2, seed=4)),
         ("convnet-3-1", lambda: models.convnet((1, 8, 8), 3, 10, kernel=1, seed=4)),
         ("linear", lambda: models.linear_model((1, 8, 8), 10, seed=4)),
+        ("linear_normal", lambda: models.Classifier(nn.Flatten(), heads.LinearHead(normal(10, 64, seed=4) / 8, torch.zeros(10)))),
     ],
 )
 def test_sizes_of_a_body_stand_behind_it(body, built):
