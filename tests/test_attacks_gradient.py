@@ -240,6 +240,13 @@ def test_decided_images_leave_the_batch_at_the_next_packing():
     assert int(held.queries.sum()) == int((~held.success).sum()) * (5 * 41 + 2) + 2 * int(held.success.sum())
 
 
+@pytest.mark.parametrize("attack", [bim, mifgsm, pgd, pgd_targets])
+def test_a_clean_error_costs_the_clean_pass_and_the_last_check(attack):
+    x, model = held_out(64)[0], Counted(trained())
+    found = attack(model, x, (classes_of(trained(), x) + 1) % 10, 0.1)
+    assert model.images == 2 * 64 and torch.equal(found.x_adv, x) and found.queries.unique().tolist() == [2]
+
+
 # Losses.
 
 

@@ -121,6 +121,13 @@ def test_targets_are_reached_and_a_coarse_search_goes_farther():
     assert float(fine.queries.double().mean()) > float(coarse.queries.double().mean())
 
 
+def test_of_all_successes_the_nearest_is_returned():
+    x, y = held_out(60)
+    wanted = targets(y)
+    lengths = torch.stack([length(lbfgs(trained(), x, wanted, targeted=True, search=count, steps=6), x) for count in range(7)])
+    assert bool((lengths[1:] <= lengths[:-1]).all()) and (lengths[-1] < lengths[0]).double().mean() > 0.4
+
+
 def test_queries_count_the_passes():
     x, y = held_out(16)
     for few in (x[:1], x):

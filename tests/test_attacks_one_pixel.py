@@ -215,7 +215,7 @@ def test_another_objective_is_lowered():
         assert bool((confidence(trained()(found.x_adv), y) <= confidence(trained()(x), y) + 1e-6).all())
     # A hit counts whatever its value: with the objective upside down, too.
     upside_down = search(trained(), x, y, objective=lambda scores, y: -attacks.margin(scores, y))
-    assert bool((upside_down.margin[upside_down.success] < 0).all())
+    assert torch.equal(upside_down.success, upside_down.queries < 30 * 6 + 2) and int(upside_down.success.sum()) > 3
     undefined = search(trained(), x, y, success=never, objective=lambda scores, y: scores[:, 0] * torch.nan)
     assert torch.equal(undefined.x_adv, x)
 
