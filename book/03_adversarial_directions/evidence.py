@@ -1057,7 +1057,8 @@ plt.show()
 # %% [markdown]
 # ## How much of the features does the layer not see?
 #
-# Four shares of squared length in the null space: of the test features about their mean, of the test features about their class means, of the shift that FGSM and PGD cause in the features, and of a uniformly random direction, which is the share of dimensions.
+# Shares of squared length in the null space: of the test features about their mean, of the test features about their class means, of the shift that FGSM and PGD cause in the features, and of a uniformly random direction, which is the share of dimensions.
+# The lesson also has those of the main networks before training.
 
 
 # %% tags=["hide-input"]
@@ -1138,6 +1139,18 @@ x = images_test.x[: p.attack_images].to(run.device)
 y = images_test.y[: p.attack_images].to(run.device)
 zoo_shares = [shares(net.model, x, y) for net in zoo]
 main_shares = [shares(model, x, y) for model in main]
+begin = partial(networks.untrained, f"{main_body}/softmax", device=run.device)
+untrained = [shares(begin(seed=s).eval(), x, y) for s in run.seeds]
+
+
+def mean_shares(group: list[Shares]) -> dict[str, float]:
+    """The mean over runs of each share."""
+    return pd.DataFrame(group).mean().to_dict()
+
+
+run.keep(
+    "shares", {"trained": mean_shares(main_shares), "untrained": mean_shares(untrained)}
+)
 
 # %% name="fig-shares" tags=["hide-input"] mystnb={"image": {"alt": "For each network and head, markers for the share of squared length in the null space: of a random direction, of the features about their mean, of the features within classes, and of the shifts caused by FGSM and PGD."}}
 _, ax = plt.subplots(figsize=(8.2, 3.8))
@@ -1298,6 +1311,8 @@ matches = [
 ]
 modulo = torch.cat([found.modulo.relative() for found in matches])
 whole = torch.cat([found.whole.relative() for found in matches])
+at_smallest = [share(found.targeted[:, 0]) for found in matches]
+run.keep("targeted", float(np.mean(at_smallest)))
 
 # %% name="fig-search" tags=["hide-input"] mystnb={"image": {"alt": "Left: cumulative share of pairs against the feature distance reached relative to the start, for each radius, modulo the adversarial directions as solid lines and without quotient as dashed lines. Right: share of pairs given the class of the second image by the two searches and by a targeted attack, and share matched, against the radius."}}
 _, axes = plt.subplots(1, 2, figsize=(9.8, 3.7))
@@ -1652,7 +1667,7 @@ plt.show()
 # %% [markdown]
 # ## The second question: what survives?
 #
-# Members of the family under PGD at half the radius of the attacks: $l = 9$ has no adversarial direction, the widest has many, and the rest of the network is the same.
+# Members of the family under PGD at half the radius of the attacks: $l = 9$ has no adversarial direction, the widest has many, and the layers before are of the same size.
 
 
 # %% tags=["hide-input"]
