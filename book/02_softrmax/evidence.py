@@ -321,7 +321,7 @@ def descend(
     log_p: Callable, x: Tensor, y: Tensor, *,
     marks: list[int], lr: float, start: Tensor,
 ) -> Tensor:  # fmt: skip
-    """Full-batch gradient descent on the mean loss of linear scores, S problems at once.
+    """Full-batch gradient descent on the loss of linear scores, S problems at once.
 
     Points are (S, n, d), labels (S, n), weights (S, d + 1, classes); returned are the
     weights after each marked number of steps, (marks, S, d + 1, classes).
@@ -398,7 +398,7 @@ ray_losses = {
     name: -heads.log_softrmax(length[:, None] * ray)[:, 0] for name, ray in rays.items()
 }
 
-# %% name="fig-rays" tags=["hide-input"] mystnb={"image": {"alt": "Loss of class 0 against the norm of z along three rays: towards the own centre it falls to zero at norm one and rises to log k, towards another centre it peaks at norm one and falls to log k, along a mixed direction it changes little."}}
+# %% name="fig-rays" tags=["hide-input"] mystnb={"image": {"alt": "Loss of class 0 against the norm of z along four rays: towards the own centre it falls to zero at norm one and rises to log k, towards another centre it peaks at norm one and falls to log k, between the two it dips below log k, and away from the own centre it stays above log k."}}
 _, ax = plt.subplots(figsize=(6.2, 3.3))
 styles = ("-", "--", "-.", ":")
 for ray_name, style in zip(ray_losses, styles, strict=True):
@@ -605,7 +605,7 @@ def line_margin(weights: Tensor, x: Tensor, y: Tensor) -> Tensor:
 
 
 def line_slope(log_p: Callable, weights: Tensor, x: Tensor) -> Tensor:
-    """Largest norm of the posterior's gradient at the points' feet on the line, (S,)."""
+    """Largest norm of the posterior's gradient at the points' feet, (S,)."""
     normal = weights[:, :, 1] - weights[:, :, 0]
     signed = (with_one(x) @ normal[:, :, None])[..., 0]
     signed = signed / normal[:, :2].square().sum(1, keepdim=True)
@@ -684,7 +684,7 @@ def draw_courses(ax_margin, ax_slope, epochs, courses, largest: list[float]) -> 
     ax_slope.set(ylabel="slope of the posterior")
 
 
-# %% name="fig-line" tags=["hide-input"] mystnb={"image": {"alt": "Left: margin of the linear classifiers against epochs on a logarithmic axis, with the maximum margin as a dashed line. Right: steepness of the posterior at the boundary against epochs."}}
+# %% name="fig-line" tags=["hide-input"] mystnb={"image": {"alt": "Left: margin of the linear classifiers against epochs on a logarithmic axis, with the maximum margin as a dotted line. Right: steepness of the posterior at the boundary against epochs."}}
 _, axes = plt.subplots(1, 2, figsize=(9.2, 3.2))
 draw_courses(*axes, marks, (softmax_line, softrmax_line), best_line)
 axes[0].axhline(1, color="black", linestyle=(0, (1, 3)), label="maximum margin")
@@ -721,7 +721,7 @@ run.claim(
 # %% [markdown]
 # ### Is the margin the only option left?
 #
-# The global optimum over all affine $z(t)$ for the 201 points of the lesson, by a fine grid over $g(t) = a + b t$.
+# The softRmax loss of the 201 points of the lesson, for affine $z(t)$ on the line through both centres, on a fine grid over $g(t) = a + b t$.
 
 # %% tags=["nbval-check-output", "hide-input"]
 t, sign = np.array([0.0, 1.0, 0.6]), np.array([-1.0, 1.0, -1.0])
@@ -847,7 +847,7 @@ for panels, kind, runs_of_kind in zip(axes, HEADS, moons, strict=True):
         ax.set_title(f"{kind.name}, epoch {epoch}", fontsize=9)
 plt.show()
 
-# %% name="fig-moons" tags=["hide-input"] mystnb={"image": {"alt": "Left: measured margin on the moons against epochs for both heads, with half the smallest distance between classes as a dashed line. Right: median slope of the posterior on the boundary against epochs."}}
+# %% name="fig-moons" tags=["hide-input"] mystnb={"image": {"alt": "Left: measured margin on the moons against epochs for both heads, with half the smallest distance between classes as a dotted line. Right: median slope of the posterior on the boundary against epochs."}}
 _, axes = plt.subplots(1, 2, figsize=(9.2, 3.2))
 draw_courses(*axes, moon_marks, (softmax_moons, softrmax_moons), possible)
 axes[0].axhline(1, color="black", linestyle=(0, (1, 3)), label="no margin is larger")
@@ -1238,7 +1238,7 @@ def under_attack(
     model: nn.Module, x: Tensor, y: Tensor, eps: float, *,
     images: int, steps: int, restarts: int, seed: int,
 ) -> Fallen:  # fmt: skip
-    """FGSM (all images) and BIM-10 on the own loss, attacks on z, and the worst case."""
+    """FGSM (all images) and BIM on the own loss, attacks on z, the worst case."""
     z, few, labels = on_z(model), x[:images], y[:images]
     told = {"steps": steps, "restarts": restarts}
     pgd = partial(attacks.pgd, z, few, labels, eps, **told)
@@ -1408,8 +1408,8 @@ table1 = pd.DataFrame(list(rows.values()), columns=list(COLUMNS))
 table1.index = pd.MultiIndex.from_tuples(rows, names=["data", "epsilon", "head", "row"])
 plots.table(
     table1,
-    f"Table 1: accuracy under attack, mean over {p.seeds} seeds. BIM and the attacks on "
-    f"z see up to {p.attack_images} images",
+    f"Table 1: accuracy under attack, mean over {p.seeds} seeds. BIM and the attacks "
+    f"on z see up to {p.attack_images} images",
     kind="%",
     digits=1,
     missing="",
@@ -1449,8 +1449,8 @@ plt.show()
 
 # %% tags=["hide-input"]
 def iterates(loss: Callable, x: Tensor, eps: float, steps: int) -> Iterator[Tensor]:
-    """BIM's iterates x_1, x_2, ...: signed steps of eps / steps that climb the loss, kept
-    in the ball and in [0, 1]."""
+    """BIM's iterates x_1, x_2, ...: signed steps of eps / steps that climb the loss,
+    kept in the ball and in [0, 1]."""
     low, high = attacks.interval(x, eps)
     for _ in range(steps):
         x = (x + (eps / steps) * gradient(loss, x).sign()).clamp(low, high)
@@ -1542,8 +1542,8 @@ plt.show()
 def confident_errors(
     model: nn.Module, x: Tensor, y: Tensor, eps: float, steps: int
 ) -> float:
-    """Mean posterior of the wrong class over images that an attack towards the runner-up
-    misclassifies, each at its most confident error."""
+    """Mean posterior of the wrong class over images that an attack towards the
+    runner-up misclassifies, each at its most confident error."""
     with torch.no_grad():
         aim = model(x).scatter(1, y[:, None], -torch.inf).argmax(1)
     sure = torch.zeros(len(x), device=x.device)

@@ -149,13 +149,13 @@ run.show("fig-logistic")
 # The paper says that under softRmax the loss increases monotonically towards the tail, so that an attack is right to go there.
 # We walk along straight rays from the origin and watch the loss of one class.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Loss of class 0 against the norm of z along three rays: towards the own centre it falls to zero at norm one and rises to log k, towards another centre it peaks at norm one and falls to log k, along a mixed direction it changes little."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Loss of class 0 against the norm of z along four rays: towards the own centre it falls to zero at norm one and rises to log k, towards another centre it peaks at norm one and falls to log k, between the two it dips below log k, and away from the own centre it stays above log k."}}
 run.show("fig-rays")
 
 # %% [markdown]
 # Two facts matter for what follows.
-# A point that is classified correctly has $p_y \geq 1/k$, so its loss is at most $\log k$, the grey line, and the tail is where that maximum lies.
-# A misclassified point has a larger loss nearby, on the other side of a boundary.
+# A point that is classified correctly has $p_y \geq 1/k$, so its loss is at most $\log k$, the grey line, and in the tail it comes as near to that maximum as one likes.
+# Larger losses are those of misclassified points, on the other side of a boundary.
 # An ascent from a correct point can therefore end in the tail, at a maximum among the correct points that is no error.
 #
 # ## Covariate shift: a lottery
@@ -194,7 +194,7 @@ run.show("table-lottery")
 # %% tags=["hide-input"]
 weight = run.found("wang2022.extreme-weights", "outlier_weight_true_densities")
 run.say(
-    f"Under the true densities an outlier has a mean weight of {weight:.1g}, where an "
+    f"Under the true densities an outlier has a mean weight of {weight:.2f}, where an "
     "ordinary source point has a mean weight of one. "
     "The fitted $\\nu$ of the source is infinite, that is, Gaussian, in "
     f"{run.evidence.kept['fitted_gaussian']:.0%} of the draws."
@@ -218,12 +218,12 @@ run.say(
 #
 # A speed of $1 / \log t$ looks like a standstill on an axis of epochs, and like a slope on a logarithmic one.
 # We train on separable points of the plane, some of which lie near the boundary, by full-batch gradient descent, for both heads, and measure the margin after each step: the smallest distance of a training point to the boundary, negative if it lies on the wrong side.
-# The dashed line is the maximum margin, from a support vector machine.
+# The dotted line is the maximum margin, from a support vector machine.
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Six panels: bands of the posterior over two classes of points in the plane after few, some and all epochs, softmax above and softRmax below; softmax bands become narrow, softRmax bands stay wide."}}
 run.show("fig-line-bands")
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: margin of the linear classifiers against epochs on a logarithmic axis, with the maximum margin as a dashed line. Right: steepness of the posterior at the boundary against epochs."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: margin of the linear classifiers against epochs on a logarithmic axis, with the maximum margin as a dotted line. Right: steepness of the posterior at the boundary against epochs."}}
 run.show("fig-line")
 
 # %% [markdown]
@@ -234,22 +234,23 @@ run.show("fig-line")
 #
 # Take a line with a hundred points of class 0 at $t = 0$, a hundred of class 1 at $t = 1$, and one point of class 0 at $t = 0.6$.
 # Any threshold between 0.6 and 1 separates them.
-# For two classes, softRmax loss at a given margin $g = z_y - z_{\text{other}}$ is smallest for $z$ on the line through both centres, where it is $\log(1 + (1-g)^2 / (1+g)^2)$.
-# So the global optimum over all affine $z(t)$ is a problem in two numbers, $g(t) = a + b t$, and a fine grid solves it.
+# For two classes, softRmax loss at a given margin $g = z_y - z_{\text{other}} \geq 0$ is smallest for $z$ on the line through both centres, where it is $\log(1 + (1-g)^2 / (1+g)^2)$.
+# So the smallest loss of all affine $z(t)$ that separate the points is a problem in two numbers, $g(t) = a + b t$, and a fine grid solves it.
+# On the same grid there is a $z(t)$ that does not separate them and has a smaller loss, so the global optimum does not separate them either.
 #
-# The optimum of the softRmax loss puts both crowds on their centres and gives the single point up, because one error costs a finite price and leaving a centre costs each of the many points something.
+# The best $z(t)$ of the grid puts both crowds on their centres and gives the single point up, because one error costs a finite price and leaving a centre costs each of the many points something.
 # This is a kind of robustness too, against outliers, and the opposite of a maximum margin.
 #
 # ### The moons
 #
 # The same with a network (two hidden layers of 32) on two moons.
 # The margin is measured on the boundary itself, which we trace on a fine grid.
-# No boundary can have a larger margin than half the distance between the two nearest points of different classes; the dashed line shows it.
+# No boundary can have a larger margin than half the distance between the two nearest points of different classes; the dotted line shows it.
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Six panels: bands of the posterior over two moons early, in the middle and at the end of training, softmax above and softRmax below."}}
 run.show("fig-moons-bands")
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: measured margin on the moons against epochs for both heads, with half the smallest distance between classes as a dashed line. Right: median slope of the posterior on the boundary against epochs."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: measured margin on the moons against epochs for both heads, with half the smallest distance between classes as a dotted line. Right: median slope of the posterior on the boundary against epochs."}}
 run.show("fig-moons")
 
 # %% [markdown]
@@ -295,7 +296,7 @@ run.show("table-initial")
 # **Every epsilon on this page is in pixel units**: images lie in $[0, 1]$, and $\varepsilon = 0.1$ is $25.5/255$.
 # Attacked images stay in the ball and in $[0, 1]$, exactly.
 # The paper does not state its unit.
-# The authors' published CIFAR code measures epsilon *after* normalisation, where 0.1 is about $5/255$ in pixels; there is no MNIST code, so we read its MNIST numbers as pixels.
+# The authors' published CIFAR code measures epsilon *after* normalisation, where 0.1 is a tenth of a standard deviation of the pixels, about $6.4/255$ on CIFAR-10; there is no MNIST code, so we read its MNIST numbers as pixels.
 #
 # FGSM {cite:p}`goodfellow2015` takes one step of length $\varepsilon$ along the sign of the gradient of the loss; BIM {cite:p}`kurakin2017` takes $T$ steps of length $\varepsilon / T$ (Equation 3).
 # As printed, Equation 3 takes each gradient at the clean $x$.
@@ -324,7 +325,7 @@ run.show("fig-far")
 
 # %% tags=["nbval-check-output"]
 def on_z(model):
-    """The same classifier with z as its scores: nothing changes but what an attack sees."""
+    """The same classifier with z as its scores; only an attack sees a change."""
     head = heads.LinearHead(model.head.weight, model.head.bias)
     return models.with_head(model, head)
 
@@ -347,8 +348,8 @@ print("same classes:", bool((net(x).argmax(1) == on_z(net)(x).argmax(1)).all()))
 
 # %% tags=["hide-input"]
 run.say(
-    f"In ten steps this BIM goes up to {run.evidence.kept['farthest']:.1f} of its "
-    "epsilons away from the image."
+    "After its ten steps this BIM is up to "
+    f"{run.evidence.kept['farthest']:.1f} epsilons away from the image."
 )
 
 # %% tags=["hide-input"]
@@ -360,8 +361,9 @@ run.show("fig-attacks")
 # %% [markdown]
 # The two left groups of bars are the paper's attacks, which climb the network's own loss.
 # The two middle ones attack the same classifier through $z$.
-# For softmax the own loss *is* cross-entropy on $z$, and nothing much changes.
-# For softRmax the difference between the groups is the part of its robustness that was a property of the attack.
+# The groups differ in their search as well: FGSM and BIM set out from the image and go no farther than $\varepsilon$, PGD sets out from a random point of the ball and goes two and a half times as far.
+# For softmax the own loss *is* cross-entropy on $z$, so what changes there from BIM to cross-entropy on $z$ is owed to the search alone.
+# For softRmax both count, the search and the loss; the difference between the groups is the part of its robustness that was a property of the attack.
 #
 # ### Why: into the tail
 #
@@ -388,7 +390,7 @@ run.say(
 
 # %% [markdown]
 # How conservative is a softRmax network under attack, then?
-# FGSM on the own loss finds errors of low confidence, since it looks for none other.
+# FGSM on the own loss is one step along the gradient at the image, and aims at no centre of another class.
 # The same ten steps with another goal, to lower $-\log p_t$ for the runner-up class $t$, look for confident ones; we keep the most confident error of each image.
 
 # %% tags=["hide-input"]
@@ -477,7 +479,9 @@ run.show("fig-protocol")
 # They are the same function from images to classes, so they have the same true robustness: whatever misleads one misleads the other.
 # Every difference between them is a difference of *attacks*.
 # An attack needs two things, a set of images it may reach and a direction in which to look.
-# The columns share the first and differ in the second: a gradient of the log-probabilities points into the tail, where an image is uncertain and still right, and a gradient of $z$ points across the boundary.
+# The columns share the first and differ in the second: at many images a gradient of the log-probabilities points into the tail, where an image is uncertain and still right, and a gradient of $z$ points across the boundary.
+# Inside the column *log p* all rows of our own have gradients of the same scores, and still they differ: BIM sets out from the image, PGD from random points of the ball, at some of which the same gradient points across the boundary.
+# Random starts and longer ways are the other half of the cure, so the gap between BIM on the own loss and PGD on $z$ is not owed to the loss alone.
 # "The accuracy under an attack" is therefore an upper bound on robustness, and only the smallest bound found says something about the network.
 # A plateau over iterations does not help, because it is reached in the tail; a weak black box does not help either, because a weaker attack was never the question.
 # What helps is to ask which function the prediction really depends on, and to attack that one.
@@ -499,7 +503,7 @@ run.show_verdicts()
 # Three limits hold with a condition that the paper leaves out: a common scale of the t densities, a strict lead for the softmax, a growing $z$ for softRmax.
 #
 # The conservative tail itself is real, and does what it promises where the question is what a classifier says about points far from all data, and where outliers meet importance weights.
-# What the paper adds to it, that the tail makes a network robust, is the tail seen from the attack's side: an ascent of the own loss is drawn there and finds no error.
+# What the paper adds to it, that the tail makes a network robust, is the tail seen from the attack's side: an ascent of the own loss that sets out from the image is often drawn there and finds no error, where random starts and attacks on $z$ find many.
 # The claim on the margin is the other half of the paper's explanation, and the half that an attack on $z$ leaves standing if there is anything in it.
 # It is measured directly on the plane and on the moons, where the left panels say how much of it there is; on images the worst case at the *smaller* budget is the measure, and $R$ is its first-order forecast.
 # So read the two budgets of Table 1 apart: whatever advantage softRmax keeps in the worst case at the smaller one may be called a margin, and whatever it loses at the larger one was the tail.
