@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from support.book.profiles import SIZES, ProfileError, near, parse_override
+from support.classroom.commands import assign_app
 from support.common import paths
 
 app = typer.Typer(
@@ -42,6 +43,7 @@ data_app = typer.Typer(
     help="Get or check data sets, in the folder that BOOK_DATA names (default data/sets).",
 )
 app.add_typer(data_app, name="data")
+app.add_typer(assign_app, name="assign")
 
 
 @app.callback()
