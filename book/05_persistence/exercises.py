@@ -84,7 +84,8 @@ for gamma in (0.7, 0.8):
 # $\Phi$ is the distribution function of the standard normal distribution, `stats.norm.cdf`, and $\Phi^{-1}$ its inverse, `stats.norm.ppf`.
 
 # %% tags=["assignment", "hide-input"]
-# Write every function yourself, without `support`: the tests compare it with closed forms, exact sums and the package.
+# Write every function yourself, without `support`: the tests compare it with closed
+# forms, exact sums and the package.
 import math
 
 import numpy as np
