@@ -692,8 +692,12 @@ def last_of(name: str) -> Last:
     return Last(name, width, m, isinstance(last, nn.Linear), best)
 
 
-names = tv_models.list_models(module=tv_models)
-architectures = pd.DataFrame([last_of(name) for name in names])
+def last_layers() -> list[Last]:
+    """The last layers of all of torchvision's classifiers."""
+    return [last_of(name) for name in tv_models.list_models(module=tv_models)]
+
+
+architectures = pd.DataFrame(run.once(last_layers))
 architectures["premise"] = architectures.linear & (architectures.l > architectures.m)
 
 # %% name="fig-premise" tags=["hide-input"] mystnb={"image": {"alt": "Width of the last layer against published top-1 accuracy for torchvision's classifiers on a logarithmic axis, with a line at l = m = 1000. A fair share of the points, some of high accuracy, lies on or below the line."}}
