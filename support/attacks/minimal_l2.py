@@ -1,7 +1,7 @@
 """Minimal-distortion attack: box-constrained L-BFGS with a bisected trade-off constant, batched
 over images."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Self
 
 import torch
@@ -18,7 +18,6 @@ from support.attacks.base import (
     judged,
     margin,
     packed,
-    per_image,
     prepare,
 )
 from support.common.arguments import choice, flag, number, whole_number
@@ -72,8 +71,13 @@ class _Point:
     scores: Tensor
 
     def where(self, taken: Tensor, other: Self) -> Self:
-        pairs = ((getattr(self, part.name), getattr(other, part.name)) for part in fields(self))
-        return _Point(*(torch.where(per_image(taken, old), new, old) for old, new in pairs))
+        column = taken[:, None]
+        return _Point(
+            torch.where(column, other.z, self.z),
+            torch.where(taken, other.value, self.value),
+            torch.where(column, other.slope, self.slope),
+            torch.where(column, other.scores, self.scores),
+        )
 
 
 @attack
