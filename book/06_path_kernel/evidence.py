@@ -1003,8 +1003,8 @@ for row, i in enumerate(first.chosen.tolist()):
         ("natural", first.natural, x_test[i]),
         ("attacked", first.attacked, first.attacked_images[i]),
     )
-    for name, whole, picture in rows:
-        more, told = shown_row(row, name, whole, picture)
+    for name, whole, query in rows:
+        more, told = shown_row(row, name, whole, query)
         tiles, captions = tiles + more, captions + told
 plots.pictures(torch.stack(tiles), captions, columns=9, size=1.15)
 plt.show()

@@ -558,7 +558,7 @@ told = ("true labels", "one in twenty exchanged")
 looks = zip(tubes.values(), plots.PALETTE, ("-o", "--s"), told, strict=False)
 for curve, color, style, words in looks:
     longest, reached = (
-        [getattr(one, n) for one in curve] for n in ("longest", "farthest")
+        [getattr(one, what) for one in curve] for what in ("longest", "farthest")
     )
     axes[1].loglog(longest, reached, style, color=color, label=words)
 axes[1].loglog(eps, eps, ":", color="grey", label=r"the tube, $\varepsilon$")
@@ -852,11 +852,11 @@ for k in orthant_k:
 _, axes = plt.subplots(1, 2, figsize=(9.4, 3.5), sharey=True)
 titles = (("raw", "uncentred"), ("centred", "centred"))
 for ax, (way, title) in zip(axes, titles, strict=True):
-    for (k, one), color in zip(spectra[way].items(), plots.PALETTE, strict=False):
+    for (faces, one), color in zip(spectra[way].items(), plots.PALETTE, strict=False):
         look = {
             "markersize": 4,
             "color": color,
-            "label": f"k = {k}: {one.dropped} dropped",
+            "label": f"k = {faces}: {one.dropped} dropped",
         }
         ax.plot(range(1, len(one.values) + 1), one.values, ".", **look)
     ax.axhspan(one.low, one.high, color="grey", alpha=0.2, linewidth=0)
@@ -1317,7 +1317,8 @@ plots.table(
     frame,
     "Neighbourhoods of crossings. Shares of planar ones and of two values off the "
     "level; largest value beside 1/cos; cosines of the lowest direction with the "
-    "normal and of the highest with the parents' line; degrees from the normal of the fitted "
+    "normal and of the highest with the parents' line; degrees from the normal of the "
+    "fitted "
     "one and of the moves to the boundary. Medians, mean over runs",
     digits=2,
 )

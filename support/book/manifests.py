@@ -85,7 +85,7 @@ class Manifest(BaseModel):
     dirty: bool | None
     data: dict[str, str]
     code: str
-    units: int
+    units: int | None = None  # not known of records of the first edition
     units_from_cache: int
     computing_seconds: float
     wall_seconds: float
