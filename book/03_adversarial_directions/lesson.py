@@ -495,7 +495,7 @@ run.show_verdicts()
 # What fails is the step from them to adversarial examples.
 #
 # An invisible direction is one along which the answer stays, so no attack that wants another answer can use it.
-# There is another kind of attack: it changes the picture until a person sees something else, while the network's answer stays (invariance-based adversarial examples).
+# There is another kind of attack: it changes the picture until a person sees something else, while the network's answer stays ({cite:t}`jacobsen2019` and {cite:t}`tramer2020`: invariance-based adversarial examples).
 # The row of pictures on the way along an invisible direction is of that kind; how far such attacks get is not measured here.
 #
 # Nor do trained features make much use of the room that is left to them: compare the shares of the features, and of the shifts that attacks cause, with that of a random direction.
