@@ -318,11 +318,13 @@ def _proximal(bench: _Bench, model: Classifier, s) -> Trained:
     return bench.fit(model, s.epochs, s.lr, on_epoch=project)
 
 
-def _penalised(penalty: Callable[[Tensor], Tensor], bench: _Bench, model: Classifier, s) -> Trained:
+def _penalised(
+    penalty: Callable[[Tensor, float], Tensor], bench: _Bench, model: Classifier, s
+) -> Trained:
     strength = s.strength
 
     def loss(model: Classifier, x: Tensor, y: Tensor) -> Tensor:
-        return training.cross_entropy(model, x, y) + strength * penalty(model.head.weight)
+        return training.cross_entropy(model, x, y) + penalty(model.head.weight, strength)
 
     return bench.fit(model, s.epochs, s.lr, loss=loss)
 
@@ -426,8 +428,8 @@ def _far(model: Classifier) -> Classifier:
 _FIRST, _SECOND = "epochs lr batch_size weight_decay augment", "tuned tuned_lr augment"
 _MAGNET = "magnet_lr clusters alpha augment"
 _PENALISED = "epochs lr strength"
-_SQUARES = partial(_penalised, lambda weight: weight.square().sum() / len(weight))
-_NORM = partial(_penalised, lambda weight: weight.norm() / weight.numel())
+_SQUARES = partial(_penalised, lambda weight, by: by * weight.square().sum() / len(weight))
+_NORM = partial(_penalised, lambda weight, by: by * weight.norm() / weight.numel())
 
 RECIPES = {
     "softmax": Recipe(_softmax, _FIRST, line="cross-entropy"),
