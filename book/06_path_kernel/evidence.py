@@ -542,7 +542,7 @@ print("sum over points and steps exact for both losses:", both < 1e-12)
 # %% [markdown]
 # ## What the kernel sees in the plane
 #
-# Two Gaussians; the kernel is summed over the path and traced over the two classes.
+# Two Gaussians; the kernel is summed over `kernel_steps` steps spread over the path and traced over the two classes.
 # The ring of outsiders has radius 12; pairs of points have one and the same displacement.
 
 
@@ -1480,7 +1480,7 @@ run.claim("bell2023.arcs-chords", arc_over_chord=[one.arc for one in facts])
 # %% [markdown]
 # ### Are interpolated networks robust?
 #
-# Accuracy under one gradient step along the line; then the modern protocol for the place that does best and for the trained end.
+# Accuracy under one gradient step along the line; then the modern protocol for the place that does best on these images and for the trained end, with one network.
 
 # %% tags=["hide-input"]
 inner = (way > 0.1) & (way < 0.95)
@@ -1540,7 +1540,7 @@ plt.show()
 #
 # ### Projections onto convex hulls
 #
-# Distances to the hulls of each class's training images, by non-negative least squares.
+# Distances to the hulls of each class's training images, by non-negative least squares; the answer is the class of the nearest hull.
 
 # %% tags=["hide-input"]
 hull_data = images.take(p.hull_train * K, seed)
@@ -1648,7 +1648,7 @@ run.claim(
 # %% [markdown]
 # ### A Gaussian process
 #
-# The symmetric kernel, summed over the path, as the covariance of one process per class; signal and noise variance by the marginal likelihood on a grid.
+# The tangent kernels at the starts of `kernel_steps` steps (one left node for all points), summed and traced over the classes, as the covariance of one process per class; signal and noise variance by the marginal likelihood on a grid.
 
 
 # %% tags=["hide-input"]

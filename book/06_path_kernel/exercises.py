@@ -173,7 +173,7 @@ assert torch.allclose(
 # The pre-activation is linear in $t$, so the unit is on in one interval $(l, h)$, and $m_0 = h - l$, $m_1 = (h^2 - l^2)/2$.
 # Let $\tau$ be the zero $-z/\delta$, moved into $[0, 1]$.
 # A growing pre-activation makes $(\tau, 1)$, a falling one $(0, \tau)$, and one that stands still everything or nothing.
-# The 100 left points of the text count $\lceil 100\,\tau \rceil / 100$ in place of $\tau$ for a unit that switches off: an error of up to one hundredth, however small the step is.
+# The 100 points of the text, read as left points, count $\lceil 100\,\tau \rceil / 100$ in place of $\tau$ for a unit that switches off: an error of up to one hundredth, however small the step is.
 
 
 # %% tags=["solution"] exercise="crossing"

@@ -32,7 +32,7 @@ run = chapter_run.start("06_path_kernel/lesson", profile, seed, device, override
 # ## What we check
 #
 # Each claim of part II has its row in the {doc}`evidence <evidence>`, with the few numbers that the text prints.
-# *Identity* claims hold or fail on any computer; *open* ones are announced by the text without an experiment, and are done here for the first time.
+# *Identity* claims hold or fail on any computer; *open* ones are announced by the text without an experiment; those here are ours.
 
 # %% [markdown]
 # ## One step
@@ -94,7 +94,7 @@ print("they agree:", bool((by_kernel - by_network).abs().max() < 1e-12))
 # The last of these is not harmless, as the next section shows.
 #
 # How is the integral to be computed?
-# The text takes the Jacobians at 100 places.
+# The text takes the Jacobians at 100 values of $t$ between 0 and 1, it does not say which; we read them as the left ends of 100 equal pieces.
 # Three observations do better.
 #
 # - **The free residual.** The integral's true value is known: it must give $f_{w_{s+1}}(x) - f_{w_s}(x)$. So every rule can be judged at each step, for each query, at no cost.
@@ -205,7 +205,7 @@ run.show("fig-small-steps")
 #
 # Figure 20 of the text has two Gaussians with 2000 points each.
 # The kernel machine is the network again; what is new is what its kernel looks like.
-# We sum the kernel over the path, as the text does, and take the trace over the two classes.
+# We sum the kernel over steps that are spread evenly over the path (`kernel_steps` of the profile), where the text takes every step, and take the trace over the two classes.
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Left: two overlapping clouds of points in the plane. Right: probability of the first class by the kernel machine against the network's, all on the diagonal."}}
 run.show("fig-plane")
@@ -217,11 +217,13 @@ run.show("fig-plane")
 run.show("fig-stars")
 
 # %% [markdown]
-# The gradient of a ReLU network with respect to its first layer is proportional to the input, so kernel values grow with the distance from the origin, in whichever direction a unit is active.
-# A sum over kernel values is mostly such a norm.
-# The fourth number of its row divides the query's own norm out.
+# Of the two points outside, the text names (4, 15) only; the other is our choice.
+# The first has the largest mean kernel value of the four panels, and the second the smallest: outside is not one thing to this kernel.
+# The gradient of a ReLU network with respect to its first layer is proportional to the input, so kernel values grow with the distance from the origin in directions in which the units are active that training points use.
+# Elsewhere they need not grow.
+# The row has both kinds: its third number ranks points inside against a whole ring of points outside, and the fourth does so after the length of the query's own gradients is divided out.
 #
-# The same growth makes the kernel non-stationary: over pairs of points with one and the same displacement, its value varies by the factor in the row that follows it.
+# The kernel is non-stationary, too: over pairs of points with one and the same displacement, its value varies by the factor in the row that follows it.
 
 # %% [markdown]
 # ## Images
@@ -236,7 +238,8 @@ run.show("fig-images")
 # ### What it costs
 #
 # The prediction needs no pair of points at all: the training points are summed once a step, whatever the number of queries.
-# The contributions of single points need every pair, and both grow linearly in queries, training points and steps.
+# The contributions of single points need every pair.
+# The number of operations of either grows at most linearly in queries, training points and steps; each time in the figure is one short measurement, and single ones stand out from their line.
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Three panels of computing time against number of queries, of training points and of steps in doubled sizes: predictions and contributions grow along lines of slope at most one in logarithmic axes. A fourth shows bytes held."}}
 run.show("fig-cost")
@@ -252,7 +255,7 @@ run.show("fig-neighbours")
 
 # %% [markdown]
 # An inner product favours training images with long gradients, whatever the query: the count of different neighbours says how often the same ones win.
-# To be another neighbour than in pixels is not yet to be a better one; the labels of the second row say how often it is.
+# To be another neighbour than in pixels is no finding by itself, for an image drawn at random would be another one, too; the labels of the second row say how often the neighbour has the label of the test image.
 #
 # ## Which training points made this prediction?
 #
@@ -292,6 +295,8 @@ run.show("fig-leave-out")
 # %% [markdown]
 # Two numbers of its row are to be read together: whether taking out many of the largest contributors changes the answer, and whether single contributions rank single absences.
 # The first does not imply the second, for the points that stay take over a part of the work.
+# Nor is the first what it seems: with ten classes, a tenth of the training points is about as many as one class has, and the largest contributors to a class are mostly its own images.
+# To take them out comes close to deleting the class, whose answer must then change; the fair comparison, with as many random images *of that class*, is not in the row, whose random points come from all classes.
 # The other scores of the row say what the whole path is worth here: TracIn needs eight checkpoints of it, and the final tangent kernel one.
 # The last number is the area under the curve with which a point's contribution to its *own* label finds the wrong labels: a point that had to be learnt against its neighbours had to do the work itself.
 # Here are the training images with the largest such contribution; titles give the label trained on and the true one.
@@ -316,7 +321,7 @@ run.show("fig-taught")
 run.show("fig-line")
 
 # %% [markdown]
-# That almost all of the move is off the radius is no finding: so is almost all of a random move of the same length, the last number of the row.
+# That almost all of the move is off the radius is no finding: of a random move it is even more, the last number of the row.
 #
 # The sections with titles only are measured on the two-layer network, whose path we have in full.
 # *Section 20*: the share of pairs of a training image and a step at which the image's own downhill direction points towards the final weights.
@@ -331,6 +336,9 @@ run.show("fig-facts")
 #
 # Section 24 is a title: linearly interpolated weights "yield robust models".
 # First the reading that its time would have had, accuracy under one gradient step (FGSM) along the line; then, for the place that does best and for the trained end, the modern protocol.
+# The place that does best was chosen under FGSM on the test images on which it is then compared, which favours it there.
+# The protocol is run for one network and few images, so that a difference of a few images between its two columns says nothing.
+# Beside its accuracies stand its tests for masked gradients, one panel each.
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Accuracy of the networks on the line from random to trained weights, on clean images and under FGSM."}}
 run.show("fig-fgsm")
@@ -346,7 +354,9 @@ run.show("fig-protocol")
 #
 # ### Projections onto convex hulls
 #
-# Earlier work of the author's circle classifies an image by the class whose training images have the nearest convex hull, and section 16 wants to compare the kernel's view with that.
+# Section 16 says that image classification has been represented by projection onto the convex hull of training data (its references are blank), and that the kernel's spatial view can be compared with that.
+# We read it as the classifier that answers with the class whose training images have the nearest convex hull, and compare its answers with the network's.
+# The kernel enters only in so far as its predictions are the network's; its view of space is not compared.
 # Each projection is a small quadratic programme.
 
 # %% [markdown]
@@ -360,26 +370,34 @@ run.show("fig-protocol")
 run.show("fig-outsiders")
 
 # %% [markdown]
-# An image with many bright pixels has long gradients, hence a large mass, whatever it shows.
-# Where outsiders are brighter than the training images, the mass ranks them the wrong way round; where they are as bright (the same pixels in another order), it can rank them right.
+# An image with many bright pixels has long gradients, and long gradients make a large mass, whatever the image shows.
+# That alone does not explain the ranking: the normalised mass has the length of the query's gradients divided out, and where its area is close to that of the mass, what ranks the images is the *direction* of their gradients, against those of the training images.
+# An area below one half says that the outsiders' gradients agree with those of the training images better than the gradients of test images do.
+# Which outsiders are taken decides: the profile's field `outside` names them, pixels in another order or Fashion-MNIST.
 #
 # ### A Gaussian process
 #
 # The abstract promises uncertainty from Gaussian process regression with this kernel; the text has no such experiment.
-# Ours takes the symmetric kernel, summed over the path, as the covariance of one process per class, regresses the labels (1 for the class, 0 for the others), and chooses signal and noise variance by the marginal likelihood.
+# Ours takes a symmetric kernel as the covariance of one process per class: the tangent kernel at the start of a step (one left node for *all* points, trained on or not), traced over the classes and summed over `kernel_steps` steps that are spread over the path.
+# It regresses the labels (1 for the class, 0 for the others), and chooses signal and noise variance by the marginal likelihood.
 # We ask three things: do its 90 % intervals hold 90 % of the test targets, and is its variance larger for outsiders and for adversarial images?
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Histograms of the Gaussian process's predictive variance for test images, adversarial images and images out of distribution."}}
 run.show("fig-process")
 
 # %% [markdown]
-# The intervals cover many targets that are zero and easy; the coverage of the true class's target is a harder number, and stands beside it.
+# The intervals are pooled over the classes, and for each image all targets but one are zero and easy; the coverage of the true class's target is a harder number, and stands beside it.
+# Intervals whose pooled share is right can miss the one target that matters more often than they hold it, or the reverse.
 #
 # ### Dropout
 #
 # Section 18 consists of two sentences and "insert figure(s)": with dropout on, the line from an image of one class to one of another visits further classes, and the places of the crossings have a Gaussian histogram.
 # We train a network with dropout, draw new masks at every place of the line, and note every change of the predicted class.
 # A further class is one that the network, without dropout, gives to neither end.
+#
+# With new masks at every place, two neighbouring places can differ because the masks do; such changes are noise of the prediction, not crossings of one boundary, and they do not cease at the ends of the line.
+# The Kolmogorov-Smirnov distance of the row is a weak judge of the shape: a triangular distribution has 0.016 from the Gaussian of its own mean and spread, and a uniform one only 0.057.
+# So look at the figure: where the bars at the ends stay above the curve, the histogram is not Gaussian, whatever the row's verdict.
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Histogram of the places on the line between two images where the predicted class changes, with dropout on and off, and the Gaussian with the same mean and spread as the former."}}
 run.show("fig-dropout")
@@ -393,14 +411,14 @@ run.show("fig-dropout")
 run.show_verdicts()
 
 # %% [markdown]
-# The identity itself stands, and is sharper than the text has it: exact for every point, every start, every optimiser and any number of classes, with the asymmetric kernel.
-# What fails are the statements that want more of it: symmetry and exactness at the same time, a single kernel machine, a bound by the Lipschitz constant of the model, a constant start that ceases to matter.
+# The identity itself stands, and is sharper than the text has it: exact for every point, every start, any number of classes and every optimiser whose steps are made of gradients, with the asymmetric kernel.
+# What fails are the statements that want more of it: symmetry and exactness at the same time, a single kernel machine, a bound by the Lipschitz constant of the model, a start that ceases to matter.
 #
 # A caution goes with the rest.
 # An identity that holds for every trained network cannot by itself tell a good network from a bad one, nor a right prediction from a wrong one: the adversarial images are explained to the last digit.
 # What the kernel adds is a decomposition, and its terms have to be tested like any other score: against retraining, against simpler scores for outsiders, against counted coverage.
 #
-# What this chapter does not settle: the exact network and data of figures 20 to 24, whose details are not in the text, and the kernel of networks with batch normalisation, where the training points of a batch influence one another within the forward pass.
+# What this chapter does not settle: the exact networks and their training behind figures 20 to 24, whose details are not in the text, and the kernel of networks with batch normalisation, where the training points of a batch influence one another within the forward pass.
 
 # %% tags=["hide-input"]
 run.finish()
