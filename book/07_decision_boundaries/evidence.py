@@ -635,7 +635,7 @@ run.claim(
 )
 
 # %% [markdown]
-# Equations 125 and 139 beside what Gram and Schmidt leave; then projection onto the planes of all violated faces, in 50 dimensions, with faces tipped by 30 degrees.
+# Equations 125 and 137 to 139 (with $w_k$ for $w_j$) beside what Gram and Schmidt leave; then projection onto the planes of all violated faces, in 50 dimensions, with faces tipped by 30 degrees.
 
 
 # %% tags=["hide-input"]
@@ -837,6 +837,7 @@ run.claim(
 # ## Singular values of boundary samples
 #
 # Normal samples projected onto orthants of $k$ faces, twenty for each dimension, uncentred and centred.
+# The text takes random differences, of which the directions and the ratios of the values are in expectation those of the centred sample.
 
 # %% tags=["hide-input"]
 n = p.orthant_dimensions
@@ -1385,7 +1386,7 @@ run.claim(
 # ### The radius of curvature
 #
 # Heights over the tangent plane in random tangent directions, as shares of the radius; 1 where the boundary is not found within it.
-# The largest radius of the range stands for "not within it".
+# The largest radius of the range stands for "not within it" and is a lower bound.
 
 
 # %% tags=["hide-input"]

@@ -70,17 +70,17 @@ run.say(
 # %% [markdown]
 # The level sets miss the point where three classes meet, and they hold the open set of ties and the line where two scores touch, although only one class is found around either.
 #
-# The part grades the boundary by the number of classes that every small ball meets.
+# The part grades the boundary by the number of classes that every small ball meets, and leaves open how that number follows from the scores.
 # Where $j$ scores tie in general position, $j$ classes meet; where a third score $-z_2^2$ only touches the tie of the first two, no third class does.
 
 # %% [markdown]
 # ### The image of the boundary
 #
 # $F$ maps the boundary into the simplex of probabilities, where the part sees "$K - 1$ components".
-# Two counts are mixed there.
-# There are $K - 1$ *strata*: two, three, ..., $K$ leaders tie.
-# The stratum of two leaders alone falls into $K (K - 1) / 2$ pieces, one for each pair of classes.
-# The stratum of $K$ leaders is one point of the simplex, where all probabilities are $1/K$; the "centroid line" meets it only there.
+# Two counts can be meant by that.
+# There are $K - 1$ *strata*: two, three, ..., $K$ leaders tie; so far the part is right.
+# The stratum of two leaders alone falls into $K (K - 1) / 2$ pieces, one for each pair of classes, and each is only the part of its plane where the other probabilities are smaller.
+# The stratum of $K$ leaders is one point of the simplex, where all probabilities are $1/K$: the part's "centroid line" meets the simplex there.
 #
 # We train a network on three classes of digits, bisect between its test images, and draw where the boundary points land.
 
@@ -133,9 +133,11 @@ run.show("fig-delaunay")
 # ### The dimension of a boundary
 #
 # Definition 30.4 calls *dimension* of the boundary at $x$ the number of dimensions that the offsets from $x$ to its whole decision level span.
-# For a plane in $n$ dimensions that is $n - 1$.
-# For a sphere, which has dimension $n - 1$ as well, it is $n$.
-# Locally the count comes out right: of a sample within radius $r$ one singular value shrinks like $r^2$, the others like $r$.
+# With two classes the level is $1/2$ on all of the boundary.
+# For a plane in $n$ dimensions the span then is $n - 1$; for a sphere, which has dimension $n - 1$ as well, it is $n$.
+# With more classes the fixed level is one more condition.
+# Between two of three linear classes with a softmax, the level fixes the third probability too, $1 - 2a$, so that only $n - 2$ directions are left in the plane.
+# Counted locally, on the boundary instead of its level, the number comes out right: of a sample within radius $r$ one singular value shrinks like $r^2$, the others like $r$.
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Singular values of samples of a sphere against the sample's radius, both logarithmic: seven lines of slope one and a lowest one of slope two."}}
 run.show("fig-sphere")
@@ -148,7 +150,7 @@ run.show("fig-sphere")
 # For images a witness is enough: if an image lies farther than all others in the direction from the mean to itself, its cell has no end.
 
 # %% [markdown]
-# The other remark says that triangulations are unstable in many dimensions, that small noise upsets them, and that plentiful data lessen both.
+# The other remark says that triangulations are unstable in many dimensions, that noise upsets them, and that data lessen both that are plentiful and have no more than a small amount of noise.
 # We move every point by noise and count how many edges change: first by a twentieth of the mean spacing in two and in four dimensions, then by the *same* amount with few and with many points.
 # The quality of a simplex is $d$ times its inradius over its circumradius: 1 for a regular one, 0 for a flat one.
 
@@ -158,7 +160,8 @@ run.show("fig-sphere")
 # A Voronoi classifier knows only the nearest point.
 # Definition 30.5 adds up the barycentric coordinates of a query in its Delaunay simplex by label, $w(z)_i$, and takes the class with the largest sum.
 # On a triangulated square this works, and the weights are scipy's linear interpolation of the labels (the tests of the package check that).
-# On a curved manifold it does not: new points of a circle lie outside every simplex that the samples span.
+# On a curved manifold it need not: new points of a circle, or of any curve that bounds a strictly convex set, lie outside every simplex that the samples span.
+# A curve that bends both ways, such as a sine curve, has many new points inside simplices; but these simplices reach across its bends, between samples that are far apart along the curve.
 
 # %% [markdown]
 # Theorem 30.6 says that the boundary of these weights converges to the true one.
@@ -177,8 +180,12 @@ run.show("fig-sphere")
 # Its length is at most the diameter of the simplex, which is its longest edge.
 # ```
 #
-# No Lipschitz constant is needed, and the rate is one.
-# We measure it on ever finer jittered grids with a disc as one of the classes, and ask how far from the circle the farthest error lies.
+# No Lipschitz constant is needed, and errors retreat at rate one at least.
+# The points of the weighted boundary retreat with them: a tie needs corners of two classes.
+# That is one direction only.
+# A piece of a class that is thinner than $\varepsilon$ may hold no sample; then its boundary is missed, however far from everything else it lies.
+# For fixed classes on a compact $M$ every piece is found in the end, since each holds a ball, but how soon depends on its thickness.
+# We measure the direction that the theorem bounds on ever finer jittered grids with a disc as one of the classes, and ask how far from the circle the farthest error lies.
 # The second curve has one label in twenty exchanged.
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Left: a circle in a square with coarse samples, and the boundaries of the Voronoi and of the weighted Delaunay classifier around it; both follow it in steps. Right: distance of the farthest error from the true boundary against the longest Delaunay edge, both logarithmic. With true labels it falls with slope one below the diagonal; with one label in twenty exchanged it stays large."}}
@@ -238,10 +245,20 @@ print("exact:      ", np.round(exact.numpy(), 4))
 # {cite:t}`dykstra1983` has the correction that the first one lacks: each half-space takes back its last step before it makes a new one.
 
 # %% [markdown]
-# Equations 125 and 139 give the directions that the part makes orthogonal.
+# Equations 125 and 137 to 139 give the directions that the part makes orthogonal.
 # They are right: up to length, the first is $w_j$ without its share of $w_i$, the second $w_k$ without its share of both.
 # Several equations on the way are not.
-# Equation 107 subtracts a number from a vector; 114 asks for $w_{ij} \perp w_j$ where the text asks for $w_{ij} \perp w_i$; 119, 128 and 129 multiply $a_1$ by the sine of the wrong angle, and 120 has a wrong sign; 137 says $w_j$ for $w_k$; 140 to 142 exchange sine and cosine, so that they speak of other planes.
+# Equation 107 subtracts a number from a vector, and 110 and 142 leave the vector $e_1$ in a number; 114 asks for $w_{ij} \perp w_j$ where the text asks for $w_{ij} \perp w_i$; 137 says $w_j$ for $w_k$; the general rule after 139 sums $\tan^2\theta_i$ up to $k$ where it has to stop before; 140 to 142 exchange sine and cosine, so that they speak of other planes.
+# Four more can be checked by multiplying out, with $w_i = e_i \cos\theta_i - e_1 \sin\theta_i$:
+#
+# $$\begin{aligned}
+# (w_j + a) \cdot w_i &= \sin\theta_j \sin\theta_i - a_1 \sin\theta_i + a_i \cos\theta_i , \\
+# (w_j + a) \cdot (e_1 + e_i \tan\theta_i + e_j \tan\theta_j) &= a_1 + a_i \tan\theta_i + a_j \tan\theta_j .
+# \end{aligned}$$
+#
+# The first line is 119, and 128 with $k$ for $j$; they print $\sin\theta_j$ and $\sin\theta_k$ beside $a_1$, while 129 is right.
+# The second is 120, which prints $-a_i \tan\theta_i$, and with a third term on both sides 130, whose left side lacks $e_k \tan\theta_k$.
+# None of these four slips reaches the results, since $a_1 = 0$ there, and 121 to 124 go on with the right signs.
 #
 # The method itself fails for another reason.
 # A face that the point violates need not touch the nearest point, and a face that it respects can.
@@ -265,31 +282,36 @@ run.show("fig-projection")
 run.show("fig-tipped")
 
 # %% [markdown]
-# Persistence counts faces.
-# For two of them the angle changes it by a few per cent, however acute the wedge.
-# For more, tipping *raises* it: all faces but the first turn towards one another, until they are nearly a single one, and the point is left with two.
-# So acuteness alone lowers no persistence at a given distance, and the union bound $\sigma^* \geq d / \Phi^{-1}(1 - (1-\gamma)/k)$, which knows no angles at all, is nearly attained by the orthant.
+# Persistence falls with the number of faces.
+# What the angle does depends on that number.
+# For two faces tipping *lowers* persistence, by five per cent at most.
+# For three it first lowers it by two per cent, then raises it by a tenth; for ten it raises it by almost half.
+# With many faces, all but the first turn towards one another, until they are nearly a single one, and the point is left with two.
+# So acuteness lowers persistence at a given distance by a few per cent at most, and the union bound $\sigma^* \geq d / \Phi^{-1}(1 - (1-\gamma)/k)$, which knows no angles at all, is nearly attained by the orthant.
 #
 # The picture that set the part going (section 32) is a path from an image to its adversarial example, along which persistence drops at the boundary.
 # A heading asks whether a skewed orthant recreates it.
-# We cross a plane, an orthant of ten faces and tipped wedges, along the line through their equidistant points; on the outside the class is the complement, whose persistence can be infinite and is cut at the largest $\sigma$ that we look at.
+# We cross a plane, an orthant of ten faces and tipped wedges, along the line through their equidistant points; on the outside the class is the complement, whose persistence can be infinite and is cut at the largest $\sigma$ that we look at, 64.
+# A ratio of the two sides of an orthant is therefore as small as this cut makes it.
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Persistence on a logarithmic axis along the line through the equidistant points of a plane and three wedges, outside on the left. The plane's curve dips symmetrically towards zero at the crossing; those of the wedges stay at the top outside and fall to low values inside, ten faces lowest, tipped ones a little higher."}}
 run.show("fig-through")
 
 # %% [markdown]
 # A plane gives a symmetric dip to zero and no drop.
-# Inside ten faces the persistence is a fraction of what it is at the mirrored point outside: the drop comes back, tipped or not.
+# Inside ten faces the persistence is a small fraction of what it is at the mirrored point outside, however far the cut: the drop comes back, tipped or not.
 #
 # ## Singular values of boundary samples
 #
 # The part samples a boundary, takes singular values, and reads its dimension off the values that drop.
-# It begins with orthants: noise of mean zero, projected.
+# It begins with orthants: noise of mean zero, projected, and the singular values of random differences among these samples.
 #
 # What should one see?
 # Clipping a standard normal coordinate at zero leaves mean $1/\sqrt{2\pi}$, second moment $1/2$ and variance $1/2 - 1/2\pi \approx 0.341$.
 # So around the *mean*, $k$ directions have $0.584$ of the standard deviation of the others.
-# Around *zero*, the mean adds $k/2\pi$ along one of these directions: $k - 1$ values drop, and the last one has variance $0.341 + 0.159\,k$, which for $k \geq 5$ is more than one.
+# The difference of two samples has twice the variance in every direction, and no mean: by differences exactly $k$ values drop as well, as the part says.
+# Around *zero*, the mean adds $k/2\pi$ along one of these directions: $k - 1$ values drop, and the last one has variance $0.341 + 0.159\,k$, which is one between $k = 4$ and $k = 5$ and grows on.
+# So the centring, or the differences, cannot be left out.
 #
 # And how small is small?
 # A Gaussian sample of $N$ points in $n$ dimensions has singular values that spread over $1 \pm \sqrt{n/N}$ (the law of {cite:t}`marchenko1967`); a value counts as dropped only below that range.
@@ -343,10 +365,11 @@ run.show("fig-skewness")
 #
 # ### Samples around a crossing
 #
-# We add noise of the flat distribution to boundary points, interpolate each noisy point towards the parent on the other side, as the part does, and look at the singular values, uncentred and by differences.
+# We add noise of the flat distribution to boundary points, interpolate each noisy point towards the parent on the other side, one of the part's two ways (the other, descending a loss, is not run), and look at the singular values, uncentred and by differences.
 # What should one see?
 # Around a *plane* with unit normal $\nu$, interpolating along the line of the parents, with direction $u$, is the oblique projection $I - u \nu^\top / (u^\top \nu)$.
-# Its singular values are 0 along $\nu$, $1 / \cos\alpha$ for the angle of incidence $\alpha$, and ones: two values that stand out, and neither belongs to an image.
+# Its singular values are 0 along $\nu$, $1 / \cos\alpha$ for the angle of incidence $\alpha$, and ones.
+# Two values stand out, but only one of them is *degenerate* as the part uses the word, smaller than the rest; and neither is one of the two images, with which the part thinks two degenerate values correspond: one direction is the normal, the other lies in the plane, where the line between the images casts its shadow.
 #
 # L-BFGS ends *on* the boundary, so that interpolating towards its result would gather half the sample in one point; behind those crossings we take the mirror image of the starting point as the second parent.
 
@@ -367,18 +390,20 @@ run.show("table-neighbourhoods")
 # Is the boundary a plane there?
 # In a ball of the small radius we call a neighbourhood planar if the spread along its fitted normal is below a twentieth of the median spread.
 # In the larger ball we count the samples that leave the class into a third one, another piece of the boundary.
+# At the quick and the standard profile most natural crossings of the MLP are planar by this measure.
+# LeNet, which the standard profile adds, is the opposite: hardly any of its crossings are, so that a mean over the two networks describes neither.
 
 # %% [markdown]
-# The normals that a least-squares fit finds are the gradients of the gap between the two scores; the gradient of the loss is near them as well, since of all classes only two have a share in it at a boundary between confident regions.
+# The normals that a least-squares fit finds are within a few degrees of the gradients of the gap between the two scores; the gradient of the loss is near them as well, since of all classes only two have a share in it at a boundary between confident regions.
 # The differences between noisy points and their place on the boundary are not: they lie along the lines to the parents, and so at the angle of incidence.
 #
 # ### The radius of curvature
 #
 # A plane looks flat at every radius.
 # We go a distance $r$ into random tangent directions and look how far along the normal the boundary lies from there, the height $h$, as a share of $r$; where it is not found within $r$, the share counts as one.
-# Beside it the angle between the normals at the two places.
+# Beside it the angle between the normals at the two places, which is what the part means to compare.
 # The radius at which $h$ reaches a tenth of $r$ in the median is our radius of curvature; the row also has the radius at which the normals have turned by 30 degrees.
-# The largest radius of the range stands for "not within it".
+# The largest radius of the range stands for "not within it": it is a lower bound.
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Left: height over the tangent plane as a share of the radius, against the radius, both logarithmic, for linear and curved networks; middle: angle between normals. Both stay near zero for the linear network until other pieces are met and grow for the others. Right: principal curvatures at a middle radius, for natural and adversarial crossings."}}
 run.show("fig-bending")
@@ -389,6 +414,11 @@ run.show("fig-bending")
 # The two measures need not agree: heights average over random directions, of which in many dimensions nearly all are flat, while a normal turns with the few that are not.
 # What the linear network shows at large radii is not curvature but the next piece of its boundary, where a third class begins: its normals at the places that were found do not turn.
 #
+# At the standard profile no network's heights reach a tenth within the range, so its 6.4 means "more than 6.4".
+# By normals the networks part: LeNet's turn by 6 degrees at the smallest radius, .05, by 18 at .8, within the distance of images to the boundary, and by 30 at 2.0 to 2.5; the MLP's do not turn so far within the range.
+# At the quick profile the MLP's heights reach a tenth at 1.6 to 2.1, beyond the images' distance too, and its normals do not turn by 30 degrees within 3.2.
+# "Flat as far as the images" thus holds for LeNet by heights in random directions only.
+#
 # ### The dimpled manifold
 #
 # {cite:t}`shamir2021` picture the boundary as a sheet that runs along the manifold of the images, with a dimple at each of them; adversarial directions then leave the manifold.
@@ -398,15 +428,17 @@ run.show("fig-bending")
 # %% [markdown]
 # The rule asks for two things: that normals hold less of the images' directions than the images' own differences do, and that they hold less than *chance* would.
 # The first is what skewness says in other words.
-# The second is the prediction that is peculiar to the dimpled manifold.
+# The second is the prediction that is peculiar to the dimpled manifold, and it fails clearly: at the standard profile normals hold .73 to .79 of their squared length in the images' directions, about seven times as much as a random direction, and at the quick profile .83 to .85, more than twice as much.
+# The principal directions are those of all training images together.
+# The tangent space of the images' manifold at one place is a smaller one, and a test with it could end otherwise.
 #
 # ### The wedge, the spectrum and the network side by side
 #
 # Does anything in a trained network look like a wedge?
-# Three measurements of one kind of crossing answer together.
-# *Persistence* at mirrored points, at equal distance before and behind an adversarial crossing: the ratio is 1 for a plane and small for a wedge.
-# The *spectrum* of boundary samples there, centred: a wedge of $k$ faces drops $k$ values, a plane one.
-# And the *angle* at which the crossing meets the boundary: the way through the apex of an orthant has $\cos\alpha = 1/\sqrt{k}$ to each of its faces.
+# Three measurements answer together, though not at the same crossings.
+# *Persistence* at mirrored points, at equal distance before and behind a PGD crossing: the ratio is 1 for a plane and small for a wedge.
+# The *spectrum* of boundary samples at L-BFGS crossings, centred: a wedge of $k$ faces drops $k$ values, a plane one.
+# And the *angle* at which natural and L-BFGS crossings meet the boundary: the way through the apex of an orthant has $\cos\alpha = 1/\sqrt{k}$ to each of its faces.
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Three panels. Left: persistence behind over before the crossing against the number of faces of a wedge, with the networks' medians as horizontal lines. Middle: singular values of samples of a ten-face wedge, a plane and a network. Right: cumulative angles of incidence of natural and adversarial crossings of two networks, with vertical lines for the way through the apex of orthants of 2, 3 and 10 faces."}}
 run.show("fig-side-by-side")
@@ -417,7 +449,12 @@ run.show("table-mirrored")
 # %% [markdown]
 # The linear network is the ruler here: its classes are intersections of half-spaces, so it, too, may have less room behind a crossing than before it, without any curvature of a single piece.
 # Only what a network shows beyond that ruler speaks of bending.
+# Two readings of "how many faces" are shown, and they need not agree.
+# The curve on the left sets persistence in a wedge beside that of a plane at the same distance; the table asks for the faces whose orthant has the persistence found behind, at the distance of the tangent plane.
+# At the standard profile LeNet's ratio meets the curve near 20 faces, while the table's median is 2.80: no number of faces should be read off either.
 # Where persistence behind the crossing falls far below the ruler's, the curvatures under *The radius of curvature* should lie below zero at adversarial crossings, since then the class behind is the convex one: the cone of chapter 5, found by two measurements that share no step.
+# At the standard profile LeNet does this: its persistence behind is .25 of that before, beside .89 for the linear network, and its curvatures at L-BFGS crossings have a median of about -.06 at radius .8.
+# The MLP, with .91 there and .95 at the quick profile, does not: by persistence it cannot be told from the linear network.
 #
 # ## What did not reproduce, and why
 #
@@ -428,10 +465,10 @@ run.show_verdicts()
 
 # %% [markdown]
 # What is refuted falls by a counterexample: an obtuse triangle for the Delaunay edges, a sphere for the dimension, the two readings of one definition for the incidence, one wedge's alternating projections for the nearest point.
-# Most of it can be mended, and the corrected statements are short: Gabriel edges for Delaunay edges, a local count for the span, Dykstra's correction or one sorted sum for the projection, a centred sample for the spectrum, a tube of width $\varepsilon$ for a Lipschitz bound.
+# Most of it can be mended, and the corrected statements are short: Gabriel edges for Delaunay edges, a local count for the span, Dykstra's correction or one sorted sum for the projection, a tube of width $\varepsilon$ around the errors for a Lipschitz bound.
 #
 # The measurements on networks share one lesson.
-# A large singular value is an image, or an angle of incidence; a skew crossing is a line that was not aimed at the boundary; and a linear network, whose boundaries are planes, shows both.
+# A large singular value is an image, or an angle of incidence; a skew crossing is a line that was not aimed at the nearest piece of the boundary; and a linear network, whose boundaries are planes, shows both.
 # Each quantity needs its null beside it, and what is left when the null is taken away differs from network to network, as the tables show.
 #
 # What this chapter does not settle: whether the pieces of a network's boundary meet at corners that matter, for which one would need the neighbours of a piece and not a sample of it, and the persistence of complements, which has no closed form here beyond the one integral.

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Evidence: Every probe on every model
 #
-# What the {doc}`lesson <lesson>` tells, measured: eight networks, every quantity of the five papers on each of them, and the rank correlation of each with measured robustness.
+# What the {doc}`lesson <lesson>` tells, measured: eight networks (three at the quick profile), every quantity of the five papers on each of them, and the rank correlation of each with measured robustness.
 
 # %% tags=["parameters", "hide-input"]
 profile: str = "quick"  # quick, standard or paper: see data/profiles

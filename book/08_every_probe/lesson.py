@@ -7,8 +7,8 @@
 # Here all quantities are measured on all networks.
 # Then we ask what no single paper could: *which of them orders networks as their measured robustness does?*
 #
-# Eight networks are few.
-# So the page says of each answer how sure it can be with that many, and the first thing to learn from it is how much a table of eight rows leaves open.
+# Eight networks are few, and the quick profile has only three of them.
+# So the page says of each answer how sure it can be with that many, and the first thing to learn from it is how much a table of so few networks leaves open.
 
 # %% tags=["parameters", "hide-input"]
 profile: str = "quick"  # quick, standard or paper: see data/profiles
@@ -28,7 +28,8 @@ run = chapter_run.start("08_every_probe/lesson", profile, seed, device, override
 # ## What we ask
 #
 # No paper compares its quantity with the others', so there is no published number to reproduce.
-# But each tells a story that can be asked of any network: where this quantity is larger (or smaller), the network is more robust.
+# But each tells a story that can be turned into a question for any network: where this quantity is larger (or smaller), is the network more robust?
+# Several papers say it of *images* of one network, or of its attacks; that it should order networks too is this book's reading, and a story that fails here may hold where its paper tells it.
 # Each row of the {doc}`evidence <evidence>` is such a sentence, with a rule that was written before the networks were trained: over the networks, the rank correlation with the protocol's worst case is at least one half in the story's direction, and its p-value, adjusted for the number of questions asked, is at most 0.05.
 
 # %% [markdown]
@@ -117,6 +118,7 @@ run = chapter_run.start("08_every_probe/lesson", profile, seed, device, override
 # Straight lines between test images of different classes cross the boundary somewhere.
 # There we measure the angle of incidence, and how the boundary bends: {doc}`../07_decision_boundaries/lesson` goes a distance $r$ into the tangent plane and looks how far along the normal the boundary lies from there, the height $h$.
 # A sphere of radius $R$ has left its tangent plane by $h \approx r^2 / 2R$, so we call $R = r^2 / 2h$, with the median height over places and directions, the *radius of curvature* at the scale $r$, `bend_reach` of the profile.
+# Chapter 7 uses the name for something else, the radius at which $h$ reaches a tenth of $r$; the two numbers cannot be compared.
 # Where the boundary is not found within $r$, the height counts as $r$.
 #
 # ### The kernel of training
@@ -202,6 +204,11 @@ run.show("table-correlations")
 #
 # The figure deals out the robustness of the networks in every order, for all probes at once, and notes the largest correlation that appears in any of them.
 # That is what the best of so many probes looks like when none of them knows anything.
+#
+# The other side of it is what the rules can find at all.
+# With eight networks and nineteen questions, the strongest correlation has to be at least .93 for an adjusted p-value below 0.05; a probe that truly goes along with robustness will mostly miss that.
+# A probe that only five networks have cannot reach it unless nearly all the others do, and with the three networks of the quick profile no p-value is below one third.
+# So "not reproduced" on this page means "not shown with so few networks", whatever the interval beside it says, and not that the story is wrong.
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Histogram of the largest absolute rank correlation over all probes when robustness is dealt out to the networks at random, with vertical lines at the 95 percent quantile and at the largest one found."}}
 run.show("fig-chance")
@@ -218,8 +225,9 @@ run.say(
 # %% [markdown]
 # ## What did not agree, and why
 #
-# A story can fail here in three ways, and the table tells them apart.
-# The probe may order the networks the other way round; it may order them as told, but no better than chance can with so many questions and so few networks; or it may do so only because it goes along with clean accuracy.
+# A story can fail here in three ways, and the table names them.
+# The probe may order the networks the other way round, which is the sign of the correlation and no more: unless "beyond chance" stands beside it, and as long as the interval holds both signs, it is no finding.
+# It may order them as told, but no better than chance can with so many questions and so few networks; or it may do so only because it goes along with clean accuracy.
 
 # %% tags=["hide-input"]
 run.show("table-stories")
@@ -229,7 +237,7 @@ run.show("table-stories")
 # They were chosen because five papers made them, not drawn from all networks there are.
 # Of the eight, half come from one paper.
 # And those that meet an adversary in training meet it in the protocol's own norm and radius, so any quantity which adversarial training happens to change will look like a predictor.
-# A probe that survives here has passed a first test, and one that fails has failed it; neither is a law.
+# A probe that survives here has passed a first test, which is no law; one that fails has not been shown to be wrong.
 #
 # Two limits lie in the probes themselves.
 # Quantities in feature space have no unit in pixels: a loss that draws features to their centres can do so without moving any image away from the boundary.
