@@ -210,6 +210,18 @@ def _digest(file: Path, _: str) -> str:
     return fingerprint.digest([file])
 
 
+def _parameters(chapter: str, profile: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The values that a run has now; a sheet is read once for all that ask."""
+    file = profiles.folder() / f"{chapter}.yml"
+    text = file.read_text(encoding="utf-8") if file.is_file() else ""
+    return json.loads(_values(chapter, profile, json.dumps(dict(overrides)), text))
+
+
+@lru_cache(maxsize=64)
+def _values(chapter: str, profile: str, overrides: str, sheet: str) -> str:
+    return profiles.load(chapter, profile, json.loads(overrides)).model_dump_json()
+
+
 def is_stale(manifest: Manifest) -> bool:
     """Whether the part's code, or a kernel that it reaches, changed after the run."""
     codes = {manifest.code, *(stamp.code for stamp in manifest.carried)}
@@ -227,7 +239,7 @@ def is_current(manifest: Manifest) -> bool:
 
     chapter, profile = manifest.chapter, manifest.profile
     try:
-        parameters = profiles.load(chapter, profile, manifest.overrides).model_dump(mode="json")
+        parameters = _parameters(chapter, profile, manifest.overrides)
     except profiles.ProfileError:
         return False
     if parameters != manifest.parameters or manifest.versions != identity.versions():
@@ -343,7 +355,7 @@ def current_run(
         from support.book import chapter_run  # torch takes seconds to import
 
         device = chapter_run.resolve_device(device).type
-    parameters = profiles.load(chapter, profile, overrides).model_dump(mode="json")
+    parameters = _parameters(chapter, profile, overrides)
     same = (manifest.device, manifest.seed, manifest.parameters) == (device, seed, parameters)
     return notebook if same and is_current(manifest) else None
 

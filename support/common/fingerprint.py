@@ -48,6 +48,14 @@ class _Source:
     (else for its first part)."""
     bound: dict[str, list[ast.stmt]] = field(default_factory=dict)
     always: list[ast.stmt] = field(default_factory=list)
+    meanings: dict[str, str] = field(default_factory=dict)
+    """Of each piece that was asked for: a book asks for most of them many times."""
+
+    def meaning(self, name: str, code: list[ast.stmt]) -> str:
+        """:func:`meaning` of a piece of this file, computed once."""
+        if name not in self.meanings:
+            self.meanings[name] = meaning(code)
+        return self.meanings[name]
 
 
 def _without_docstring(node: ast.AST) -> ast.AST:
@@ -103,6 +111,7 @@ def _source(file: Path) -> _Source:
     return _parse(file, text if package else _without_figures(text), package)
 
 
+@lru_cache(maxsize=64)
 def _without_figures(text: str) -> str:
     """The source of a notebook without the cells that only draw."""
     cells = _CELL.split(text)
@@ -244,14 +253,19 @@ def _origin(node: ast.ImportFrom, folder: str) -> str:
 
 
 def _file(dotted: str) -> Path | None:
+    return _file_in(PACKAGE, dotted)
+
+
+@lru_cache(maxsize=4096)
+def _file_in(package: Path, dotted: str) -> Path | None:
+    """The file of a module of the package, unless it only presents; None of all others."""
     head, *tail = dotted.split(".")
     silent = any(dotted == name or dotted.startswith(f"{name}.") for name in PRESENTATION)
-    if head != PACKAGE.name or not tail or silent:
+    if head != package.name or not tail or silent:
         return None
-    path = PACKAGE.joinpath(*tail)
-    return next(
-        (file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None
-    )
+    path = package.joinpath(*tail)
+    places = (path.with_suffix(".py"), path / "__init__.py")
+    return next((file for file in places if file.is_file()), None)
 
 
 def _reached(entries: Iterable[Path], sources: dict[Path, _Source]) -> None:
@@ -380,21 +394,23 @@ def definitions(entries: Iterable[Path | tuple[Path, str]]) -> dict[tuple[str, s
     ]
     sources: dict[Path, _Source] = {}
     _reached((file for file, _ in wanted), sources)
-    used, pieces = _Used(sources), {}
+    used, found = _Used(sources), {}
     for file, name in wanted:
         if name is None:
-            pieces[file.name, "the file"] = sources[file].tree.body
-            used.refer(file, sources[file].tree.body)
+            whole = sources[file].tree.body
+            found[file.name, "the file"] = sources[file].meaning("the file", whole)
+            used.refer(file, whole)
         else:
             used.need(file, name)
     for file, source in sources.items():
         if source.always:
             used.refer(file, source.always)
-            pieces[_place(file), "on import"] = source.always
+            found[_place(file), "on import"] = source.meaning("on import", source.always)
     for file, name in used.definitions():
         if (file, None) not in wanted:
-            pieces[_place(file), name] = sources[file].bound[name]
-    return {where: meaning(what) for where, what in pieces.items()}
+            code = sources[file].bound[name]
+            found[_place(file), name] = sources[file].meaning(name, code)
+    return found
 
 
 def meaning(code: ast.AST | list[ast.stmt]) -> str:
