@@ -567,14 +567,12 @@ def strongest(scores, x, y, eps):
     """
     ### BEGIN SOLUTION
     best = x.clone()
+
+    def towards(rival):
+        return lambda z, y: z[:, rival] - z.gather(1, y[:, None])[:, 0]
+
     for rival in range(scores(x).shape[1]):
-        found = climb(
-            scores,
-            lambda z, y, rival=rival: z[:, rival] - z.gather(1, y[:, None])[:, 0],
-            x,
-            y,
-            eps,
-        )
+        found = climb(scores, towards(rival), x, y, eps)
         fallen = scores(found).argmax(1) != y
         best[fallen] = found[fallen]
     return best
@@ -616,7 +614,11 @@ for size in (1.0, 1e3):
     y = z.argmax(1)
     slack = 0.4 * (w[y][:, None] - w).abs().sum(2) - (z.gather(1, y[:, None]) - z)
     reachable = (slack > 1e-3 * size).any(1)
-    moved = strongest(lambda at, w=w, b=b: at @ w.T + b, x, y, 0.4)
+
+    def scores_of(at):
+        return at @ w.T + b  # noqa: B023  called before w and b change
+
+    moved = strongest(scores_of, x, y, 0.4)
     assert float((moved - x).abs().max()) <= 0.4 + 1e-6, (
         "a point has moved by more than eps"
     )

@@ -289,7 +289,8 @@ run.show("fig-targets")
 # %% tags=["hide-input"]
 TARGETS = "bell2023.fig13"
 run.say(
-    f"The half-life of the natural class is {run.found(TARGETS, 'natural_half_life'):.2f}; "
+    "The half-life of the natural class is "
+    f"{run.found(TARGETS, 'natural_half_life'):.2f}; "
     "those of the attacked classes reach from "
     f"{run.found(TARGETS, 'shortest_adversarial_half_life'):.2f} to "
     f"{run.found(TARGETS, 'longest_adversarial_half_life'):.2f}."
