@@ -68,7 +68,6 @@ LATE = "def shift(x):\n    return x + 3\n"
 CHAPTER = '''
 from dataclasses import dataclass
 import planted.kernels as kernels
-import planted.late
 from planted import kernels as same
 from planted.kernels import middle, remembered
 

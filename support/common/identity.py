@@ -12,6 +12,7 @@ import enum
 import functools
 import hashlib
 import importlib.metadata
+import importlib.util
 import io
 import json
 import platform
@@ -243,9 +244,9 @@ class _Walk:
                 if label not in used:
                     used[label] = self.describe(found, f"{inside}, its global {label}")
         local = [
-            self.describe(sys.modules[name], f"{inside}, its import {name}")
+            self.describe(_imported(name), f"{inside}, its import {name}")
             for name in _imports(value.__code__)
-            if name in sys.modules and not _foreign(name) and not _silent(name)
+            if not _foreign(name) and not _silent(name)
         ]
         given = (value.__defaults__, value.__kwdefaults__)
         defaults = [self.describe(part, f"{inside}, its defaults") for part in given]
@@ -338,8 +339,21 @@ def _foreign(module: str) -> bool:
         return False
     if top in sys.stdlib_module_names:
         return True
-    file = getattr(sys.modules.get(module) or sys.modules.get(top), "__file__", None)
+    loaded = sys.modules.get(module) or sys.modules.get(top)
+    if loaded is None and (found := importlib.util.find_spec(top)) is not None:
+        file = found.origin
+    else:
+        file = getattr(loaded, "__file__", None)
     return file is not None and not {"site-packages", "dist-packages"}.isdisjoint(Path(file).parts)
+
+
+def _imported(name: str) -> ModuleType | None:
+    """A module that a function imports when it runs: now, since its content counts; None where
+    it is not there."""
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        return None
 
 
 def _own_module(value: object) -> bool:
