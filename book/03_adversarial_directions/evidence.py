@@ -1147,9 +1147,10 @@ begin = partial(networks.untrained, f"{main_body}/softmax", device=run.device)
 untrained = [shares(begin(seed=s).eval(), x, y) for s in run.seeds]
 
 
-def mean_shares(group: list[Shares]) -> dict[str, float]:
-    """The mean over runs of each share."""
-    return pd.DataFrame(group).mean().to_dict()
+def mean_shares(group: list[Shares]) -> dict[str, float | None]:
+    """The mean over runs of each share, None where there was nothing to measure."""
+    means = pd.DataFrame(group).mean().to_dict()
+    return {name: None if math.isnan(mean) else mean for name, mean in means.items()}
 
 
 run.keep(

@@ -323,11 +323,17 @@ run.show("fig-shares")
 
 # %% tags=["hide-input"]
 shares = run.evidence.kept["shares"]
-before, after = shares["untrained"], shares["trained"]
+before, after = (
+    {
+        name: "-" if part is None else f"{part:.0%}"
+        for name, part in shares[which].items()
+    }
+    for which in ("untrained", "trained")
+)
 run.say(
-    f"Of the features of the main networks {before['features']:.0%} lie there before "
-    f"training and {after['features']:.0%} after it; of PGD's shift "
-    f"{before['pgd']:.0%} and {after['pgd']:.0%}. Chance gives {after['random']:.0%}."
+    f"Of the features of the main networks {before['features']} lie there before "
+    f"training and {after['features']} after it; of PGD's shift {before['pgd']} and "
+    f"{after['pgd']}. Chance gives {after['random']}."
 )
 
 # %% [markdown]
