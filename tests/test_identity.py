@@ -286,6 +286,17 @@ def test_functions_and_objects_are_told_apart():
     assert digest([Setting(1), Setting(1)]) == digest([Setting(1), Setting(1)])
 
 
+def test_a_method_counts_wherever_its_text_came_from():
+    """``python -c`` names its code as a dataclass's own methods are named."""
+
+    def given(body):
+        space = {"__name__": "__main__"}
+        exec(compile(f"class Probe:\n    def measure(self, x):\n        return {body}\n", "<string>", "exec"), space)
+        return space["Probe"]
+
+    assert digest(given("x + 1")) == digest(given("x + 1")) != digest(given("x + 2"))
+
+
 def test_circles_end():
     loop = [1]
     loop.append(loop)

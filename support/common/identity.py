@@ -41,6 +41,10 @@ _GENERATED = {  # of a class: written by Python or by a decorator from what is d
     "__qualname__", "__slots__", "__static_attributes__", "__weakref__", "_abc_impl",
     "_field_defaults", "__classcell__",
 }  # fmt: skip
+_WRITTEN = {
+    "__delattr__", "__eq__", "__ge__", "__gt__", "__hash__", "__init__", "__le__", "__lt__",
+    "__new__", "__replace__", "__repr__", "__setattr__",
+}  # fmt: skip
 _MODULE_STATE = set(vars(torch.nn.Module()))
 
 
@@ -366,7 +370,8 @@ def _silent(module: str) -> bool:
 
 def _written(part: object) -> bool:
     """A method that a decorator made from text, such as a dataclass's ``__init__``."""
-    return isinstance(part, FunctionType) and part.__code__.co_filename.startswith("<string>")
+    text = isinstance(part, FunctionType) and part.__code__.co_filename.startswith("<string>")
+    return text and part.__name__ in _WRITTEN  # what a person gives to "python -c" is text as well
 
 
 def _descriptor(part: object) -> bool:
