@@ -87,15 +87,23 @@ def box(manifest: manifests.Manifest) -> str:
     """What a page was run with, and a warning where its code has changed since, as MyST Markdown;
     for a lesson one line that leads to its evidence."""
     lesson = manifest.part == "lesson"
-    evidence = manifests.manifest_of(chosen_run(manifest.chapter)) if lesson else manifest
+    evidence = _read_by(manifest) if lesson else manifest  # a lesson is as old as what it reads
     return markup.fill(
         "line.md.j2" if lesson else "box.md.j2",
         run=manifest,
-        finished=datetime.fromisoformat(manifest.finished),
+        finished=datetime.fromisoformat(evidence.finished),
         duration=_duration(manifest.wall_seconds),
         verdicts=_verdicts(evidence),
-        stale=manifests.is_stale(manifest),
+        stale=manifests.is_stale(manifest) or manifests.is_stale(evidence),
     )
+
+
+def _read_by(lesson: manifests.Manifest) -> manifests.Manifest:
+    """The evidence that a lesson shows, or the chapter's best where that is gone."""
+    try:
+        return manifests.evidence_of(lesson)
+    except manifests.RecordError:
+        return manifests.manifest_of(chosen_run(lesson.chapter))
 
 
 def _duration(seconds: float) -> str:
