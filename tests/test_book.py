@@ -219,6 +219,11 @@ def test_the_box_of_a_lesson_is_a_line_with_the_verdicts_of_the_evidence(runs):
     assert line.startswith("2 claims: 2 reproduced. Under today's protocol: 1 not run. {doc}`The evidence <evidence>`")
 
 
+def test_a_lesson_is_as_old_as_the_evidence_that_it_shows(runs):
+    runs("recorded", "standard", 7, code="0" * 16)
+    assert "out of date" in publish.box(manifests.manifest_of(runs("recorded", "standard", 7, part="lesson")))
+
+
 def test_a_page_older_than_its_code_warns(runs):
     text = publish.box(manifests.manifest_of(runs("recorded", "standard", 7, code="0" * 16)))
     assert "```{warning}" in text
