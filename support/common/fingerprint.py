@@ -116,7 +116,7 @@ def _without_figures(text: str) -> str:
     """The source of a notebook without the cells that only draw."""
     cells = _CELL.split(text)
     trees = [ast.parse(cell) for cell in cells]
-    needed = [_needed(tree.body) for tree in trees]
+    needed = [_needed(tree) for tree in trees]
     kept = []
     for index, (cell, tree) in enumerate(zip(cells, trees, strict=True)):
         used = set().union(*needed[:index], *needed[index + 1 :])
@@ -125,52 +125,21 @@ def _without_figures(text: str) -> str:
     return "".join(kept)
 
 
-def _needed(body: list[ast.stmt], given: frozenset[str] = frozenset()) -> set[str]:
-    """The global names that statements read before one of them gives them a value."""
-    needed: set[str] = set()
-    for statement in body:
-        inner = frozenset()
-        if isinstance(statement, ast.For):
-            inner = frozenset(_given(statement.target))
-        elif isinstance(statement, ast.With):
-            targets = (item.optional_vars for item in statement.items if item.optional_vars)
-            inner = frozenset(name for target in targets for name in _given(target))
-        bodies = [getattr(statement, part, []) for part in ("body", "orelse", "finalbody")]
-        if isinstance(statement, ast.For | ast.With | ast.If | ast.While):
-            needed |= _read(_head(statement)) - given
-            for part in bodies:
-                needed |= _needed(part, given | inner)
-            given |= inner
-        else:
-            needed |= _read([statement]) - given
-            if isinstance(statement, ast.AugAssign):
-                needed |= _given(statement.target) - given
-            given |= set(_binds(statement))
-    return needed
-
-
-def _head(statement: ast.For | ast.With | ast.If | ast.While) -> list[ast.stmt]:
-    """The expressions of a compound statement outside its bodies."""
-    if isinstance(statement, ast.For):
-        found = [statement.iter]
-    elif isinstance(statement, ast.With):
-        found = [item.context_expr for item in statement.items]
-    else:
-        found = [statement.test]
-    return [ast.copy_location(ast.Expr(value), value) for value in found]
-
-
-def _read(body: list[ast.stmt]) -> set[str]:
-    """The global names that statements read, inside functions and comprehensions too."""
-    loop = ast.While(ast.Constant(True), body, [])  # in which break and continue may stand
-    module = ast.fix_missing_locations(ast.Module([loop], []))
-    waiting, names = [compile(module, "", "exec")], set()
+def _needed(tree: ast.Module) -> set[str]:
+    """The global names that a cell may read before it gives them a value."""
+    needed, given, certain = set(), set(), 0
+    waiting = [(instruction, True) for instruction in dis.get_instructions(compile(tree, "", "exec"))]
     while waiting:
-        code = waiting.pop()
-        waiting += [constant for constant in code.co_consts if isinstance(constant, CodeType)]
-        loads = (i for i in dis.get_instructions(code) if i.opname in ("LOAD_NAME", "LOAD_GLOBAL"))
-        names |= {instruction.argval for instruction in loads}
-    return names
+        step, own = waiting.pop(0)
+        if isinstance(step.argval, CodeType):  # a function of the cell, as if called at once
+            waiting[:0] = [(inner, False) for inner in dis.get_instructions(step.argval)]
+        elif step.opname in ("LOAD_NAME", "LOAD_GLOBAL"):
+            needed |= {step.argval} - given
+        elif own and step.opname.startswith("POP_JUMP"):
+            certain = max(certain, step.argval)  # what is jumped over may not be done
+        elif own and step.opname == "STORE_NAME" and step.offset >= certain:
+            given.add(step.argval)
+    return needed
 
 
 def _given(tree: ast.AST) -> set[str]:
