@@ -5,14 +5,13 @@ Exit status: 0 done; 1 a chapter failed or a check found differences; 2 the requ
 carried out; 130 interrupted.
 """
 
-import sys
 import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from support.book.profiles import SIZES, ProfileError, near, parse_override
+from support.book.profiles import SIZES, Estimate, near, parse_override
 from support.classroom.commands import assign_app
 from support.common import paths
 
@@ -175,7 +174,8 @@ def run(
         options = ["--profile", profile, "--seed", str(seed), "--device", device, "--jobs", "1"]
         options += [word for change in changes or [] for word in ("--set", change)]
         options += ["--part", part] * bool(part) + ["--record"] * record + ["--force"] * force
-        needs = {name: manifests.estimate(name, profile)[:2] for name in waiting}
+        found = {name: manifests.estimate(name, profile) for name in waiting}
+        needs = {name: (needed.minutes, needed.memory_gb) for name, needed in found.items()}
         commands = {name: ["run", name, *options] for name in waiting}
         limit, memory = jobs or parallel.cores(), parallel.free_memory_gb()
         try:
@@ -196,7 +196,7 @@ def _up_to_date(name: str, request: tuple, parts: list[str]) -> bool:
 
 def _execute(name: str, request: tuple, record: bool, force: bool, part: str) -> bool:
     """Run one chapter and say how it went; False if it failed."""
-    from support.book import execute
+    from support.book import execute, manifests
 
     started, place = time.perf_counter(), f"{name} at {request[0]}"
     typer.echo(f"{place}: {'recording' if record else 'running'} ...", err=True)
@@ -209,7 +209,7 @@ def _execute(name: str, request: tuple, record: bool, force: bool, part: str) ->
     except execute.ChapterFailed as error:
         typer.echo(str(error), err=True)
         return False
-    where = f"{'recorded in ' * record}{_relative(made[0].parent)}"
+    where = f"{'recorded in ' * record}{manifests.shown(made[0].parent)}"
     typer.echo(f"{place}: done in {time.perf_counter() - started:.0f} s, {where}")
     return True
 
@@ -221,9 +221,9 @@ def _print_estimates(names: list[str], profile: str, changed: bool) -> None:
     for name, needs in found.items():
         typer.echo(f"{name} at {profile}: {_needs(needs)}")
     if len(found) > 1:
-        minutes, memory, disk = zip(*(needs[:3] for needs in found.values()), strict=True)
+        minutes, memory, disk, _ = zip(*map(dict.values, map(dict, found.values())), strict=True)
         total = f"{max(memory):.1f} GB of memory, {sum(disk):.0f} MB of disk"
-        typer.echo(f"one after the other: {_minutes(sum(minutes))}, {total}")
+        typer.echo(f"one after the other: {manifests.duration(60 * sum(minutes))}, {total}")
     if changed:
         typer.echo("This is for the profile as it stands; what --set changes is not counted.")
 
@@ -273,10 +273,10 @@ def score(
       python -m support score --check      what the tests check
       python -m support score --write      after recording a run, or changing a rule
     """
-    from support.book import verdict_table
+    from support.book import manifests, verdict_table
 
     if write:
-        typer.echo(f"wrote {_relative(verdict_table.write())}")
+        typer.echo(f"wrote {manifests.shown(verdict_table.write())}")
     if check:
         problems = verdict_table.check()
         for problem in problems:
@@ -435,42 +435,11 @@ def _in_toc(chapter: str) -> bool:
     return f"book/{chapter}/" in (paths.root() / paths.MARKER).read_text(encoding="utf-8")
 
 
-def _minutes(minutes: float) -> str:
-    return (
-        f"{minutes * 60:.0f} s"
-        if minutes < 1
-        else f"{minutes:.0f} min"
-        if minutes < 120
-        else f"{minutes / 60:.1f} h"
-    )
+def _needs(needs: Estimate) -> str:
+    from support.book import manifests
 
-
-def _needs(needs) -> str:
     room = f"{needs.memory_gb:.1f} GB of memory, {needs.disk_mb:.0f} MB of disk"
-    return f"about {_minutes(needs.minutes)}, {room} ({needs.source})"
-
-
-def _relative(path: Path) -> str:
-    here = Path.cwd()
-    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
-
-
-def _user_errors() -> tuple[type[Exception], ...]:
-    """The errors that say in one line what is wrong with a request; only those whose modules were
-    imported can have been raised."""
-    names = {
-        "support.classroom.cells": "AssignmentError",
-        "support.book.computed_pages": "BoardError", "support.common.cache": "CacheError",
-        "support.book.claims": "ClaimError", "support.data": "DataError",
-        "support.book.publish": "PublishError", "support.book.manifests": "RecordError",
-        "support.book.chapter_run": "RunError",
-    }  # fmt: skip
-    loaded = [
-        getattr(sys.modules[module], name, None)
-        for module, name in names.items()
-        if module in sys.modules
-    ]
-    return (Refused, ProfileError, *filter(None, loaded))
+    return f"about {manifests.duration(60 * needs.minutes)}, {room} ({needs.source})"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -482,8 +451,8 @@ def main(arguments: list[str] | None = None) -> int:
         # format themselves.
         if hasattr(error, "format_message"):
             message = error.format_message()
-        elif isinstance(error, (*_user_errors(), FileNotFoundError)):
-            message = str(error)
+        elif type(error).__module__.startswith("support.") or isinstance(error, FileNotFoundError):
+            message = str(error)  # every error class of ours says in one line what is wrong
         else:
             raise
         typer.echo(f"error: {' '.join(message.split())}", err=True)

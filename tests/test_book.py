@@ -208,7 +208,7 @@ def test_a_part_that_was_never_run_is_refused_with_the_command_to_run(runs):
 def test_the_box_says_profile_seeds_date_commit_device_and_verdicts(runs):
     text = publish.box(manifests.manifest_of(runs("recorded", "standard", 7, overrides={"steps": 9}, dirty=True)))
     assert "**standard** with `steps = 9`, seeds 0 to 1; A processor, 1 thread." in text
-    assert "Finished on 7 January 2026 in 5 minutes; commit `0123456789`, with changes not committed." in text
+    assert "Finished on 7 January 2026 in 5 min; commit `0123456789`, with changes not committed." in text
     assert "2 claims: 2 reproduced. Under today's protocol: 1 not run." in text
     assert "{warning}" not in text
 

@@ -245,13 +245,13 @@ def test_records_that_are_whole_are_collected(book):
         (None, (1, 1, 5, "declared in the profile")),
         ({}, (2, 0.5, 5, "recorded on A processor, 1 thread")),
         ({"threads": 2, "peak_memory_mb": None}, (2, 1, 5, "recorded on A processor, 2 threads")),
-        ({"units_from_cache": 1}, (1, 0.5, 5, "time declared in the profile (the record used a cache), memory recorded")),
+        ({"units_from_cache": 1}, (1, 0.5, 5, "time declared in the profile (the record used a cache)")),
     ],
 )
 def test_an_estimate_is_what_was_measured_or_else_declared(changes, expected):
     if changes is not None:
         tiny_runs.leave(recorded_run(CHAPTER, "quick"), tiny_runs.manifest(**changes))
-    assert manifests.estimate(CHAPTER, "quick") == expected
+    assert tuple(dict(manifests.estimate(CHAPTER, "quick")).values()) == expected
 
 
 def test_recorded_numbers_that_todays_rules_cannot_judge_are_left_out(book):

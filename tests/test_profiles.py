@@ -1,5 +1,7 @@
 """Profiles: typed, bounded, frozen; whatever is not allowed is refused in one line."""
 
+import re
+
 import pytest
 import tiny_book
 from hypothesis import given
@@ -59,7 +61,7 @@ def test_overrides_are_typed(field, value, expected):
 )  # fmt: skip
 def test_impossible_values_are_refused_with_what_is_allowed(field, value):
     message = refusal(profiles.load, "01_tiny", "quick", {field: value})
-    assert message.startswith(f"{field} = {value!r} is not allowed: wants ")
+    assert re.match(rf"{field}(\.\d)?: (Input|Tuple) should (be|have) ", message)
     assert profiles.sheet("01_tiny").fields[field].help in message
 
 
@@ -117,13 +119,14 @@ def test_what_is_no_override_is_refused(text):
         (("  seeds: {type: int, min: 1,", "  seeds: {type: int,"), "seeds"),
         (("  seeds:", "  runs:"), "seeds"),
         (("type: int, min: 1, max: 100", "type: integer, min: 1, max: 100"), "fields.steps.type"),
-        (("min: 1, max: 100", "min: 200, max: 100"), "min 200 is above max 100"),
+        (("min: 1, max: 100", "min: 200, max: 100"), "fields.steps: quick: Input should be greater than or equal to 200, given 5"),
+        (("standard: 50", "standard: 500"), "fields.steps: standard: Input should be less than or equal to 100, given 500"),
+        (("paper: mnist", "paper: svhn"), "fields.data: paper: Input should be 'digits' or 'mnist', given 'svhn'"),
         (('help: "steps taken", ', ""), "fields.steps.help"),
         (("steps taken", "steps taken\", colour: \"red"), "fields.steps.colour"),
         (("standard: 50, ", ""), "fields.steps.standard"),
-        (("choices: [digits, mnist]", "choices: [digits, 3]"), "choices must be values of type str"),
-        (("choices: [digits, mnist]", "choices: []"), "choices must be values of type str"),
-        (("type: bool,", "type: bool, min: 0,"), "min and max are for numbers"),
+        (("choices: [digits, mnist]", "choices: []"), "fields.data.choices: List should have at least 1 item"),
+        (("type: str, choices: [digits, mnist]", "type: str, min: 0"), "fields.data: min and max are for numbers"),
         (("  paper:    {minutes: 90, memory_gb: 8, disk_mb: 50}\n", ""), "no estimate for paper"),
         (("minutes: 90", "minutes: 0"), "estimate.paper.minutes"),
         (("  wide:", "  copy:"), "copy"),
@@ -137,13 +140,6 @@ def test_a_sheet_that_breaks_the_schema_is_refused(book, change, complaint):
     message = refusal(profiles.sheet, "01_tiny")
     assert message.startswith("01_tiny.yml")
     assert complaint in message
-
-
-@pytest.mark.parametrize(("old", "new", "size"), [("standard: 50", "standard: 500", "standard"), ("paper: mnist", "paper: svhn", "paper")])
-def test_a_value_of_the_sheet_outside_its_own_bounds_is_refused(book, old, new, size):
-    tiny_book.make(book, profile=tiny_book.PROFILE.replace(old, new))
-    assert f"(from 01_tiny.yml, {size})" in refusal(profiles.load, "01_tiny", size)
-    profiles.load("01_tiny", "quick")
 
 
 def test_the_books_own_sheets_load_at_every_size(monkeypatch):

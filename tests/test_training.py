@@ -429,14 +429,15 @@ def test_bars_go_where_they_are_sent(monkeypatch, tmp_path, capfd):
     target = tmp_path / "terminal"
     for where in ("off", str(target), str(tmp_path / "no" / "such" / "terminal")):
         monkeypatch.setenv("BOOK_PROGRESS", where)
-        assert list(progress.track(range(3), desc="counting")) == [0, 1, 2]
-        assert list(progress.track(iter("ab"), total=2)) == ["a", "b"]
-    assert "counting:   0%" in target.read_text() and "0/3" in target.read_text() and "0/2" in target.read_text()
+        with progress.bar(3, "counting") as shown:
+            shown.update()
+    assert "counting:   0%" in target.read_text() and "0/3" in target.read_text()
     assert capfd.readouterr() == ("", "")
     monkeypatch.delenv("BOOK_PROGRESS")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tqdm's, where the notebook widgets are not installed
-        assert list(progress.track([1, 2], desc="seen")) == [1, 2]
+        with progress.bar(2, "seen"):
+            pass
     assert "seen" in capfd.readouterr().err
 
 

@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -103,15 +103,6 @@ class Manifest(BaseModel):
         told = {"claims", "kept", "outputs", "parameters", "seeds", "profile"}
         text = json.dumps(self.model_dump(mode="json", include=told), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-class Estimate(NamedTuple):
-    """What a run is expected to need, and where the numbers come from."""
-
-    minutes: float
-    memory_gb: float
-    disk_mb: float
-    source: str
 
 
 def chapters() -> list[str]:
@@ -210,18 +201,6 @@ def _digest(file: Path, _: str) -> str:
     return fingerprint.digest([file])
 
 
-def _parameters(chapter: str, profile: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """The values that a run has now; a sheet is read once for all that ask."""
-    file = profiles.folder() / f"{chapter}.yml"
-    text = file.read_text(encoding="utf-8") if file.is_file() else ""
-    return json.loads(_values(chapter, profile, json.dumps(dict(overrides)), text))
-
-
-@lru_cache(maxsize=64)
-def _values(chapter: str, profile: str, overrides: str, sheet: str) -> str:
-    return profiles.load(chapter, profile, json.loads(overrides)).model_dump_json()
-
-
 def is_stale(manifest: Manifest) -> bool:
     """Whether the part's code, or a kernel that it reaches, changed after the run."""
     codes = {manifest.code, *(stamp.code for stamp in manifest.carried)}
@@ -239,10 +218,11 @@ def is_current(manifest: Manifest) -> bool:
 
     chapter, profile = manifest.chapter, manifest.profile
     try:
-        parameters = _parameters(chapter, profile, manifest.overrides)
+        parameters = profiles.load(chapter, profile, manifest.overrides)
     except profiles.ProfileError:
         return False
-    if parameters != manifest.parameters or manifest.versions != identity.versions():
+    now = parameters.model_dump(mode="json"), identity.versions()
+    if now != (manifest.parameters, manifest.versions):
         return False
     if manifest.part == "evidence":
         if {claim.id for claim in claims.of_chapter(chapter)} != set(manifest.claims):
@@ -297,20 +277,20 @@ def judged(manifest: Manifest) -> list[tuple[claims.Claim, claims.Judgement]]:
     return found
 
 
-def estimate(chapter: str, profile: str) -> Estimate:
+def estimate(chapter: str, profile: str) -> profiles.Estimate:
     """Time, memory and disk of a run without overrides: measured by the record of that profile
     where there is one, else declared."""
-    declared = profiles.sheet(chapter).estimate[profile]
-    manifest = collect(profile).get(chapter)
-    if manifest is None:
-        return Estimate(*dict(declared).values(), "declared in the profile")
-    memory = manifest.peak_memory_mb / 1024 if manifest.peak_memory_mb else declared.memory_gb
-    minutes, disk = manifest.wall_seconds / 60, declared.disk_mb
-    if manifest.units_from_cache:
-        source = "time declared in the profile (the record used a cache), memory recorded"
-        return Estimate(declared.minutes, memory, disk, source)
-    threads = f"{manifest.threads} thread{'s' * (manifest.threads != 1)}"
-    return Estimate(minutes, memory, disk, f"recorded on {manifest.device_name}, {threads}")
+    found = dict(profiles.sheet(chapter).estimate[profile])
+    if manifest := collect(profile).get(chapter):
+        threads = f"{manifest.threads} thread{'s' * (manifest.threads != 1)}"
+        found["source"] = f"recorded on {manifest.device_name}, {threads}"
+        if manifest.peak_memory_mb:
+            found["memory_gb"] = manifest.peak_memory_mb / 1024
+        if manifest.units_from_cache:
+            found["source"] = "time declared in the profile (the record used a cache)"
+        else:
+            found["minutes"] = manifest.wall_seconds / 60
+    return profiles.Estimate(**found)
 
 
 def check_request(
@@ -355,7 +335,7 @@ def current_run(
         from support.book import chapter_run  # torch takes seconds to import
 
         device = chapter_run.resolve_device(device).type
-    parameters = _parameters(chapter, profile, overrides)
+    parameters = profiles.load(chapter, profile, overrides).model_dump(mode="json")
     same = (manifest.device, manifest.seed, manifest.parameters) == (device, seed, parameters)
     return notebook if same and is_current(manifest) else None
 
@@ -382,6 +362,13 @@ def write_all(texts: Mapping[Path, str]) -> None:
     finally:
         for temporary in waiting.values():
             temporary.unlink(missing_ok=True)
+
+
+def duration(seconds: float) -> str:
+    """A time in its largest fitting unit: ``90 s``, ``5 min``, ``2.5 h``."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def shown(path: Path) -> str:

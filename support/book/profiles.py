@@ -8,6 +8,7 @@ value is refused, in one line, before anything runs.
 import difflib
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal
@@ -18,6 +19,7 @@ from pydantic import (
     ConfigDict,
     Field,
     PositiveFloat,
+    TypeAdapter,
     ValidationError,
     create_model,
     model_validator,
@@ -29,7 +31,6 @@ SIZES = ("quick", "standard", "paper")  # smallest first
 Size = Literal["quick", "standard", "paper"]
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 _TYPES = {"int": int, "float": float, "bool": bool, "str": str}
-_WORDS = {"int": "an integer", "float": "a number", "bool": "true or false", "str": "a word"}
 
 
 class ProfileError(ValueError):
@@ -86,14 +87,14 @@ def near(word: str, known: list[str] | tuple[str, ...]) -> str:
 def first_problem(error: ValidationError) -> str:
     """The first of pydantic's complaints as one line: where, what, and what was given."""
     problem = error.errors(include_url=False, include_context=False)[0]
-    where = ".".join(map(str, problem["loc"])) or "the file"
+    where = ".".join(map(str, problem["loc"]))
     message = problem["msg"].removeprefix("Value error, ").replace("\n", " ")
     given = (
         ""
         if isinstance(problem["input"], dict | list) or problem["type"] == "missing"
         else f", given {problem['input']!r}"
     )
-    return f"{where}: {message}{given}"
+    return f"{where}: {message}{given}".removeprefix(": ")
 
 
 class Row(BaseModel):
@@ -107,69 +108,43 @@ class Row(BaseModel):
     help: Annotated[str, Field(min_length=1)]
     min: int | float | None = None
     max: int | float | None = None
-    choices: list[Any] | None = None
+    choices: Annotated[list[Any], Field(min_length=1)] | None = None
     quick: Any
     standard: Any
     paper: Any
 
     @model_validator(mode="after")
-    def _bounds_fit_the_type(self) -> "Row":
-        if (self.min is not None or self.max is not None) and (
-            self.item not in ("int", "float") or self.choices
-        ):
-            raise ValueError("min and max are for numbers without choices")
-        if self.min is not None and self.max is not None and self.min > self.max:
-            raise ValueError(f"min {self.min} is above max {self.max}")
-        if self.choices is not None and (
-            not self.choices
-            or any(type(choice) is not _TYPES[self.item] for choice in self.choices)
-        ):
-            raise ValueError(f"choices must be values of type {self.item}, at least one")
+    def _its_values_are_allowed(self) -> "Row":
+        try:
+            allowed = TypeAdapter(self.annotation())
+            for size in SIZES:
+                allowed.validate_python(getattr(self, size))
+        except ValidationError as error:
+            raise ValueError(f"{size}: {first_problem(error)}") from error
+        except TypeError as error:  # bounds of a word
+            raise ValueError("min and max are for numbers") from error
         return self
-
-    @property
-    def item(self) -> str:
-        """Type of one value: ``int`` for ``list[int]``."""
-        return self.type.removeprefix("list[").removesuffix("]")
-
-    @property
-    def many(self) -> bool:
-        return self.type.startswith("list[")
 
     def annotation(self) -> Any:
         """The pydantic type: strict, bounded, finite; lists are tuples of at least one value."""
+        kind = self.type.removeprefix("list[").removesuffix("]")
+        finite = {"allow_inf_nan": False} if kind == "float" else {}
+        one: Any = Annotated[_TYPES[kind], Field(strict=True, ge=self.min, le=self.max, **finite)]
         if self.choices:
             one = Literal[tuple(self.choices)]
-        else:
-            finite = {"allow_inf_nan": False} if self.item == "float" else {}
-            one = Annotated[
-                _TYPES[self.item], Field(strict=True, ge=self.min, le=self.max, **finite)
-            ]
-        return Annotated[tuple[one, ...], Field(strict=False, min_length=1)] if self.many else one
-
-    def allowed(self) -> str:
-        """What the field accepts, in words."""
-        if self.choices:
-            words = f"one of {', '.join(map(str, self.choices))}"
-        else:
-            words = _WORDS[self.item]
-            if self.min is not None and self.max is not None:
-                words += f", {self.min} to {self.max}"
-            elif self.min is not None:
-                words += f", at least {self.min}"
-            elif self.max is not None:
-                words += f", at most {self.max}"
-        return f"a list, each {words}" if self.many else words
+        several = Annotated[tuple[one, ...], Field(strict=False, min_length=1)]
+        return several if self.type != kind else one
 
 
 class Estimate(BaseModel):
-    """What a run needs: minutes, gigabytes of memory, megabytes of disk."""
+    """What a run needs: minutes, gigabytes of memory, megabytes of disk; and who says so."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     minutes: PositiveFloat
     memory_gb: PositiveFloat
     disk_mb: PositiveFloat
+    source: str = "declared in the profile"
 
 
 class Sheet(BaseModel):
@@ -226,12 +201,17 @@ def sheet(chapter: str) -> Sheet:
             f"unknown chapter {chapter!r}: {near(chapter, known)}chapters with a profile: "
             f"{', '.join(known) or 'none'}"
         )
+    return _parsed(file.name, file.read_text(encoding="utf-8"))
+
+
+@lru_cache(maxsize=64)  # each page and each record asks, and reading YAML takes long
+def _parsed(name: str, text: str) -> Sheet:
     try:
-        return Sheet.model_validate(parse_yaml(file.read_text(encoding="utf-8")))
+        return Sheet.model_validate(parse_yaml(text))
     except yaml.YAMLError as error:
-        raise ProfileError(f"{file.name} is not YAML: {' '.join(str(error).split())}") from error
+        raise ProfileError(f"{name} is not YAML: {' '.join(str(error).split())}") from error
     except ValidationError as error:
-        raise ProfileError(f"{file.name}: {first_problem(error)}") from error
+        raise ProfileError(f"{name}: {first_problem(error)}") from error
 
 
 def load(chapter: str, profile: str = "quick", overrides: Mapping[str, Any] = NOTHING) -> Profile:
@@ -274,11 +254,7 @@ def load(chapter: str, profile: str = "quick", overrides: Mapping[str, Any] = NO
         return model(**values)
     except ValidationError as error:
         name = str(error.errors()[0]["loc"][0])
-        source = "" if name in overrides else f" (from {chapter}.yml, {profile})"
-        raise ProfileError(
-            f"{name} = {values[name]!r}{source} is not allowed: wants {rows[name].allowed()} "
-            f"({rows[name].help})"
-        ) from error
+        raise ProfileError(f"{first_problem(error)} ({rows[name].help})") from error
 
 
 def check_seed(seed: int) -> None:

@@ -92,7 +92,7 @@ def box(manifest: manifests.Manifest) -> str:
         "line.md.j2" if lesson else "box.md.j2",
         run=manifest,
         finished=datetime.fromisoformat(evidence.finished),
-        duration=_duration(manifest.wall_seconds),
+        duration=manifests.duration(manifest.wall_seconds),
         verdicts=_verdicts(evidence),
         stale=manifests.is_stale(manifest) or manifests.is_stale(evidence),
     )
@@ -104,12 +104,6 @@ def _read_by(lesson: manifests.Manifest) -> manifests.Manifest:
         return manifests.evidence_of(lesson)
     except manifests.RecordError:
         return manifests.manifest_of(chosen_run(lesson.chapter))
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"
 
 
 def _verdicts(evidence: manifests.Manifest) -> str:

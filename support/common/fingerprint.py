@@ -128,7 +128,9 @@ def _without_figures(text: str) -> str:
 def _needed(tree: ast.Module) -> set[str]:
     """The global names that a cell may read before it gives them a value."""
     needed, given, certain = set(), set(), 0
-    waiting = [(instruction, True) for instruction in dis.get_instructions(compile(tree, "", "exec"))]
+    waiting = [
+        (instruction, True) for instruction in dis.get_instructions(compile(tree, "", "exec"))
+    ]
     while waiting:
         step, own = waiting.pop(0)
         if isinstance(step.argval, CodeType):  # a function of the cell, as if called at once

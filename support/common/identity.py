@@ -14,7 +14,6 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import io
-import json
 import platform
 import re
 import sys
@@ -78,12 +77,6 @@ def describe(value: object) -> object:
             it, such as a generator of random numbers.
     """
     return _Walk().describe(value, "the key")
-
-
-def digest(value: object) -> str:
-    """The first 16 hexadecimal digits of the SHA-256 sum of :func:`describe`."""
-    text = json.dumps(describe(value), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 class _Walk:
