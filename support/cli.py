@@ -229,11 +229,7 @@ def _print_estimates(names: list[str], profile: str, changed: bool) -> None:
 
 
 @app.command()
-def build(
-    check: Annotated[
-        bool, typer.Option(help="Refuse a book whose pages are not those of the contents.")
-    ] = True,
-) -> None:
+def build() -> None:
     """Build the book's pages as HTML, warnings as errors, and print where they are.
 
     Each part of a chapter is shown with its largest recorded profile, or a fresher run made here.
@@ -241,7 +237,7 @@ def build(
     """
     from support.book import publish
 
-    typer.echo(publish.build(check=check))
+    typer.echo(publish.build())
 
 
 @app.command()

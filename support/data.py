@@ -4,8 +4,7 @@ the plane.
 ``digits`` lies inside scikit-learn and needs no download. The others are torchvision's, in
 torchvision's layout, under :func:`support.common.paths.data_sets` (``BOOK_DATA``); one that is
 missing is downloaded where there is a network. No file is read whose checksum is not the official
-one: torchvision sees to that for CIFAR and SVHN, the table here for MNIST and Fashion-MNIST, whose
-unpacked files torchvision does not check.
+one.
 """
 
 import errno
@@ -109,15 +108,8 @@ def load(name: str, split: str = "train", root: Path | str | None = None) -> Ima
     source, folder = _source(name), _folder(root)
     if any(not (folder / file).is_file() for file in source.files):
         get(name, root)
-    if not source.checked_by_torchvision:
-        _verify(name, source, folder, split)
-    try:
-        x, y, classes = _read(source.open(folder, split))
-    except RuntimeError as error:  # torchvision's "not found or corrupted" is every kind of damage
-        _verify(name, source, folder)
-        raise DataError(
-            f"{name}: torchvision cannot read the files in {folder}: {error}"
-        ) from error
+    _verify(name, source, folder, split)
+    x, y, classes = _read(source.open(folder, split))
     x, y = x.float().div_(255), y.long()
     return ImageData(x, y, classes, name, split, _checksum(x, y))
 
@@ -201,7 +193,6 @@ class _File(NamedTuple):
 class _Source:
     files: dict[str, _File]  # path below the root of the data sets
     open: Callable[..., Any]  # (root, split, download=False): torchvision's data set
-    checked_by_torchvision: bool
 
 
 def _idx(folder: str, digests: tuple[str, str, str, str]) -> dict[str, _File]:
@@ -238,14 +229,14 @@ def _source(name: str) -> _Source:
     from support.common.vision import datasets
 
     if name == "mnist":
-        return _Source(_MNIST, _by_train(datasets.MNIST), False)
+        return _Source(_MNIST, _by_train(datasets.MNIST))
     if name == "fashion-mnist":
-        return _Source(_FASHION, _by_train(datasets.FashionMNIST), False)
+        return _Source(_FASHION, _by_train(datasets.FashionMNIST))
     if name == "svhn":
         lists = datasets.SVHN.split_list
         files = {f"SVHN/{file}": _File("md5", md5) for _, file, md5 in map(lists.get, SPLITS)}
         return _Source(
-            files, lambda root, split, **more: datasets.SVHN(root / "SVHN", split, **more), True
+            files, lambda root, *given, **more: datasets.SVHN(root / "SVHN", *given, **more)
         )
     loader = datasets.CIFAR10 if name == "cifar10" else datasets.CIFAR100
     meta = [loader.meta["filename"], loader.meta["md5"]]
@@ -254,7 +245,7 @@ def _source(name: str) -> _Source:
         f"{loader.base_folder}/{file}": _File("md5", md5, sizes.get(file))
         for file, md5 in (*loader.train_list, *loader.test_list, meta)
     }
-    return _Source(files, _by_train(loader), True)
+    return _Source(files, _by_train(loader))
 
 
 def _by_train(loader) -> Callable[..., Any]:
@@ -318,11 +309,11 @@ def _refuse_wrong_folder(name: str, source: _Source, folder: Path) -> None:
 def _verify(name: str, source: _Source, folder: Path, split: str | None = None) -> None:
     """Raise a DataError for the first file that is missing, truncated or corrupt; with a split,
     only that split's idx files."""
-    prefix = {"train": "train", "test": "t10k", None: ""}[split]
+    others = {"train": "t10k-", "test": "train-"}.get(split, " ")
     again = f"Delete it and run `python -m support data get {name}`, {_ELSEWHERE}."
     for file, wanted in source.files.items():
         path = folder / file
-        if not path.name.startswith(prefix):
+        if path.name.startswith(others):
             continue
         if not path.is_file():
             _refuse_wrong_folder(name, source, folder)

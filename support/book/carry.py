@@ -64,7 +64,7 @@ def carry(chapter: str, profile: str) -> Carried:
             checkout(manifest.commit, scratch / "then") as then,
             checkout("HEAD", scratch / "now") as today,
         ):
-            commit = _git(today, "rev-parse", "HEAD")
+            commit = chapter_run.git(today, "rev-parse", "HEAD")
             before = numbers(quick(chapter, then, scratch / "cache-then"))
             after = numbers(quick(chapter, today, scratch / "cache-now", scratch / "lines"))
             if different := sorted(n for n in {*before, *after} if before.get(n) != after.get(n)):
@@ -89,13 +89,13 @@ def checkout(commit: str, folder: Path) -> Iterator[Path]:
     """
     root = paths.root()
     try:
-        _git(root, "worktree", "add", "--detach", str(folder), commit)
+        chapter_run.git(root, "worktree", "add", "--detach", str(folder), commit)
     except (OSError, subprocess.CalledProcessError) as error:
         raise NotCarried(f"commit {commit[:12]} cannot be checked out here") from error
     try:
         yield folder
     finally:
-        _git(root, "worktree", "remove", "--force", str(folder))
+        chapter_run.git(root, "worktree", "remove", "--force", str(folder))
 
 
 def quick(chapter: str, root: Path, cache: Path, lines: Path | None = None) -> dict[str, Any]:
@@ -231,9 +231,3 @@ def _reached_in_cells(source: Path, reached: dict[Path, set[int]]) -> set[int]:
             found |= {position + line for line in by_name.get(name, set())}
             position += len(code)
     return found
-
-
-def _git(root: Path, *arguments: str) -> str:
-    command = ["git", "-C", str(root), *arguments]
-    done = subprocess.run(command, capture_output=True, encoding="utf-8", check=True)
-    return done.stdout.strip()

@@ -20,6 +20,7 @@ the record, from which :mod:`support.book.execute` makes the manifest. The lesso
     run.finish()
 """
 
+import contextlib
 import functools
 import json
 import os
@@ -32,7 +33,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import nbformat
 import numpy as np
 import torch
 from IPython.core.getipython import get_ipython
@@ -167,8 +167,9 @@ class Run:
 
     @functools.cached_property
     def _shown(self) -> dict[str, list]:
-        cells = nbformat.read(self._evidence, as_version=4).cells
-        return {cell.metadata["name"]: cell.outputs for cell in cells if "name" in cell.metadata}
+        cells = json.loads(self._evidence.read_text(encoding="utf-8"))["cells"]  # nbformat is slow
+        named = (cell for cell in cells if "name" in cell["metadata"])
+        return {cell["metadata"]["name"]: cell["outputs"] for cell in named}
 
     def show(self, name: str) -> None:
         """Show what a cell of the evidence shows: a figure or a table.
@@ -187,7 +188,9 @@ class Run:
                 f"{', '.join(self._shown) or 'no names'}"
             )
         for output in outputs:
-            display(dict(output["data"]), raw=True)
+            # The file of a notebook may hold a text as its lines.
+            texts = {kind: "".join(content) for kind, content in output["data"].items()}
+            display(texts, raw=True)
 
     def found(self, claim_id: str, name: str, *, modern: bool = False) -> float:
         """What the evidence measured for a claim: the mean over runs of the number of this name,
@@ -368,23 +371,25 @@ def _device_name(device: torch.device) -> str:
 def commit() -> dict[str, Any]:
     """The commit and whether files other than records differ from it; None where the book is not
     the top of a git checkout."""
-    unknown = {"commit": None, "dirty": None}
-    try:
-        if Path(_git("rev-parse", "--show-toplevel")).resolve() != paths.root().resolve():
-            return unknown  # a copy that lies inside somebody else's repository
-        commit = _git("rev-parse", "HEAD")
-        excluded = (f":(exclude,glob){pattern}" for pattern in GENERATED)
-        return {
-            "commit": commit,
-            "dirty": bool(_git("status", "--porcelain", "--", ".", *excluded)),
-        }
-    except (OSError, subprocess.CalledProcessError):
-        return unknown
+    root = paths.root()
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):
+        if Path(git(root, "rev-parse", "--show-toplevel")).resolve() == root.resolve():
+            excluded = (f":(exclude,glob){pattern}" for pattern in GENERATED)
+            dirty = git(root, "status", "--porcelain", "--", ".", *excluded)
+            return {"commit": git(root, "rev-parse", "HEAD"), "dirty": bool(dirty)}
+    return {"commit": None, "dirty": None}
 
 
-def _git(*arguments: str) -> str:
-    command = ["git", "-C", str(paths.root()), *arguments]
-    done = subprocess.run(command, capture_output=True, encoding="utf-8", check=True)
+def git(root: Path, *arguments: str) -> str:
+    """What git says of a repository, in one string without blanks around it.
+
+    Raises:
+        OSError, subprocess.CalledProcessError: there is no git, or it fails.
+    """
+    command = ["git", "-C", str(root), *arguments]
+    done = subprocess.run(
+        command, capture_output=True, encoding="utf-8", errors="replace", check=True
+    )
     return done.stdout.strip()
 
 

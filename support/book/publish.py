@@ -194,13 +194,12 @@ def digest(places: Iterable[Path]) -> str:
     return total.hexdigest()
 
 
-def build(out: Path | None = None, *, check: bool = True) -> str:
+def build(out: Path | None = None) -> str:
     """Build the book, unless it was built from the same pages, and return the address of its first
     page.
 
     Args:
         out: folder of the HTML pages, by default ``_build/book``; the book is staged beside it.
-        check: compare the built pages with the table of contents.
 
     Returns:
         A ``file://`` address.
@@ -226,8 +225,7 @@ def build(out: Path | None = None, *, check: bool = True) -> str:
     if staged_pages != built[1]:
         _jupyter_book(staged, log)
         made = staged / "_build" / "html"
-        if check:
-            check_complete(made)
+        check_complete(made)
         shutil.rmtree(out, ignore_errors=True)
         shutil.move(made, out)
     stamp.write_text(f"{sources}\n{staged_pages}\n", encoding="utf-8")

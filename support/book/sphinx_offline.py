@@ -12,51 +12,23 @@ from pathlib import Path
 from typing import Any
 
 from sphinx.application import Sphinx
-from sphinx.errors import ExtensionError
 
 BUNDLE = "tex-chtml.js"  # TeX in, HTML out; what `mathjax_path` names
 
 
-def mathjax() -> Path:
-    """The folder of the installed MathJax.
-
-    Raises:
-        ExtensionError: the package is not installed.
-    """
-    spec = importlib.util.find_spec("sphinx-mathjax-offline")
-    if spec is None or spec.origin is None:
-        raise ExtensionError(
-            "sphinx-mathjax-offline is not installed: it belongs to the extra named book"
-        )
-    return Path(spec.origin).parent / "static" / "mathjax"
-
-
-def _other_bundles(folder: str, names: list[str]) -> list[str]:
-    return [
-        name
-        for name in names
-        if Path(folder) == mathjax() and name.endswith(".js") and name != BUNDLE
-    ]
-
-
 def _copy_mathjax(app: Sphinx, error: Exception | None) -> None:
     if error is None and app.builder.format == "html":
-        shutil.copytree(
-            mathjax(),
-            Path(app.outdir) / "_static" / "mathjax",
-            ignore=_other_bundles,
-            dirs_exist_ok=True,
-        )
+        package = Path(importlib.util.find_spec("sphinx-mathjax-offline").origin).parent
+        target = Path(app.outdir) / "_static" / "mathjax"
+        shutil.copytree(package / "static" / "mathjax", target, dirs_exist_ok=True)
+        for other in {*target.glob("*.js")} - {target / BUNDLE}:
+            other.unlink()
 
 
 def _without_thebe(app: Sphinx) -> None:
-    for listeners in list(app.events.listeners.values()):
-        for listener in list(listeners):
-            if listener.handler.__module__ == "sphinx_thebe" and listener.handler.__name__ in (
-                "init_thebe_core",
-                "update_thebe_context",
-            ):
-                app.disconnect(listener.id)
+    for listener in [one for found in app.events.listeners.values() for one in found]:
+        if listener.handler.__name__ in ("init_thebe_core", "update_thebe_context"):
+            app.disconnect(listener.id)
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
