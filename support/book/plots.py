@@ -4,7 +4,7 @@ returns them; none computes a result."""
 import itertools
 import numbers
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -30,11 +30,8 @@ def use_style() -> None:
     """The book's look: white ground, thin frame, colour-blind safe cycle, resolution for a retina
     screen."""
     frame = {"axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False}
-    sns.set_theme(
-        style="ticks",
-        palette=PALETTE,
-        rc={"figure.dpi": 110, "figure.constrained_layout.use": True, **frame},
-    )
+    page = {"figure.dpi": 110, "figure.constrained_layout.use": True}
+    sns.set_theme(style="ticks", palette=PALETTE, rc=page | frame)
 
 
 def table(
@@ -129,9 +126,8 @@ def pictures(
         The array of axes.
     """
     rows = -(-len(images) // columns)
-    _, axes = plt.subplots(
-        rows, columns, figsize=(size * columns, 1.25 * size * rows), squeeze=False
-    )
+    inches = (size * columns, 1.25 * size * rows)
+    _, axes = plt.subplots(rows, columns, figsize=inches, squeeze=False)
     for ax in axes.flat:
         ax.set_axis_off()
     for ax, image, title in zip(axes.flat, images, titles, strict=False):
@@ -154,17 +150,9 @@ def cells(ax: Axes, predict, extent: float, *, resolution: int = 300) -> Axes:
     colors = ListedColormap(PALETTE[: int(classes.max()) + 1])
     square = (-extent, extent, -extent, extent)
     bounds = {"vmin": -0.5, "vmax": len(colors.colors) - 0.5}
-    ax.imshow(
-        classes,
-        origin="lower",
-        extent=square,
-        cmap=colors,
-        alpha=0.35,
-        interpolation="nearest",
-        **bounds,
-    )
-    ax.set_aspect("equal")
-    ax.set(xticks=[], yticks=[])
+    look = {"cmap": colors, "alpha": 0.35, "interpolation": "nearest"}
+    ax.imshow(classes, origin="lower", extent=square, **look, **bounds)
+    ax.set(xticks=[], yticks=[], aspect="equal")
     return ax
 
 
@@ -191,37 +179,37 @@ def protocol(
     groups = {
         name: [found] if isinstance(found, Report) else list(found) for name, found in named.items()
     }
+    looks = {
+        name: {"color": PALETTE[place % len(PALETTE)], "marker": MARKERS[place % len(MARKERS)]}
+        for place, name in enumerate(groups)
+    }
     kinds = list(_FLAG_PANELS)
-    mosaic = [["rows", "rows", kinds[place], kinds[place + 1]] for place in range(0, len(kinds), 2)]
+    mosaic = [["rows", "rows", *pair] for pair in zip(kinds[::2], kinds[1::2], strict=True)]
     _, axes = plt.subplot_mosaic(mosaic, figsize=(11.5, 8.2))
-    _protocol_rows(axes["rows"], groups, eps)
+    _protocol_rows(axes["rows"], groups, looks, eps)
     for kind, draw in _FLAG_PANELS.items():
-        raised = []
-        for place, (name, group) in enumerate(groups.items()):
-            flags = [report.flag(kind) for report in group]
-            if any(flag.raised for flag in flags):
-                raised.append(name)
-            for flag in flags:
-                if flag.raised is not None:
-                    draw(
-                        axes[kind],
-                        flag,
-                        PALETTE[place % len(PALETTE)],
-                        MARKERS[place % len(MARKERS)],
-                    )
-        if not any(report.flag(kind).curves for group in groups.values() for report in group):
-            axes[kind].text(
-                0.5, 0.5, "not run", transform=axes[kind].transAxes, ha="center", color="grey"
-            )
+        ax, raised = axes[kind], []
+        flags = [(name, report.flag(kind)) for name, group in groups.items() for report in group]
+        for name, flag in flags:
+            raised += [name] * (flag.raised is True and name not in raised)
+            if flag.raised is not None:
+                draw(ax, flag, looks[name])
+        if not any(flag.curves for _, flag in flags):
+            ax.text(0.5, 0.5, "not run", transform=ax.transAxes, ha="center", color="grey")
         title = textwrap.fill(f"{kind}, raised: {', '.join(raised)}" if raised else kind, 36)
-        axes[kind].set_title(title, fontsize=9, color=PALETTE[1] if raised else "black")
-        axes[kind].tick_params(labelsize=7)
-        axes[kind].xaxis.label.set_size(8)
-        axes[kind].yaxis.label.set_size(8)
+        ax.set_title(title, fontsize=9, color=PALETTE[1] if raised else "black")
+        ax.tick_params(labelsize=7)
+        ax.xaxis.label.set_size(8)
+        ax.yaxis.label.set_size(8)
     return axes
 
 
-def _protocol_rows(ax: Axes, groups: Mapping[str, Sequence[Report]], eps: float | None) -> None:
+Look = Mapping[str, str]  # of a model: its colour and its marker
+
+
+def _protocol_rows(
+    ax: Axes, groups: Mapping[str, Sequence[Report]], looks: Mapping[str, Look], eps: float | None
+) -> None:
     def ran(row: str, group: Sequence[Report]) -> list[float]:
         values = [report.accuracy(row, eps) for report in group if row in report.rows]
         return [value for value in values if value is not None]
@@ -232,93 +220,73 @@ def _protocol_rows(ax: Axes, groups: Mapping[str, Sequence[Report]], eps: float 
     for place, (name, group) in enumerate(groups.items()):
         found = {row: values for row in rows if (values := ran(row, group))}
         at = [height[row] + 0.15 * ((len(groups) - 1) / 2 - place) for row in found]
-        color = PALETTE[place % len(PALETTE)]
-        ax.hlines(
-            at,
-            [min(values) for values in found.values()],
-            [max(values) for values in found.values()],
-            color=color,
-        )
-        ax.plot(
-            [np.mean(values) for values in found.values()],
-            at,
-            MARKERS[place % len(MARKERS)],
-            color=color,
-            label=name,
-            markersize=6,
-        )
+        ends = [list(map(end, found.values())) for end in (min, max)]
+        ax.hlines(at, *ends, color=looks[name]["color"])
+        means = list(map(np.mean, found.values()))
+        ax.plot(means, at, linestyle="", label=name, markersize=6, **looks[name])
     ax.axhspan(height[WORST] - 0.5, height[WORST] + 0.5, color="grey", alpha=0.15, linewidth=0)
     ax.set_yticks(list(height.values()), labels=list(height))
     radius = next(iter(groups.values()))[0].eps[0] if eps is None else eps
-    ax.set(
-        xlim=(-0.02, 1.02), ylim=(0.4, len(rows) + 0.6), xlabel=f"accuracy at eps = {radius:.3g}"
-    )
+    limits = {"xlim": (-0.02, 1.02), "ylim": (0.4, len(rows) + 0.6)}
+    ax.set(xlabel=f"accuracy at eps = {radius:.3g}", **limits)
     ax.grid(axis="y", alpha=0.3)
     ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, fontsize=9)
 
 
-def _slopes(ax: Axes, flag: Flag, color: str, marker: str) -> None:
+def _slopes(ax: Axes, flag: Flag, look: Look) -> None:
     for (loss, values), style in zip(flag.curves.items(), ("-", ":"), strict=False):
         # Below the least float there is nothing but zero: the left edge of the axis.
         ordered = values.double().clamp_min(1e-46).sort().values.tolist()
-        share = np.arange(len(ordered) + 1) / len(ordered)
-        ax.step([1e-50, *ordered, 1e3], [*share, 1], style, color=color, where="post", label=loss)
-    ax.set_xscale("log")
-    ax.set(
-        xlim=(1e-49, 1e3),
-        ylim=(0, 1.02),
-        xlabel="largest derivative by a pixel (left step: 0)",
-        ylabel="share of images at or below",
-    )
+        share = [*(np.arange(len(ordered) + 1) / len(ordered)), 1]
+        steps = {"where": "post", "color": look["color"], "label": loss}
+        ax.step([1e-50, *ordered, 1e3], share, style, **steps)
+    labels = {"ylabel": "share of images at or below", "ylim": (0, 1.02), "xscale": "log"}
+    ax.set(xlabel="largest derivative by a pixel (left step: 0)", xlim=(1e-49, 1e3), **labels)
 
 
-def _gaps(ax: Axes, flag: Flag, color: str, marker: str) -> None:
+def _gaps(ax: Axes, flag: Flag, look: Look) -> None:
     names = [name.replace(" against ", "\n– ") for name in flag.curves]
     gap, allowed = torch.stack(list(flag.curves.values())).T
-    ax.plot(gap, names, marker, color=color, markersize=5)
-    ax.plot(allowed, names, "|", color=color, markersize=9)
+    ax.plot(gap, names, linestyle="", markersize=5, **look)
+    ax.plot(allowed, names, "|", color=look["color"], markersize=9)
     ax.axvline(0, color="grey", linewidth=0.8)
-    ax.set_xlabel(
-        "broken by it alone, net (bar: allowed)"
-        if flag.name == "black box or transfer"
-        else "difference (bar: allowed)"
-    )
+    alone = flag.name == "black box or transfer"
+    ax.set_xlabel(f"{'broken by it alone, net' if alone else 'difference'} (bar: allowed)")
 
 
-def _iterations(ax: Axes, flag: Flag, color: str, marker: str) -> None:
-    ax.plot(flag.curves["steps"], flag.curves["accuracy"], marker=marker, color=color, markersize=4)
-    ax.axhline(float(flag.curves["worst case"]), color=color, linestyle="--", linewidth=1)
-    ax.set_xscale("log")
-    ax.set(ylim=(-0.02, 1.02), xlabel="steps of BIM (dashed: worst case)", ylabel="accuracy")
+def _curve(x: str, line: str, color: str = "", **labels: str) -> Callable[..., None]:
+    """The accuracy against ``x``, and a dashed line, in the model's colour where none is given."""
+
+    def draw(ax: Axes, flag: Flag, look: Look) -> None:
+        ax.plot(flag.curves[x], flag.curves["accuracy"], markersize=4, **look)
+        height = float(flag.curves[line])
+        ax.axhline(height, color=color or look["color"], linestyle="--", linewidth=1)
+        ax.set(ylim=(-0.02, 1.02), **labels)
+
+    return draw
 
 
-def _sweep(ax: Axes, flag: Flag, color: str, marker: str) -> None:
-    ax.plot(flag.curves["eps"], flag.curves["accuracy"], marker=marker, color=color, markersize=4)
-    ax.axhline(float(flag.curves["chance"]), color="grey", linestyle="--", linewidth=1)
-    ax.set(
-        ylim=(-0.02, 1.02),
-        xlabel="eps (dashed: chance from 0.5 on)",
-        ylabel="accuracy under PGD, margin",
-    )
-
-
-def _failed_points(ax: Axes, flag: Flag, color: str, marker: str) -> None:
+def _failed_points(ax: Axes, flag: Flag, look: Look) -> None:
     without, reached = (
-        flag.curves["PGD margin: without a gradient"],
-        flag.curves["PGD margin: reached"],
+        flag.curves[f"PGD margin: {at}"] for at in ("without a gradient", "reached")
     )
-    ax.scatter(without, reached, s=9, marker=marker, color=color, alpha=0.6, linewidth=0)
+    ax.scatter(without, reached, s=9, alpha=0.6, linewidth=0, **look)
     ax.axline((0, 0), (1, 1), color="grey", linestyle="--", linewidth=1)
-    ax.set_xscale("symlog")
-    ax.set_yscale("symlog")
-    ax.set(xlabel="margin, clean or noise (dashed: no progress)", ylabel="margin after PGD failed")
+    labels = {"xlabel": "margin, clean or noise (dashed: no progress)", "xscale": "symlog"}
+    ax.set(ylabel="margin after PGD failed", yscale="symlog", **labels)
 
 
 _FLAG_PANELS = {
     "zero gradient": _slopes,
     "black box or transfer": _gaps,
-    "more iterations": _iterations,
-    "chance at a large eps": _sweep,
+    "more iterations": _curve(
+        "steps", "worst case", xscale="log", ylabel="accuracy",
+        xlabel="steps of BIM (dashed: worst case)",
+    ),
+    "chance at a large eps": _curve(
+        "eps", "chance", "grey", ylabel="accuracy under PGD, margin",
+        xlabel="eps (dashed: chance from 0.5 on)",
+    ),
     "loss at failed points": _failed_points,
     "loss gap": _gaps,
-}
+}  # fmt: skip
