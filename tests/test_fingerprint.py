@@ -120,18 +120,6 @@ def test_what_is_used_counts_however_it_is_imported(package, tmp_path, line, cou
     assert (with_value(1) != with_value(2)) is counts
 
 
-def test_one_definition_is_known_by_what_it_uses(package, tmp_path):
-    def of(name: str) -> str:
-        return fingerprint.digest([(tmp_path / "support/kernel.py", name)])
-
-    package()
-    first = of("f")
-    (tmp_path / "support/kernel.py").write_text((tmp_path / "support/kernel.py").read_text() + "\n\ndef another(x):\n    return f(x)\n")
-    assert of("f") == first != of("another")
-    (tmp_path / "support/base.py").write_text("b = 7\n")
-    assert of("f") != first
-
-
 def test_a_string_that_is_no_docstring_counts(package):
     first = package("support/kernel.py", "return deep", 'y = "a"\n    return deep')
     assert first != package("support/kernel.py", "return deep", 'y = "b"\n    return deep')
@@ -208,8 +196,8 @@ def test_what_is_left_out_is_there_and_what_is_reached_is_not_left_out():
     package = Path(fingerprint.__file__).parents[1]
     named = [package.joinpath(*name.split(".")[1:]) for name in fingerprint.PRESENTATION]
     assert [place for place in named if not (place.is_dir() or place.with_suffix(".py").is_file())] == []
-    reached = {file.relative_to(package).as_posix() for file in fingerprint.reached(package / "book" / "chapter_run.py")}
-    assert {"book/chapter_run.py", "book/profiles.py", "data.py"} <= reached
+    reached = {file for file, _ in fingerprint.definitions([package / "book" / "chapter_run.py"])}
+    assert {"book/profiles.py", "data.py"} <= reached
     left_out = {place.relative_to(package).with_suffix(".py").as_posix() for place in named}
     assert not left_out & reached
     assert len(fingerprint.digest([package / "data.py"])) == 16

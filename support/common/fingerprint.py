@@ -239,10 +239,10 @@ def _file_in(package: Path, dotted: str) -> Path | None:
     return next((file for file in places if file.is_file()), None)
 
 
-def _reached(entries: Iterable[Path], sources: dict[Path, _Source]) -> None:
-    """Add to ``sources`` the files that ``entries`` import inside the package, the packages on the
-    way included, themselves first."""
-    queue = list(entries)
+def _reached(entries: Iterable[Path]) -> dict[Path, _Source]:
+    """The files that ``entries`` import inside the package, the packages on the way included,
+    themselves first."""
+    queue, sources = list(entries), {}
     while queue:
         file = queue.pop()
         if file in sources:
@@ -252,14 +252,7 @@ def _reached(entries: Iterable[Path], sources: dict[Path, _Source]) -> None:
             parts = dotted.split(".")
             lengths = range(2, len(parts) + 1) if parts[0] == PACKAGE.name else ()
             queue += [target for length in lengths if (target := _file(".".join(parts[:length])))]
-
-
-def reached(entry: Path) -> list[Path]:
-    """The Python files that ``entry`` (a chapter or a module of ``support``) imports inside the
-    package, itself first."""
-    sources: dict[Path, _Source] = {}
-    _reached([Path(entry).resolve()], sources)
-    return list(sources)
+    return sources
 
 
 class _Used:
@@ -334,7 +327,7 @@ class _Used:
             self.need(file, name)
 
 
-def digest(entries: Iterable[Path | tuple[Path, str]]) -> str:
+def digest(entries: Iterable[Path]) -> str:
     """Hash of the syntax trees of ``entries`` and of every definition in ``support`` that they use.
 
     Names are followed through imports and through attributes of modules; a module that is handed on
@@ -343,7 +336,7 @@ def digest(entries: Iterable[Path | tuple[Path, str]]) -> str:
 
     Args:
         entries: Python files, which count whole: chapter sources or modules
-            (``Path(module.__file__)``); or ``(file, name)`` of one top-level definition.
+            (``Path(module.__file__)``).
 
     Returns:
         The first 16 hexadecimal digits of a SHA-256 sum; equal for sources that differ in comments,
@@ -353,32 +346,23 @@ def digest(entries: Iterable[Path | tuple[Path, str]]) -> str:
     return hashlib.sha256(repr(sums).encode()).hexdigest()[:16]
 
 
-def definitions(entries: Iterable[Path | tuple[Path, str]]) -> dict[tuple[str, str], str]:
+def definitions(entries: Iterable[Path]) -> dict[tuple[str, str], str]:
     """What :func:`digest` is made of: (file, name) -> the hash of each definition that is used;
     ``"the file"`` stands for an entry as a whole, ``"on import"`` for a module's other statements.
     """
-    wanted = [
-        (Path(entry[0]).resolve(), entry[1])
-        if isinstance(entry, tuple)
-        else (Path(entry).resolve(), None)
-        for entry in entries
-    ]
-    sources: dict[Path, _Source] = {}
-    _reached((file for file, _ in wanted), sources)
+    wanted = [Path(entry).resolve() for entry in entries]
+    sources = _reached(wanted)
     used, found = _Used(sources), {}
-    for file, name in wanted:
-        if name is None:
-            whole = sources[file].tree.body
-            found[file.name, "the file"] = sources[file].meaning("the file", whole)
-            used.refer(file, whole)
-        else:
-            used.need(file, name)
+    for file in wanted:
+        whole = sources[file].tree.body
+        found[file.name, "the file"] = sources[file].meaning("the file", whole)
+        used.refer(file, whole)
     for file, source in sources.items():
         if source.always:
             used.refer(file, source.always)
             found[_place(file), "on import"] = source.meaning("on import", source.always)
     for file, name in used.definitions():
-        if (file, None) not in wanted:
+        if file not in wanted:
             code = sources[file].bound[name]
             found[_place(file), name] = sources[file].meaning(name, code)
     return found
