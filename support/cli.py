@@ -5,6 +5,8 @@ Exit status: 0 done; 1 a chapter failed or a check found differences; 2 the requ
 carried out; 130 interrupted.
 """
 
+import io
+import sys
 import time
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +15,7 @@ import typer
 
 from support.book.profiles import SIZES, Estimate, near, parse_override
 from support.classroom.commands import assign_app
-from support.common import paths
+from support.common import files, paths
 
 app = typer.Typer(
     name="python -m support",
@@ -440,6 +442,9 @@ def _needs(needs: Estimate) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command line (default: the process's) and return its exit status."""
+    for stream in (sys.stdout, sys.stderr):  # what the terminal's encoding lacks is a question mark
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         status = app(args=arguments, prog_name="python -m support", standalone_mode=False)
     except Exception as error:
@@ -447,8 +452,10 @@ def main(arguments: list[str] | None = None) -> int:
         # format themselves.
         if hasattr(error, "format_message"):
             message = error.format_message()
-        elif type(error).__module__.startswith("support.") or isinstance(error, FileNotFoundError):
+        elif type(error).__module__.startswith("support."):
             message = str(error)  # every error class of ours says in one line what is wrong
+        elif isinstance(error, OSError):
+            message = files.trouble(error, "BOOK_OUTPUT")
         else:
             raise
         typer.echo(f"error: {' '.join(message.split())}", err=True)

@@ -7,7 +7,6 @@ import stat
 import subprocess
 import sys
 import textwrap
-import time
 from collections import namedtuple
 from dataclasses import dataclass
 from pathlib import Path
@@ -183,7 +182,7 @@ def test_a_failing_write_leaves_nothing(tmp_path, monkeypatch, error):
     def fail(*_args):
         raise error
 
-    monkeypatch.setattr("support.common.cache.os.replace", fail)
+    monkeypatch.setattr("support.common.files.os.replace", fail)
     with pytest.raises((CacheError, KeyboardInterrupt)) as caught:
         Cache(tmp_path).once(counted)
     assert files(tmp_path) == []
@@ -256,16 +255,6 @@ def test_a_read_only_folder_is_refused_before_any_work(tmp_path):
     assert files(folder) == []
 
 
-def test_writable_sweeps_up_after_killed_runs_only(tmp_path):
-    old, young = tmp_path / ".u-1.tmp", tmp_path / ".u-2.tmp"
-    for file in (old, young, tmp_path / "u.safetensors"):
-        file.write_bytes(b"x")
-    for file in (old, tmp_path / "u.safetensors"):
-        os.utime(file, (time.time() - 7200,) * 2)
-    Cache(tmp_path).writable()
-    assert files(tmp_path) == [".u-2.tmp", "u.safetensors"]
-
-
 # --- several processes ------------------------------------------------------------------------------------------------
 
 
@@ -296,10 +285,10 @@ def test_two_processes_racing_leave_whole_files(tmp_path):
 def test_a_process_killed_while_writing_leaves_no_half_written_file(tmp_path, calls):
     script = f"""
         import os, signal, torch
-        from support.common import cache
+        from support.common import cache, files
         def kill(*_):
             os.kill(os.getpid(), signal.SIGKILL)
-        cache.os.replace = kill
+        files.os.replace = kill
         def work():
             return torch.zeros(1000)
         cache.Cache({str(tmp_path)!r}).once(work)

@@ -1,7 +1,5 @@
 """Runs that were made: where they lie, whether they still say what a run made now would say, and that nothing is half-written."""
 
-import errno
-import os
 import re
 from pathlib import Path
 
@@ -257,40 +255,3 @@ def test_an_estimate_is_what_was_measured_or_else_declared(changes, expected):
 def test_recorded_numbers_that_todays_rules_cannot_judge_are_left_out(book):
     tiny_book.make(book, claims=tiny_book.CLAIMS.replace("value: error", "value: mistake"))
     assert [claim.id for claim, _ in manifests.judged(tiny_runs.manifest())] == ["tiny2020.table1"]
-
-
-# --- whole or not at all ------------------------------------------------------------------------------------------------------------
-
-
-def _full(real, fails_at: int):
-    """``os.fdopen`` of a disk that is full from the n-th file on."""
-    opened = []
-
-    def opening(handle, *arguments, **options):
-        opened.append(handle)
-        if len(opened) >= fails_at:
-            os.close(handle)
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return real(handle, *arguments, **options)
-
-    return opening
-
-
-@pytest.mark.parametrize("fails_at", [1, 2])
-def test_a_full_disk_loses_no_file_that_was_there(tmp_path, monkeypatch, fails_at):
-    files = [tmp_path / "runs" / "a.ipynb", tmp_path / "runs" / "deep" / "a.json"]
-    manifests.write_all({file: "old" for file in files})
-    monkeypatch.setattr(manifests.os, "fdopen", _full(os.fdopen, fails_at))
-    with pytest.raises(OSError, match="No space left"):
-        manifests.write_all({file: "new" for file in files})
-    assert [file.read_text() for file in files] == ["old", "old"]
-    assert sorted(file for file in (tmp_path / "runs").rglob("*") if file.is_file()) == sorted(files), "nothing half-written is left"
-
-
-def test_files_are_written_whole_and_can_be_read_by_others(tmp_path):
-    file = tmp_path / "folder" / "file"
-    manifests.write_whole(file, "old\n")
-    assert (file.read_bytes(), file.stat().st_mode & 0o777) == (b"old\n", 0o644)
-    with pytest.raises(UnicodeEncodeError):
-        manifests.write_whole(file, "new \ud800")
-    assert (file.read_text(), list(file.parent.iterdir())) == ("old\n", [file])

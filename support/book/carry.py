@@ -26,7 +26,7 @@ import jupytext
 
 from support.book import chapter_run, execute, manifests
 from support.book.manifests import Carried
-from support.common import fingerprint, paths
+from support.common import files, fingerprint, paths
 
 
 class NotCarried(RuntimeError):
@@ -76,7 +76,7 @@ def carry(chapter: str, profile: str) -> Carried:
     stamp = Carried(code=code, commit=commit)
     kept = manifest.model_copy(update={"carried": [*manifest.carried, stamp]})
     text = execute.text_of_manifest(kept)
-    manifests.write_whole(manifests.manifest_path(notebook), text)
+    files.write_all({manifests.manifest_path(notebook): text})
     return stamp
 
 

@@ -386,11 +386,11 @@ def git(root: Path, *arguments: str) -> str:
     Raises:
         OSError, subprocess.CalledProcessError: there is no git, or it fails.
     """
+    # What git is told of another repository (a hook of it may have started us) is not for this one.
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
+    words = {"encoding": "utf-8", "errors": "replace", "env": environment}
     command = ["git", "-C", str(root), *arguments]
-    done = subprocess.run(
-        command, capture_output=True, encoding="utf-8", errors="replace", check=True
-    )
-    return done.stdout.strip()
+    return subprocess.run(command, capture_output=True, check=True, **words).stdout.strip()
 
 
 def _peak_memory_mb() -> int | None:

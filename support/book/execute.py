@@ -33,7 +33,7 @@ from papermill.exceptions import PapermillExecutionError
 from support.book import claims, manifests
 from support.book.manifests import DEFAULTS, ClaimRecord, Manifest, RecordError
 from support.book.profiles import NOTHING
-from support.common import fingerprint, paths
+from support.common import files, fingerprint, paths
 
 LARGEST_RECORD_MB = 5.0
 KERNEL_LOG = "kernel.log"
@@ -179,7 +179,7 @@ def _execute(
         except (PapermillExecutionError, DeadKernelError, RecordError) as error:
             if unfinished.is_file():
                 left = text_of(_cleaned(nbformat.read(unfinished, as_version=4)))
-                manifests.write_whole(failed, left)
+                files.write_all({failed: left})
             reason = _reason(error, Path(folder) / KERNEL_LOG)
             raise ChapterFailed(
                 f"{chapter}/{part} failed {reason}; {manifests.shown(failed)} shows how far it came"
@@ -187,7 +187,7 @@ def _execute(
     # Both are on the disk before either takes its place. The notebook goes first: until its
     # manifest is there, the older one must not speak for it, which the hash of the outputs shows.
     texts = {target: text_of(executed), manifests.manifest_path(target): text_of_manifest(manifest)}
-    manifests.write_all(texts)
+    files.write_all(texts)
     failed.unlink(missing_ok=True)
     return target
 
@@ -428,7 +428,7 @@ def record_run(notebook: Path) -> Path:
     if profile == "quick":
         found.metadata["jupytext"] = read_source(chapter, part).metadata["jupytext"]
     texts = {target: text_of(found), manifests.manifest_path(target): text_of_manifest(manifest)}
-    manifests.write_all(texts)
+    files.write_all(texts)
     return target
 
 

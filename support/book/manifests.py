@@ -4,16 +4,14 @@ now would say.
 A chapter is a folder ``book/NN_name`` with three parts, each a notebook that is run and recorded by
 itself: the *evidence* computes and states every claim, the *lesson* reads what the evidence found,
 the *exercises* use nothing of either. A run made here lies in the ignored folder
-``_build/runs/<profile>/<chapter>/``, its manifest beside its notebook. A recorded run is tracked:
-the quick profile's notebook is ``book/<chapter>/<part>.ipynb``, the others'
-``data/runs/<profile>/<chapter>/<part>.ipynb``; every manifest is
+``_build/runs/<profile>/<chapter>/`` (or in ``BOOK_OUTPUT``), its manifest beside its notebook. A
+recorded run is tracked: the quick profile's notebook is ``book/<chapter>/<part>.ipynb``, the
+others' ``data/runs/<profile>/<chapter>/<part>.ipynb``; every manifest is
 ``data/runs/<profile>/<chapter>/<part>.json``. :mod:`support.book.execute` makes both kinds.
 """
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -191,9 +189,13 @@ def collect(profile: str, part: str = "evidence") -> dict[str, Manifest]:
 
 
 def code_of(chapter: str, part: str = "evidence") -> str:
-    """Hash of a part's code and of what it uses of the package; empty where there is no source."""
+    """Hash of a part's code and of what it uses of the package; empty where there is no source, or
+    none that Python can read."""
     file = source_file(chapter, part)
-    return _digest(file, file.read_text(encoding="utf-8")) if file.is_file() else ""
+    try:
+        return _digest(file, file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, SyntaxError, UnicodeDecodeError):
+        return ""
 
 
 @lru_cache(maxsize=64)  # each record and each page asks, and the package stays while it runs
@@ -338,30 +340,6 @@ def current_run(
     parameters = profiles.load(chapter, profile, overrides).model_dump(mode="json")
     same = (manifest.device, manifest.seed, manifest.parameters) == (device, seed, parameters)
     return notebook if same and is_current(manifest) else None
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file beside its place and move it there, so that nobody ever reads half of it."""
-    write_all({path: text})
-
-
-def write_all(texts: Mapping[Path, str]) -> None:
-    """Write several files, all of them before any takes its place: a full disk loses nothing."""
-    waiting: dict[Path, Path] = {}
-    try:
-        for path, text in texts.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            prefix = f".{path.name}-"
-            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=".tmp")
-            waiting[path] = Path(temporary)
-            with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as stream:
-                stream.write(text)
-            os.chmod(temporary, 0o644)  # mkstemp makes it private
-        for path in texts:
-            os.replace(waiting.pop(path), path)
-    finally:
-        for temporary in waiting.values():
-            temporary.unlink(missing_ok=True)
 
 
 def duration(seconds: float) -> str:

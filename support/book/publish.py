@@ -23,7 +23,7 @@ import yaml
 
 from support.book import claims, manifests, markup
 from support.book.profiles import SIZES
-from support.common import fingerprint, paths
+from support.common import files, fingerprint, paths
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode  # notebooks take seconds to import: not before one is staged
@@ -32,7 +32,7 @@ BUILDERS = (
     "jupyter-book", "sphinx", "myst-nb", "sphinx-book-theme", "sphinx-proof", "sphinx-exercise",
     "sphinx-mathjax-offline",
 )  # fmt: skip
-SOURCES = ("book", "data/claims", "data/runs", "_build/runs", "_config.yml", paths.MARKER)
+SOURCES = ("book", "data/claims", "data/runs", "_config.yml", paths.MARKER)
 _MARKERS = re.compile(r"^[ \t]*### (?:BEGIN|END) SOLUTION[ \t]*\n?", re.M)
 STAMP = "inputs.sha256"  # in the built book: the hashes of the sources and of the staged pages
 # The command of this interpreter, wherever its script lies; a warning makes it fail, after all of
@@ -166,7 +166,7 @@ def stage(folder: Path) -> None:
         for part in manifests.parts(chapter):
             if (name := f"book/{chapter}/{part}") in written:
                 text = nbformat.writes(page(chosen_run(chapter, part)))
-                manifests.write_whole(folder / f"{name}.ipynb", text)
+                files.write_all({folder / f"{name}.ipynb": text})
     # Computed here and not only in the build, so that they count in the fingerprint.
     texts = {file: file.read_text(encoding="utf-8") for file in (folder / "book").glob("*.md")}
     computed = {
@@ -177,7 +177,7 @@ def stage(folder: Path) -> None:
         for file, text in computed.items():
             file.write_text(computed_pages.filled(text, today), encoding="utf-8")
         for name, text in computed_pages.downloads(today).items():
-            manifests.write_whole(folder / "book" / "_static" / name, text)
+            files.write_all({folder / "book" / "_static" / name: text})
 
 
 def digest(places: Iterable[Path]) -> str:
@@ -199,7 +199,8 @@ def build(out: Path | None = None) -> str:
     page.
 
     Args:
-        out: folder of the HTML pages, by default ``_build/book``; the book is staged beside it.
+        out: folder of the HTML pages, by default ``book`` in the output; the book is staged beside
+            it.
 
     Returns:
         A ``file://`` address.
@@ -207,13 +208,16 @@ def build(out: Path | None = None) -> str:
     Raises:
         PublishError: a program is missing, a chapter was never run, the build gave a warning, or a
             page is missing. What stood in ``out`` before is kept.
+        OSError: the folder of ``out`` cannot be written.
     """
-    out = (out or paths.root() / "_build" / "book").resolve()
+    out = (out or paths.output() / "book").resolve()
+    files.check_writable(out.parent)
     staged, log, stamp = out.parent / "stage", out.parent / "build.log", out / STAMP
     built = stamp.read_text(encoding="utf-8").split() if stamp.is_file() else ["", ""]
     try:
         # Staging takes long, so the sources are asked first; pages that are the same stay.
-        sources = digest([fingerprint.PACKAGE, *(paths.root() / name for name in SOURCES)])
+        places = [fingerprint.PACKAGE, paths.local_runs()]
+        sources = digest([*places, *(paths.root() / name for name in SOURCES)])
         if sources == built[0]:
             return (out / "index.html").as_uri()
         stage(staged)
@@ -226,9 +230,13 @@ def build(out: Path | None = None) -> str:
         _jupyter_book(staged, log)
         made = staged / "_build" / "html"
         check_complete(made)
-        shutil.rmtree(out, ignore_errors=True)
-        shutil.move(made, out)
-    stamp.write_text(f"{sources}\n{staged_pages}\n", encoding="utf-8")
+        old = out.with_name(f"{out.name}.old")  # removed when the new one stands in its place
+        shutil.rmtree(old, ignore_errors=True)
+        if out.exists():
+            out.rename(old)
+        made.rename(out)
+        shutil.rmtree(old, ignore_errors=True)
+    files.write_all({stamp: f"{sources}\n{staged_pages}\n"})
     return (out / "index.html").as_uri()
 
 

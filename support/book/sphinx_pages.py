@@ -17,7 +17,8 @@ from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.errors import ExtensionError
 
-from support.book import computed_pages, execute, manifests, publish
+from support.book import computed_pages, execute, publish
+from support.common import files
 
 
 def _computed(env: BuildEnvironment) -> list[str]:
@@ -45,7 +46,7 @@ def _fill(
     except computed_pages.BoardError as error:
         raise ExtensionError(str(error)) from error
     for name, text in computed_pages.downloads(today()).items():
-        manifests.write_whole(Path(app.outdir) / "_static" / name, text)
+        files.write_all({Path(app.outdir) / "_static" / name: text})
 
 
 def _anchor(app: Sphinx, doctree: nodes.document) -> None:

@@ -17,7 +17,7 @@ import nbformat
 
 from support.book import claims, execute, manifests, rules
 from support.book.profiles import SIZES
-from support.common import paths
+from support.common import files, paths
 
 COLUMNS = ("claim", "profile", "verdict", "direction", "survives")
 FAILED = {"partly", "not reproduced", "refuted", "weakened", "broken"}
@@ -183,8 +183,8 @@ def write() -> Path:
     for _, file, manifest in _records():
         again = execute.text_of(execute.rendered_again(nbformat.read(file, as_version=4), manifest))
         if again != file.read_text(encoding="utf-8"):
-            manifests.write_whole(file, again)
-    manifests.write_whole(verdicts_file(), as_csv(_registered()))
+            files.write_all({file: again})
+    files.write_all({verdicts_file(): as_csv(_registered())})
     return verdicts_file()
 
 

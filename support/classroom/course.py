@@ -35,7 +35,7 @@ c.merge(course.settings("."))
 
 def default_folder() -> Path:
     """Where assignments are made unless another folder is named: ignored by git."""
-    return paths.root() / "_build" / "course"
+    return paths.output() / "course"
 
 
 def settings(folder: str | Path, seconds: int = SECONDS) -> Config:

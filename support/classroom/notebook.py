@@ -18,6 +18,7 @@ from support.classroom import cells as tagged
 from support.classroom import seeds, texts
 from support.classroom.cells import HIDDEN, PARAMETERS, PROMPT, SOLUTION, TESTS
 from support.classroom.exercises import Assignment
+from support.common import files
 
 SCHEMA = 3
 PICTURE = "expected.png"
@@ -126,5 +127,5 @@ def pictures(chapter: str) -> dict[str, bytes]:
 def write(notebook: NotebookNode, file: Path) -> Path:
     """Write a valid notebook, in folders that are made where they are missing."""
     nbformat.validate(notebook)
-    manifests.write_whole(file, nbformat.writes(notebook) + "\n")
+    files.write_all({file: nbformat.writes(notebook) + "\n"})
     return file

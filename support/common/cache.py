@@ -6,15 +6,11 @@ versions of the libraries (:mod:`support.common.identity`); so a change of any o
 never a wrong hit. Files are safetensors: reading one runs no code.
 """
 
-import contextlib
-import errno
 import hashlib
 import importlib
 import json
-import os
 import re
 import sys
-import tempfile
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -28,10 +24,9 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from support.common import identity, paths
+from support.common import files, identity, paths
 
 Tensors = dict[str, Tensor]
-_STALE_SECONDS = 3600.0  # a temporary file this old belongs to a run that was killed
 
 
 class CacheError(RuntimeError):
@@ -147,25 +142,16 @@ class Cache:
             CacheError: it does not.
         """
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=self.folder, prefix=".probe-") as probe:
-                probe.write(b"\0" * 4096)
-                probe.flush()
-                os.fsync(probe.fileno())
-            for left in self.folder.glob(".*.tmp"):
-                with contextlib.suppress(FileNotFoundError):  # another process has just finished
-                    if time.time() - left.stat().st_mtime > _STALE_SECONDS:
-                        left.unlink()
+            files.check_writable(self.folder)
         except OSError as error:
-            raise _cannot_write(self.folder, error) from error
+            raise self._trouble(error) from error
 
     def origin(self, now: Mapping[str, Any]) -> dict[str, Any] | None:
         """What the first user of the folder said of itself, which is ``now`` if the folder is
         empty; None where nobody said anything."""
         file = self.folder / "origin.json"
         if not any(self.folder.glob("*.safetensors")):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            file.write_text(json.dumps(dict(now)), encoding="utf-8")
+            files.write_all({file: json.dumps(dict(now))})
         try:
             return json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -193,24 +179,15 @@ class Cache:
     def _write(self, place: Place, tensors: Tensors, meta: dict, *, durable: bool = True) -> None:
         metadata = {"key": place.key, "meta": json.dumps(meta)}
         plain = {name: _plain(tensor) for name, tensor in tensors.items()}
-        data, temporary = safetensors.torch.save(plain, metadata=metadata), None
+        data = safetensors.torch.save(plain, metadata=metadata)
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            prefix = f".{place.path.stem}-"
-            handle, temporary = tempfile.mkstemp(dir=self.folder, prefix=prefix, suffix=".tmp")
-            with os.fdopen(handle, "wb") as stream:
-                stream.write(data)
-                stream.flush()
-                if durable:
-                    os.fsync(stream.fileno())
-            os.chmod(temporary, 0o644)  # mkstemp makes it private; others may read a shared cache
-            os.replace(temporary, place.path)
-            temporary = None
+            files.write_all({place.path: data}, durable=durable)
         except OSError as error:
-            raise _cannot_write(self.folder, error) from error
-        finally:
-            if temporary is not None:
-                Path(temporary).unlink(missing_ok=True)
+            raise self._trouble(error) from error
+
+    def _trouble(self, error: OSError) -> CacheError:
+        place = f"the cache folder {self.folder}"
+        return CacheError(files.trouble(error, "BOOK_CACHE", place))
 
 
 def call(function: Callable, *args: Any, **settings: Any) -> Any:
@@ -279,13 +256,3 @@ def _decoded(value: Any, tensors: Tensors) -> Any:
     if "named" in value:
         return kind(*(_decoded(part, tensors) for part in value["parts"]))
     return kind(**{key: _decoded(part, tensors) for key, part in value["fields"].items()})
-
-
-def _cannot_write(folder: Path, error: OSError) -> CacheError:
-    reason = os.strerror(error.errno) if error.errno else str(error)
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    advice = "free some space there" if full else "make it writable"
-    return CacheError(
-        f"the cache folder {folder} cannot be written ({reason}): {advice}, or set BOOK_CACHE to "
-        "another folder"
-    )

@@ -31,8 +31,8 @@ PACKAGES = ("torch", "torchvision", "torchattacks", "numpy", "scipy", "scikit-le
 
 _OWN = "support"
 _SILENT = ("support.book", "support.classroom", "support.cli")  # they ask, judge and show
-_SILENT += tuple(f"support.common.{name}" for name in ("cache", "fingerprint", "identity"))
-_SILENT += tuple(f"support.common.{name}" for name in ("paths", "progress", "vision"))
+_SILENT += tuple(f"support.common.{name}" for name in ("cache", "files", "fingerprint"))
+_SILENT += tuple(f"support.common.{name}" for name in ("identity", "paths", "progress", "vision"))
 _GENERATED = {  # of a class: written by Python or by a decorator from what is described anyway
     "__abstractmethods__", "__annotations__", "__annotations_cache__", "__dataclass_fields__",
     "__annotate__", "__annotate_func__", "__dataclass_params__", "__dict__", "__doc__",

@@ -1,9 +1,9 @@
 """Where things lie: the project's root, the data sets, the cache. One place, so that nothing else
 builds a path.
 
-Three environment variables move them: ``BOOK_ROOT``, ``BOOK_DATA`` and ``BOOK_CACHE``. A relative
-    ``BOOK_DATA`` or
-``BOOK_CACHE`` is relative to the root, wherever a notebook or a test happens to run.
+Four environment variables move them: ``BOOK_ROOT``, ``BOOK_DATA``, ``BOOK_OUTPUT`` and
+``BOOK_CACHE``. A relative one of the last three is relative to the root, wherever a notebook or a
+test happens to run.
 """
 
 import os
@@ -46,14 +46,22 @@ def data_sets() -> Path:
     return _under_root("BOOK_DATA", "data/sets")
 
 
+def output() -> Path:
+    """Ignored folder of all that is made here and can be made again: ``BOOK_OUTPUT``, default
+    ``_build``."""
+    return _under_root("BOOK_OUTPUT", "_build")
+
+
 def cache() -> Path:
-    """Folder of trained weights and attack results: ``BOOK_CACHE``, default ``data/cache``."""
-    return _under_root("BOOK_CACHE", "data/cache")
+    """Folder of trained weights and attack results: ``BOOK_CACHE``, default ``data/cache``, or
+    ``cache`` in ``BOOK_OUTPUT`` where that is set."""
+    given = os.environ.get("BOOK_OUTPUT")
+    return _under_root("BOOK_CACHE", f"{given}/cache" if given else "data/cache")
 
 
 def local_runs() -> Path:
-    """Ignored folder of the runs made here: ``_build/runs/<profile>/<chapter>/<part>.ipynb``."""
-    return root() / "_build" / "runs"
+    """Folder of the runs made here, in the output: ``runs/<profile>/<chapter>/<part>.ipynb``."""
+    return output() / "runs"
 
 
 def recorded_runs() -> Path:
