@@ -71,16 +71,24 @@ def list_() -> None:
     """The chapters, their profiles, what is recorded, and how long each takes."""
     from support.book import manifests
 
+    wrong = False
     for chapter in _some_chapters():
         listed = "" if _in_toc(chapter) else " (not in _toc.yml)"
         typer.echo(f"{chapter}: {_title(chapter)}{listed}")
-        for profile in SIZES:
-            manifest = manifests.collect(profile).get(chapter)
-            state = "not recorded"
-            if manifest:
-                older = ", with older code" * manifests.is_stale(manifest)
-                state = f"recorded {manifest.finished[:10]}{older}"
-            typer.echo(f"  {profile:<9} {state}; {_needs(manifests.estimate(chapter, profile))}")
+        try:
+            manifests.check_source(chapter)
+            for profile in SIZES:
+                state = "not recorded"
+                if manifest := manifests.collect(profile).get(chapter):
+                    older = ", with older code" * manifests.is_stale(manifest)
+                    state = f"recorded {manifest.finished[:10]}{older}"
+                needs = _needs(manifests.estimate(chapter, profile))
+                typer.echo(f"  {profile:<9} {state}; {needs}")
+        except Exception as error:
+            typer.echo(f"  {_told(error)}", err=True)
+            wrong = True
+    if wrong:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -440,6 +448,21 @@ def _needs(needs: Estimate) -> str:
     return f"about {manifests.duration(60 * needs.minutes)}, {room} ({needs.source})"
 
 
+def _told(error: Exception) -> str:
+    """The line that says what is wrong with a request or a file; any other error is raised."""
+    # typer and click each have a class for usage errors, depending on their versions; both format
+    # themselves, and every class of ours says in one line what is wrong.
+    if hasattr(error, "format_message"):
+        message = error.format_message()
+    elif type(error).__module__.startswith("support."):
+        message = str(error)
+    elif isinstance(error, OSError):
+        message = files.trouble(error, "BOOK_OUTPUT")
+    else:
+        raise error
+    return f"error: {' '.join(message.split())}"
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run a command line (default: the process's) and return its exit status."""
     for stream in (sys.stdout, sys.stderr):  # what the terminal's encoding lacks is a question mark
@@ -448,16 +471,6 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         status = app(args=arguments, prog_name="python -m support", standalone_mode=False)
     except Exception as error:
-        # typer and click each have a class for usage errors, depending on their versions; both
-        # format themselves.
-        if hasattr(error, "format_message"):
-            message = error.format_message()
-        elif type(error).__module__.startswith("support."):
-            message = str(error)  # every error class of ours says in one line what is wrong
-        elif isinstance(error, OSError):
-            message = files.trouble(error, "BOOK_OUTPUT")
-        else:
-            raise
-        typer.echo(f"error: {' '.join(message.split())}", err=True)
+        typer.echo(_told(error), err=True)
         return 2
     return status if isinstance(status, int) else 0

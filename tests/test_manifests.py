@@ -255,3 +255,40 @@ def test_an_estimate_is_what_was_measured_or_else_declared(changes, expected):
 def test_recorded_numbers_that_todays_rules_cannot_judge_are_left_out(book):
     tiny_book.make(book, claims=tiny_book.CLAIMS.replace("value: error", "value: mistake"))
     assert [claim.id for claim, _ in manifests.judged(tiny_runs.manifest())] == ["tiny2020.table1"]
+
+
+# --- sources that no run could finish -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("evidence", "2 * 2 - 4", "2 * 2 - 4 +"), r"01_tiny/evidence\.py is no Python: line 24: "),
+        (("lesson", "p = run.profile", "p = run.profile("), r"01_tiny/lesson\.py is no Python: line \d+: "),
+        (("evidence", 'run.claim("tiny2020.thm1", error=2 * 2 - 4)', "pass"), r"01_tiny never states tiny2020\.thm1: "),
+        (("evidence", '"tiny2020.thm1"', 'f"{name}.thm1"'), r"01_tiny never states tiny2020\.thm1: "),
+        (("evidence", '"tiny2020.thm1"', 'f"tiny2020.{name}"'), None),
+        (("evidence", '"tiny2020.thm1"', 'f"tiny2020.{name}1"'), None),
+        (("evidence", '"tiny2020.thm1"', 'f"tiny2020.{name}2"'), r"01_tiny never states tiny2020\.thm1: "),
+    ],
+)
+def test_a_source_that_no_run_could_finish_is_refused_before_one_begins(book, change, words):
+    manifests.check_source(CHAPTER)
+    rewrite(book, *change)
+    if words is None:
+        manifests.check_source(CHAPTER)
+    else:
+        with pytest.raises(RecordError, match=words):
+            manifests.check_source(CHAPTER)
+
+
+def test_a_manifest_that_cannot_be_read_hides_no_other(book):
+    record = tiny_runs.leave(recorded_run(CHAPTER, "quick"), tiny_runs.manifest())
+    local = tiny_runs.leave(local_run(CHAPTER, "quick"), tiny_runs.manifest(finished="later"))
+    parameters = tiny_runs.manifest().parameters
+    assert manifests.evidence_run(CHAPTER, "quick", parameters, 0) == local
+    local.with_suffix(".json").write_text("{")
+    assert manifests.evidence_run(CHAPTER, "quick", parameters, 0) == record
+    manifests.manifest_path(record).write_text("{")
+    assert manifests.collect("quick") == {}
+    assert "quick/01_tiny/evidence.json is not a manifest" in manifests.unreadable(manifests.manifest_path(record))

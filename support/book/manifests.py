@@ -10,8 +10,10 @@ others' ``data/runs/<profile>/<chapter>/<part>.ipynb``; every manifest is
 ``data/runs/<profile>/<chapter>/<part>.json``. :mod:`support.book.execute` makes both kinds.
 """
 
+import ast
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -160,8 +162,17 @@ def manifest_path(notebook: Path) -> Path:
 
 
 def there(notebook: Path) -> bool:
-    """Whether a run is whole: the notebook and its manifest."""
-    return notebook.is_file() and manifest_path(notebook).is_file()
+    """Whether a run is whole: the notebook, and a manifest that can be read."""
+    return notebook.is_file() and not unreadable(manifest_path(notebook))
+
+
+def unreadable(file: Path) -> str:
+    """What is wrong with a manifest, in one line; nothing where it can be read."""
+    try:
+        manifest_of(file)
+    except RecordError as error:
+        return str(error)
+    return ""
 
 
 def manifest_of(path: Path | str) -> Manifest:
@@ -186,6 +197,36 @@ def collect(profile: str, part: str = "evidence") -> dict[str, Manifest]:
     """The recorded manifests of a profile by chapter; one counts when its notebook is there too."""
     found = {chapter: recorded_run(chapter, profile, part) for chapter in chapters()}
     return {name: manifest_of(notebook) for name, notebook in found.items() if there(notebook)}
+
+
+def check_source(chapter: str) -> None:
+    """Refuse sources that no run could finish, before one begins.
+
+    Raises:
+        RecordError: a part that is no Python, or a registered claim of which the evidence says
+            nothing: neither its id nor an f-string that could give it.
+    """
+    trees = {}
+    for part in parts(chapter):
+        try:
+            trees[part] = ast.parse(source_file(chapter, part).read_text(encoding="utf-8"))
+        except (SyntaxError, UnicodeDecodeError) as error:
+            reason = f"line {error.lineno}: {error.msg}" if hasattr(error, "lineno") else error
+            raise RecordError(f"{chapter}/{part}.py is no Python: {reason}") from error
+    named = []
+    for node in ast.walk(trees["evidence"]):
+        pieces = node.values if isinstance(node, ast.JoinedStr) else [node]
+        texts = [
+            re.escape(str(getattr(piece, "value", ""))) if isinstance(piece, ast.Constant) else ".+"
+            for piece in pieces
+        ]
+        named += ["".join(texts)] * (texts[0] != ".+")
+    stated = re.compile("|".join(named))
+    if missing := [c.id for c in claims.of_chapter(chapter) if not stated.fullmatch(c.id)]:
+        raise RecordError(
+            f"{chapter} never states {', '.join(missing)}: each registered claim of a chapter "
+            "needs its run.claim(...) in the evidence"
+        )
 
 
 def code_of(chapter: str, part: str = "evidence") -> str:
@@ -329,10 +370,7 @@ def current_run(
     notebook = local_run(chapter, profile, part)
     if not there(notebook):
         return None
-    try:
-        manifest = manifest_of(notebook)
-    except RecordError:
-        return None
+    manifest = manifest_of(notebook)
     if device == "auto":
         from support.book import chapter_run  # torch takes seconds to import
 

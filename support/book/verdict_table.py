@@ -221,6 +221,7 @@ def check() -> list[str]:
         for notebook in [manifests.recorded_run(chapter, profile)]
         if notebook.is_file() != manifests.manifest_path(notebook).is_file()
     ]
+    problems += filter(None, map(manifests.unreadable, paths.recorded_runs().glob("*/*/*.json")))
     file = verdicts_file()
     committed = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
     changed = list(difflib.unified_diff(committed, as_csv(found).splitlines(), lineterm="", n=0))
