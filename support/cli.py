@@ -307,9 +307,13 @@ def score(
         for row in rows:
             cells = (f"{cell:<{space}}" for cell, space in zip(row, widths, strict=True))
             typer.echo("  ".join(cells).rstrip())
-    for name, table in verdict_table.counts(lines).items():
-        told = ", ".join(f"{count} {word}" for word, count in table.items())
-        typer.echo(f"{name}: {told or 'no claims'}")
+    for name, groups in verdict_table.counts(lines).items():
+        told = [
+            f"{group} " + ", ".join(f"{count} {word}" for word, count in table.items())
+            for group, table in groups.items()
+            if table
+        ]
+        typer.echo(f"{name}: {'; '.join(told) or 'no claims'}")
     if any(line.stale for line in lines):
         typer.echo("* recorded with older code")
 
@@ -317,7 +321,9 @@ def score(
 def _searched(line) -> str:
     claim, rows = line.claim, (entry.row for entry in line.entries)
     words = [word for row in rows for word in row.values()]
-    return " ".join([claim.id, claim.where, claim.says, claim.corrected, *words]).lower()
+    true = claim.erratum.text if claim.erratum else ""
+    told = [claim.id, claim.kind, claim.where, claim.says, true, claim.remark, *words]
+    return " ".join(told).lower()
 
 
 def _verdict(entry) -> str:

@@ -338,8 +338,8 @@ def test_a_recorded_book_is_listed_and_scored(scored, capsys):
     ("arguments", "there", "not_there"),
     [
         ([], ["tiny2020.table1  scaled-down towards; broken  not run; not run  not run; not run", "tiny2020.thm1    reproduced",
-              "quick: 1 reproduced, 1 scaled-down, 1 broken", "best of each claim: 1 reproduced, 1 scaled-down, 1 broken"], ["older"]),
-        (["--find", "ATTACK broken"], ["tiny2020.table1", "quick: 1 scaled-down, 1 broken"], ["thm1"]),
+              "quick: Reproduces? 1 reproduced, 1 scaled-down; Survives? 1 broken\n", "best of each claim: Reproduces? 1 reproduced"], ["older"]),
+        (["--find", "ATTACK broken"], ["tiny2020.table1", "quick: Reproduces? 1 scaled-down; Survives? 1 broken"], ["thm1"]),
         (["--find", "theorem"], ["tiny2020.thm1"], ["table1"]),
         (["--find", "theorem broken"], ["quick: no claims"], ["tiny2020"]),
         (["--find", "table1", "--full"], ["tiny2020.table1 (Table 1; 01_tiny): The accuracy is kept & the attack fails.\n[quick, cell 6]"],

@@ -3,6 +3,7 @@
 import collections
 import csv
 import io
+import itertools
 import json
 import re
 import shutil
@@ -12,6 +13,7 @@ import pytest
 import tiny_book
 from bs4 import BeautifulSoup
 
+from support import intervals
 from support.book import claims, computed_pages, manifests, rules, verdict_table
 from support.book.profiles import SIZES
 from support.book.rules import number
@@ -27,19 +29,23 @@ OWN = tiny_book.CLAIMS.replace("tiny2020", "ours2026").replace("01_tiny", "02_ou
 
 def allowed(claim: claims.Claim, record: manifests.ClaimRecord) -> set[str]:
     """Every number that a row may show: means and intervals of what was recorded, ratios of these, and the bounds of the rules."""
-    values = {name: list(runs) for name, runs in (record.measured | record.modern).items() if runs and None not in runs}
+    values = {name: runs for name, runs in rules.numbers(claim.id, record.measured | record.modern).items() if runs}
     found = [rules.interval(runs) for runs in values.values()]
-    bounds: list[float] = []
-    for rule in (*claim.rules, *claim.survives_rules):
+    bounds: list[float] = [*range(len(claim.every_rule) + 1)]  # how many of the rules hold
+    for rule in claim.every_rule:
         bounds += [abs(value) for name, value in rule if name in ("low", "high", "tolerance", "gap")]
         if rule.type == "ratio" and all(name in values for name in rule.names):
             top, bottom = (values[name] for name in rule.names)
-            length = max(len(top), len(bottom))
-            found.append(rules.ratio_interval(top * (length // len(top)), bottom * (length // len(bottom))))
+            ends = [intervals.ratio(a, b) for a, b in itertools.product(top, bottom)]
+            if gaps := values.get(rules.minus(*rule.names)):
+                ends = [intervals.paired_ratio(a.hits, b.hits, gap.n10, gap.of) for a, b, gap in zip(top, bottom, gaps, strict=True)]
+            bounds += [sum(top) / len(top) / (sum(bottom) / len(bottom))] if sum(bottom) else []
+            bounds += [float(end) for pair in ends for end in pair]
         if rule.type == "max_abs" and rule.value in values:
             bounds.append(max(map(abs, values[rule.value])))
     shown = [value for interval in found for value in interval[:3] if value is not None]
-    return {token for value in shown + bounds for token in TOKEN.findall(number(value).lstrip("-")) + TOKEN.findall(number(abs(value)))}
+    told = [number(value) for value in shown + bounds] + [number(abs(value)) for value in shown + bounds]
+    return {token for text in told for token in TOKEN.findall(text.lstrip("-"))}
 
 
 def committed() -> dict[tuple[str, str], dict[str, str]]:
@@ -117,7 +123,7 @@ def test_the_table_has_a_row_for_each_claim_and_says_where_it_comes_from(tiny):
 def test_the_summary_and_the_counts_are_those_of_the_verdicts(tiny):
     text = computed_pages.part("summary", today())
     for words in (
-        "**3 claims**: 2 of Author 2020, 1 of Author 2020.",
+        "**3 claims** and **0 questions**: 2 of Author 2020, 1 of Author 2020.",
         "**1 is judged**: 1 reproduced.",
         "The rest: 1 scaled-down, 1 not run.",
         ": 1 broken.",
@@ -126,10 +132,23 @@ def test_the_summary_and_the_counts_are_those_of_the_verdicts(tiny):
         assert words in text
     soup = BeautifulSoup(computed_pages.part("counts", today()), "html.parser")
     cells = {row.th.get_text(): [cell.get_text() for cell in row.select("td")] for row in soup.select("tbody tr")}
-    assert cells["quick"] == ["3", "1", "", "", "", "1", "1", "", "", "1"]
-    assert cells["standard"] == ["3", "", "", "", "", "", "3", "", "", ""]
+    heads = [head.get_text() for head in soup.select("table.score-counts")[0].select("thead tr")[1].select("th")][1:]
+    shown = [(word, cell) for word, cell in zip(heads, cells["quick"], strict=True) if cell]
+    assert shown == [("claims and questions", "3"), ("reproduced", "1"), ("scaled-down", "1"), ("not run", "1"), ("broken", "1")]
+    assert "standard" not in cells, "a profile that nobody has run is hidden"
     assert cells["best of each claim"] == cells["quick"]
     assert cells["Other"][0] == "1"
+
+
+def test_questions_are_counted_apart_from_claims(tiny):
+    tiny_book.make(tiny, claims=tiny_book.CLAIMS.replace("kind: identity", "kind: question"))
+    text = computed_pages.part("summary", today())
+    assert "**2 claims** and **1 questions**" in text
+    assert "**0 are judged**: none yet." in text
+    assert "counted apart: 1 yes." in text
+    soup = BeautifulSoup(computed_pages.part("counts", today()), "html.parser")
+    cells = {row.th.get_text(): [cell.get_text() for cell in row.select("td")] for row in soup.select("tbody tr")}
+    assert cells["quick"].index("1", -len(claims.ANSWERS)) == len(cells["quick"]) - len(claims.ANSWERS)
 
 
 def test_a_record_older_than_its_code_says_so(tiny):
@@ -176,7 +195,8 @@ def test_a_record_that_was_edited_is_found_on_the_page(tiny):
     file.write_text(file.read_text().replace("tiny2020.thm1,quick,reproduced", "tiny2020.thm1,quick,refuted"))
     assert any("tiny2020.thm1 at quick: shows ['reproduced'], committed is ['refuted'" in found for found in strange(page))
     manifest = manifests.manifest_path(manifests.recorded_run(tiny_book.CHAPTER, "quick"))
-    manifest.write_text(manifest.read_text().replace("0.9,", "0.95,").replace("tiny2020.thm1", "tiny2020.thm9"))
+    text = re.sub(r"(?<=\s)0\.9\b", "0.95", manifest.read_text())
+    manifest.write_text(text.replace("tiny2020.thm1", "tiny2020.thm9"))
     assert any("tiny2020.thm1 at quick: shows ['not run']" in found for found in strange(computed_pages.part("table", today())))
     assert "tiny2020.table1 at quick: 0.9" in strange(page)
 
@@ -209,6 +229,11 @@ def test_the_errata_are_the_corrections_of_the_registry(tiny):
     assert said[0] == "Table 1 tiny2020.table1"
     assert said[1:3] == ["The accuracy is kept & the attack fails.", "It is not kept."]
     assert [link["href"] for link in row.select("a")] == ["scoreboard.html#tiny2020.table1", "01_tiny/evidence.html#tiny2020.table1"]
+    by_a_test = tiny_book.CLAIMS.replace("01_tiny/evidence#tiny2020.table1", "tests/test_tiny.py::test_it")
+    tiny_book.make(tiny, claims=by_a_test.replace("    erratum", "    remark: It is loose.\n    erratum"))
+    text = computed_pages.part("errata", today())
+    assert "tests/test_tiny.py::test_it" in text
+    assert "It is loose." not in text, "a remark is no erratum"
 
 
 def test_papers_are_named_as_in_a_sentence(tiny):
@@ -250,7 +275,7 @@ def test_the_files_hold_what_the_records_hold(tiny):
     manifest = manifests.manifest_of(manifests.recorded_run(tiny_book.CHAPTER, "quick")).claims["tiny2020.table1"]
     assert here["runs"] == manifest.measured | manifest.modern
     assert here["intervals"]["worst"] == {"mean": 0.1, "low": None, "high": None, "runs": 1}
-    assert found["tiny2020.table1"]["rules"][0] == {"low": 0.8, "high": None, "type": "interval", "value": "accuracy"}
+    assert found["tiny2020.table1"]["rules"][0] == {"type": "interval", "low": 0.8, "high": None, "value": "accuracy"}
     assert found["ours2026.thm1"]["profiles"]["paper"]["verdict"] == "not run"
 
 
@@ -277,21 +302,29 @@ def test_the_published_scoreboard_shows_what_is_recorded_and_nothing_else(page, 
 
 
 def test_the_published_counts_are_those_of_the_committed_table(page):
-    counted = collections.Counter((row["profile"], row["verdict"]) for row in committed().values())
+    questions = {claim.id for paper in claims.registry().values() for claim in paper.claims if claim.kind == "question"}
+    counted = collections.Counter((row["profile"], row["claim"] in questions, row["verdict"]) for row in committed().values())
     table = BeautifulSoup(page, "html.parser").select_one("table.score-counts")
-    words = [head.get_text() for head in table.select("thead th")]
-    for row in table.select("tbody tr")[: len(SIZES)]:
-        shown = dict(zip(words, (cell.get_text() for cell in row.select("th, td")), strict=True))
-        for word in claims.VERDICTS:
-            assert shown[word] == str(counted[shown["Profile"], word] or ""), (shown["Profile"], word)
+    groups = [(head.get_text(), int(head["colspan"])) for head in table.select("thead tr:first-child th")]
+    asked = [name == verdict_table.ANSWERED for name, span in groups for _ in range(span) if name != verdict_table.SURVIVES]
+    survivals = len(verdict_table.QUESTIONS[verdict_table.SURVIVES])
+    first = len(claims.VERDICTS)
+    words = [head.get_text() for head in table.select("thead tr:last-child th")][2:]
+    rows = table.select("tbody tr")[:-1]
+    assert len(rows) > 0
+    for row in rows:
+        profile, shown = row.th.get_text(), [cell.get_text() for cell in row.select("td")][1:]
+        pairs = [*zip(words, shown, strict=True)]
+        for question, (word, cell) in zip(asked, pairs[:first] + pairs[first + survivals :], strict=True):
+            assert cell == str(counted[profile, question, word] or ""), (profile, word)
 
 
-def test_every_correction_and_every_explanation_is_published(site, page):
+def test_every_erratum_and_every_explanation_is_published(site, page):
     errata = BeautifulSoup((site / "book" / "errata.html").read_text(encoding="utf-8"), "html.parser")
-    registered = [claim for paper in claims.registry().values() for claim in paper.claims if claim.corrected]
-    cells = {cell.get_text() for cell in errata.select("table.score-errata td")}
-    assert len(errata.select("table.score-errata tbody tr")) == len(registered) > 0
-    assert {claim.corrected for claim in registered} <= cells
+    registered = {claim.id: claim.erratum for paper in claims.registry().values() for claim in paper.claims if claim.erratum}
+    rows = errata.select("table.score-errata tbody tr")
+    assert sorted(row.select_one(".score-name").get_text() for row in rows) == sorted(registered)
+    assert {found.text for found in registered.values()} <= {cell.get_text() for row in rows for cell in row.select("td")}
     quotes = BeautifulSoup(page, "html.parser").select("blockquote")
     assert len(quotes) == sum(bool(computed_pages.explanation(chapter)) for chapter in manifests.chapters())
 

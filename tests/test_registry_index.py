@@ -3,8 +3,11 @@
 import collections
 import re
 import shutil
+import subprocess
+import sys
 
 import pytest
+import tiny_book
 import yaml
 
 from support.book import claims, registry_index
@@ -159,3 +162,39 @@ def test_a_paper_without_an_index_is_refused(copy):
     (registry_index.folder() / "zou2018.yml").unlink()
     with pytest.raises(claims.ClaimError, match=r"no file zou2018\.yml in data/claims/index"):
         gaps("zou2018")
+
+
+# --- what shows an erratum ----------------------------------------------------------------------------------------------------------
+
+ERRATA = {claim.id: claim.erratum for paper in claims.registry().values() for claim in paper.claims if claim.erratum}
+
+
+def test_each_erratum_is_shown_by_a_test_or_a_cell_that_is_there():
+    assert [f"{name}: {found.shown_by}" for name, found in ERRATA.items() if not registry_index.shown(found)] == []
+
+
+def collected(pointers: set[str]) -> int:
+    """How pytest ends if it is asked to collect these tests: 0 where each is there and would run."""
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", *sorted(pointers)]
+    return subprocess.run(command, cwd=paths.root(), capture_output=True, check=False).returncode
+
+
+def test_tests_that_show_an_erratum_are_collected():
+    pointers = {found.shown_by for found in ERRATA.values() if "::" in found.shown_by}
+    assert collected(pointers | {"tests/test_rules.py::test_rules"}) == 0
+    assert collected({"tests/test_rules.py::test_rulers"}) != 0
+
+
+@pytest.mark.parametrize(
+    ("pointer", "there"),
+    [
+        ("01_tiny/evidence#tiny2020.thm1", True), ("01_tiny/evidence#fig-steps", True), ("01_tiny/evidence#fig-none", False),
+        ("02_next/evidence#fig-steps", False), ("tests/test_tiny.py::test_it", True), ("tests/test_tiny.py::test_it[3-a]", True),
+        ("tests/test_tiny.py::test_other", False), ("tests/test_none.py::test_it", False),
+    ],
+)  # fmt: skip
+def test_a_pointer_that_leads_nowhere_is_found(tmp_path, monkeypatch, pointer, there):
+    monkeypatch.setenv("BOOK_ROOT", str(tiny_book.make(tmp_path)))
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "test_tiny.py").write_text("def test_it():\n    assert True\n", encoding="utf-8")
+    assert registry_index.shown(claims.Erratum(text="So.", shown_by=pointer)) == there

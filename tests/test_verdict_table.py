@@ -28,17 +28,23 @@ def test_the_table_has_a_row_for_each_claim_and_profile(book):
         "tiny2020.thm1,quick,reproduced,,\n"
         "tiny2020.thm1,standard,not run,,\n"
         "tiny2020.thm1,paper,not run,,\n"
-        "tiny2020.table1,quick,scaled-down,towards,broken\n"
+        "tiny2020.table1,quick,scaled-down,,broken\n"
         "tiny2020.table1,standard,not run,,not run\n"
         "tiny2020.table1,paper,not run,,not run\n"
     )
     assert verdict_table.check() == []
     assert verdict_table.counts(verdict_table.lines()) == {
-        "quick": {"reproduced": 1, "scaled-down": 1, "broken": 1},
-        "standard": {"not run": 2},
-        "paper": {"not run": 2},
-        "best of each claim": {"reproduced": 1, "scaled-down": 1, "broken": 1},
-    }
+        "quick": {"Reproduces?": {"reproduced": 1, "scaled-down": 1}, "Survives?": {"broken": 1}, "Answered?": {}},
+        "best of each claim": {"Reproduces?": {"reproduced": 1, "scaled-down": 1}, "Survives?": {"broken": 1}, "Answered?": {}},
+    }, "a profile at which nothing was run is left out"
+
+
+def test_questions_are_counted_apart(book):
+    tiny_book.make(book, claims=tiny_book.CLAIMS.replace("kind: identity", "kind: question"))
+    assert verdict_table.counts(verdict_table.lines())["quick"] == {
+        "Reproduces?": {"scaled-down": 1}, "Survives?": {"broken": 1}, "Answered?": {"yes": 1},
+    }  # fmt: skip
+    assert "tiny2020.thm1,quick,yes,," in verdict_table.as_csv(verdict_table.lines())
 
 
 def test_a_line_says_where_its_verdicts_come_from(book):
@@ -52,8 +58,8 @@ def test_a_line_says_where_its_verdicts_come_from(book):
 
 
 def test_verdicts_are_computed_from_the_measurements_and_the_rules_of_today(book):
-    one_more = "tolerance: 1.0e-9}, {type: interval, value: error, low: 1"
-    tiny_book.make(book, claims=tiny_book.CLAIMS.replace("tolerance: 1.0e-9", one_more))
+    one_more = "fails: {error: 1}}, {type: interval, value: error, low: 1, passes: {error: 1}, fails: {error: 0}"
+    tiny_book.make(book, claims=tiny_book.CLAIMS.replace("fails: {error: 1}", one_more))
     assert verdict_table.lines()[0].best.judgement.verdict == "partly"
     problems = verdict_table.check()
     assert "data/verdicts.csv has the row tiny2020.thm1,quick,reproduced,," in problems
@@ -71,7 +77,7 @@ COLUMNS = (("has", "verdict", "profile"), ("lacks", "profile", "verdict"))
     ("old", "new", "problems"),
     [
         ("thm1,quick,reproduced", "thm1,quick,refuted", ["has thm1,quick,refuted,,", "lacks thm1,quick,reproduced,,"]),
-        ("towards,broken", "away,broken", ["has table1,quick,scaled-down,away,broken", "lacks table1,quick,scaled-down,towards,broken"]),
+        ("down,,broken", "down,away,broken", ["has table1,quick,scaled-down,away,broken", "lacks table1,quick,scaled-down,,broken"]),
         ("tiny2020.thm1,paper,not run,,\n", "", ["lacks thm1,paper,not run,,"]),
         ("thm1,paper", "thm2,paper", ["has thm2,paper,not run,,", "lacks thm1,paper,not run,,"]),
         ("thm1,paper", "thm1,quick", ["has thm1,quick,not run,,", "lacks thm1,paper,not run,,"]),
@@ -124,7 +130,7 @@ def test_a_claim_registered_after_the_record_is_found(book):
 
 
 def test_rules_that_ask_for_other_numbers_than_the_record_has_are_found(book):
-    tiny_book.make(book, claims=tiny_book.CLAIMS.replace("value: error", "value: mistake"))
+    tiny_book.make(book, claims=tiny_book.CLAIMS.replace("error", "mistake"))
     assert any("its rules want mistake beside error" in problem for problem in verdict_table.check())
     assert verdict_table.lines()[0].best.judgement.verdict == "not run"
 
@@ -154,8 +160,8 @@ def test_differences_of_two_runs(book):
         "seed: 0 -> 3",
         "parameters.steps: 5 -> 6",
         "tiny2020.thm1 error: 0 -> –",
-        "tiny2020.table1 accuracy: 0.9 -> 0.6 [-0.6706, 1.871]",
-        "tiny2020.table1 direction: towards -> mixed",
+        "tiny2020.table1 accuracy: 0.9 -> 0.6 [0.5, 0.7]",
+        "tiny2020.table1 direction: towards -> away",
     ):
         assert line in lines
     assert f"versions.python: {first.versions['python']} -> –" in lines

@@ -29,17 +29,17 @@ claims:
     where: Theorem 1
     says: "Two times two is four."
     published: {error: 0}
-    rules: [{type: max_abs, value: error, tolerance: 1.0e-9}]
+    rules: [{type: max_abs, value: error, tolerance: 1.0e-9, passes: {error: 0}, fails: {error: 1}}]
     smallest: quick
   - id: tiny2020.table1
     kind: robustness
     where: Table 1
     says: "The accuracy is kept & the attack fails."
     published: {accuracy: 0.9}
-    rules: [{type: interval, value: accuracy, low: 0.8}]
-    survives_rules: [{type: interval, value: worst, low: 0.5}]
+    rules: [{type: interval, value: accuracy, low: 0.8, passes: {accuracy: 0.9}, fails: {accuracy: 0.7}}]
+    survives_rules: [{type: interval, value: worst, low: 0.5, passes: {worst: 1}, fails: {worst: 0}}]
     smallest: standard
-    corrected: "It is not kept."
+    erratum: {text: "It is not kept.", shown_by: 01_tiny/evidence#tiny2020.table1}
 """
 
 PARAMETERS = """

@@ -23,6 +23,7 @@ the record, from which :mod:`support.book.execute` makes the manifest. The lesso
 import contextlib
 import functools
 import json
+import math
 import os
 import platform
 import random
@@ -106,13 +107,13 @@ class Run:
         return [self.once(function, *args, seed=s, **settings) for s in self.seeds]
 
     def claim(self, claim_id: str, modern: rules.Measured | None = None, **measured: Any) -> None:
-        """Judge a claim and show its row: published, here with the interval over runs, and the
-        verdicts.
+        """Judge a claim and show its row: published, here with intervals, and the verdicts.
 
         Args:
             claim_id: an id of the registry that belongs to this chapter.
             modern: what the claim's ``survives_rules`` name, under today's protocol.
-            **measured: what its ``rules`` name, each a number or one number per run; further
+            **measured: what its ``rules`` and ``nulls`` name, each a number or one number per
+                run, with its sampling error where it has one (:mod:`support.measures`); further
                 numbers are shown beside them.
 
         Raises:
@@ -133,7 +134,12 @@ class Run:
         claim = self._registered[claim_id]
         judgement = claims.judge(claim, measured, self.profile.name, modern)
         self._stated[claim_id] = judgement
-        numbers = {"measured": rules.plain(measured), "modern": rules.plain(modern)}
+        if absent := sorted(set(claim.nulls.values()) - set(judgement.numbers)):
+            raise claims.ClaimError(f"{claim_id}: its nulls want {', '.join(absent)}")
+        numbers = {
+            "measured": rules.plain(claims.read(claim, claim.rules, measured)),
+            "modern": rules.plain(claims.read(claim, claim.survives_rules, modern or {})),
+        }
         _show(claims.render(claim, judgement), {"claim": {"id": claim_id, **numbers}})
 
     def keep(self, name: str, value: Any) -> None:
@@ -204,8 +210,8 @@ class Run:
             near = profiles.near(claim_id, list(known))
             raise manifests.RecordError(f"the evidence does not state {claim_id}: {near}")
         record = known[claim_id]
-        values = (record.modern if modern else record.measured).get(name) or [None]
-        return float(np.mean(np.array(values, dtype=float)))
+        values = rules.numbers(claim_id, record.modern if modern else record.measured).get(name)
+        return rules.interval(values).mean if values else math.nan
 
     def say(self, text: str) -> None:
         """A paragraph of Markdown that holds numbers of the run."""

@@ -4,11 +4,12 @@
 every number that a page shows beside a claim passes through here.
 """
 
+import collections
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
@@ -19,18 +20,41 @@ from support.book.profiles import SIZES, Size, first_problem, near, parse_yaml
 from support.book.rules import ClaimError, Interval, Measured, Name, Outcome, Rule, Strict
 from support.common import paths
 
-VERDICTS = ("reproduced", "partly", "not reproduced", "refuted", "scaled-down", "not run")
-SURVIVALS = ("survives", "weakened", "broken", "not run")
-Kind = Literal["identity", "empirical", "robustness", "open"]
+VERDICTS = (
+    "reproduced", "partly", "not reproduced", "refuted", "undecided", "scaled-down", "not run",
+)  # fmt: skip
+ANSWERS = ("yes", "no", "undecided", "scaled-down", "not run")
+SURVIVALS = ("survives", "weakened", "broken", "undecided", "not run")
+Kind = Literal["identity", "empirical", "robustness", "question"]
 KINDS = get_args(Kind)
 
 
 # --- the registry ---------------------------------------------------------------------------------
 
 
+class Erratum(Strict):
+    """What is true where the paper is wrong, and what shows it: a test, as
+    ``tests/test_heads.py::test_x``, or a cell of an evidence by its name or by the claim that it
+    states, as ``03_adversarial_directions/evidence#cell-name``."""
+
+    text: Annotated[str, Field(min_length=1)]
+    shown_by: Annotated[
+        str, Field(pattern=r"^(tests/\w+\.py::\w+(\[.+\])?|[0-9]{2}_\w+/evidence#[\w.-]+)$")
+    ]
+
+
 class Claim(Strict):
     """One assertion of a paper: where it stands, what it says, the published numbers, and the rules
-    that judge it."""
+    that judge it.
+
+    Attributes:
+        published: numbers that the paper prints.
+        ranges: the least and the greatest value that a measurement can take.
+        nulls: for a measurement, the name of the one that shows what it is where there is no
+            effect.
+        erratum: a mistake of the paper, mended.
+        remark: what else a reader should know.
+    """
 
     id: Annotated[str, Field(pattern=r"^[a-z]+[0-9]{4}\.[a-z0-9]+([-.][a-z0-9]+)*$")]
     kind: Kind
@@ -40,7 +64,10 @@ class Claim(Strict):
     rules: Annotated[list[Rule], Field(min_length=1)]
     survives_rules: list[Rule] = Field([])
     smallest: Size
-    corrected: str = ""
+    ranges: dict[Name, tuple[float, float]] = Field({})
+    nulls: dict[Name, Name] = Field({})
+    erratum: Erratum | None = None
+    remark: str = ""
     chapter: str = ""  # the paper's chapter where this is empty
 
     @model_validator(mode="after")
@@ -50,6 +77,38 @@ class Claim(Strict):
                 f"{self.id}: survives_rules are for robustness claims, and each of those needs some"
             )
         return self
+
+    @model_validator(mode="after")
+    def _examples(self) -> "Claim":
+        for rule in self.every_rule:
+            for word in ("passes", "fails"):
+                example = getattr(rule, word)
+                differences = {rules.minus(*pair) for pair in rule.pairs}
+                if set(example) - differences != set(rule.names):
+                    raise ValueError(
+                        f"{self.id}: a rule about {', '.join(rule.names)} wants an example with "
+                        f"these names that {word}; given {', '.join(example) or 'none'}"
+                    )
+                self.check_ranges(rules.numbers(self.id, example))
+        return self
+
+    @property
+    def every_rule(self) -> tuple[Rule, ...]:
+        """The rules of both questions."""
+        return (*self.rules, *self.survives_rules)
+
+    def check_ranges(self, found: rules.Numbers) -> None:
+        """Refuse numbers that the quantity cannot take.
+
+        Raises:
+            ClaimError: a number outside its range.
+        """
+        for name, (low, high) in self.ranges.items():
+            if outside := [value for value in found.get(name, ()) if not low <= value <= high]:
+                raise ClaimError(
+                    f"{self.id}: {name} lies in {rules.number(low)} to {rules.number(high)}; given "
+                    f"{rules.number(outside[0])}"
+                )
 
     @property
     def published_lines(self) -> list[str]:
@@ -157,13 +216,42 @@ def find(claim_id: str) -> tuple[Paper, Claim]:
 # --- verdicts -------------------------------------------------------------------------------------
 
 
+class Words(NamedTuple):
+    """What is said where all rules pass, where some pass and some fail, and where all fail."""
+
+    all_pass: str
+    mixed: str
+    all_fail: str
+
+    def of(self, rows: Sequence[Outcome]) -> str:
+        """The word for the outcomes of rules; ``undecided`` where they decide too little for any of
+        the three, and ``not run`` where one misses its measurement."""
+        statuses = {row.status for row in rows}
+        if "missing" in statuses:
+            return "not run"
+        if {"pass", "fail"} <= statuses:
+            return self.mixed
+        alone = statuses.pop() if len(statuses) == 1 else "undecided"
+        return {"pass": self.all_pass, "fail": self.all_fail}.get(alone, "undecided")
+
+
+_SURVIVES = Words("survives", "weakened", "broken")
+_POINTS = Words("towards", "mixed", "away")
+
+
+def _words(kind: Kind) -> Words:
+    if kind == "question":
+        return Words("yes", "undecided", "no")
+    return Words("reproduced", "partly", "refuted" if kind == "identity" else "not reproduced")
+
+
 @dataclass(frozen=True)
 class Judgement:
     """A claim's two verdicts at a profile, with the outcome of each rule.
 
-    ``direction`` is ``towards``, ``away`` or ``mixed`` for a claim that this profile is too small
-    to judge, else empty; ``survives`` is empty unless the claim is about robustness. ``numbers``
-    holds every measurement as one float per run.
+    ``direction`` is ``towards``, ``away``, ``mixed`` or ``undecided`` for a claim that this profile
+    is too small to judge, else empty; ``survives`` is empty unless the claim is about robustness.
+    ``numbers`` holds every measurement, one number per run.
     """
 
     claim: Claim
@@ -180,26 +268,56 @@ class Judgement:
         return {name: rules.interval(values) for name, values in self.numbers.items() if values}
 
     @property
+    def lines(self) -> list[str]:
+        """What the rules of the first question say, one line each."""
+        return _lines(self.rows)
+
+    @property
+    def modern_lines(self) -> list[str]:
+        """What the rules of the second question say, one line each."""
+        return _lines(self.modern_rows)
+
+    @property
+    def null_lines(self) -> list[str]:
+        """What numbers are where there is no effect, one line each."""
+        return [
+            f"{name}: without an effect {rules.named(null, self.numbers.get(null, ()))}"
+            for name, null in self.claim.nulls.items()
+        ]
+
+    @property
     def other_lines(self) -> list[str]:
-        """What was measured beside the numbers that the rules name, one line each."""
-        both = (*self.claim.rules, *self.claim.survives_rules)
-        ruled = {name for rule in both for name in rule.names}
-        return [rules.named(*found) for found in self.numbers.items() if found[0] not in ruled]
+        """What was measured beside the numbers that the rules and the nulls name, one line each."""
+        every = self.claim.every_rule
+        told = {name for rule in every for name in rule.names} | set(self.claim.nulls.values())
+        told |= {rules.minus(*pair) for rule in every for pair in rule.pairs}
+        return [rules.named(*found) for found in self.numbers.items() if found[0] not in told]
 
     @property
     def points(self) -> str:
         """Which way a claim points that its profile is too small to judge, in words; empty for any
         other."""
-        if self.direction in ("", "mixed"):
-            return "points both ways" if self.direction else ""
-        return f"points {self.direction} {'from ' * (self.direction == 'away')}the paper"
+        asked = self.claim.kind == "question"
+        words = {
+            "towards": "points to yes" if asked else "points towards the paper",
+            "away": "points to no" if asked else "points away from the paper",
+            "mixed": "points both ways",
+            "undecided": "undecided at this size",
+        }
+        return words.get(self.direction, "")
 
 
-def _summary(rows: Sequence[Outcome], all_pass: str, mixed: str, none_pass: str) -> str:
-    statuses = {row.status for row in rows}
-    if "missing" in statuses:
-        return "not run"
-    return all_pass if statuses == {"pass"} else none_pass if statuses == {"fail"} else mixed
+def _lines(rows: Sequence[Outcome]) -> list[str]:
+    """The outcomes, and above them how many hold where they do not all say the same."""
+    count = collections.Counter(row.status for row in rows)
+    told = [
+        f"{number} {'fail' if number > 1 else 'fails'}" if word == "fail" else f"{number} {word}"
+        for word in ("fail", "undecided", "missing")
+        if (number := count[word])
+    ]
+    holds = f"{count['pass']} of {len(rows)} rules {'holds' if count['pass'] == 1 else 'hold'}"
+    tally = [", ".join([holds, *told])] if len(count) > 1 else []
+    return tally + [row.line for row in rows]
 
 
 def judge(
@@ -210,30 +328,26 @@ def judge(
     Args:
         measured: what the claim's rules name, as a number or one number per run; further numbers
             are kept and shown. None, NaN and an empty list mean "not measured"; so does an empty
-            mapping.
+            mapping. As a chapter gives it, or as its record has it.
         profile: the size it was measured at.
         modern: the same for ``survives_rules``, under today's evaluation protocol.
 
     Returns:
         ``reproduced`` if every rule passes; ``refuted`` (an identity) or ``not reproduced`` if
-        every rule fails; else ``partly``. At a profile below ``claim.smallest``: ``scaled-down``,
-        with the direction. A missing measurement: ``not run``.
+        every rule fails; ``partly`` if some pass and some fail; else ``undecided``. A question is
+        answered ``yes`` if every rule passes, ``no`` if every rule fails, else ``undecided``. At a
+        profile below ``claim.smallest``: ``scaled-down``, with the direction. A missing
+        measurement: ``not run``.
 
     Raises:
-        ClaimError: a value that is no number, unequal numbers of runs, a rule's value left out
-            while others are given (say None), or ``modern`` for a claim without a second question.
+        ClaimError: a value that is no number or outside its range, unequal numbers of runs, a
+            rule's value left out while others are given (say None), or ``modern`` for a claim
+            without a second question.
     """
-    numbers = rules.numbers(claim.id, measured)
-    modern_numbers = rules.numbers(claim.id, modern or {})
     if modern and not claim.survives_rules:
         raise ClaimError(f"{claim.id} has no survives_rules, so it takes no modern measurements")
-    for given, asking in ((numbers, claim.rules), (modern_numbers, claim.survives_rules)):
-        absent = sorted({name for rule in asking for name in rule.names} - set(given))
-        if given and absent:
-            raise ClaimError(
-                f"{claim.id}: its rules want {', '.join(absent)} beside {', '.join(given)}; give "
-                "None for what was not measured"
-            )
+    numbers = read(claim, claim.rules, measured)
+    modern_numbers = read(claim, claim.survives_rules, modern or {})
     both = numbers | modern_numbers
     if shared := sorted(name for name in numbers if numbers[name] != both[name]):
         raise ClaimError(
@@ -244,12 +358,28 @@ def judge(
     modern_rows = tuple(
         rules.apply(claim.id, rule, modern_numbers) for rule in claim.survives_rules
     )
-    none_pass = "refuted" if claim.kind == "identity" else "not reproduced"
-    verdict, direction = _summary(rows, "reproduced", "partly", none_pass), ""
+    verdict, direction = _words(claim.kind).of(rows), ""
     if verdict != "not run" and SIZES.index(profile) < SIZES.index(claim.smallest):
-        verdict, direction = "scaled-down", _summary(rows, "towards", "mixed", "away")
-    survives = _summary(modern_rows, "survives", "weakened", "broken") if modern_rows else ""
+        verdict, direction = "scaled-down", _POINTS.of(rows)
+    survives = _SURVIVES.of(modern_rows) if modern_rows else ""
     return Judgement(claim, verdict, direction, survives, rows, modern_rows, both)
+
+
+def read(claim: Claim, asking: Sequence[Rule], measured: Measured) -> dict[str, tuple[float, ...]]:
+    """Measurements as numbers, with the paired differences that some of a claim's rules judge.
+
+    Raises:
+        ClaimError: see :func:`judge`.
+    """
+    numbers = rules.numbers(claim.id, measured)
+    absent = sorted({name for rule in asking for name in rule.names} - set(numbers))
+    if numbers and absent:
+        raise ClaimError(
+            f"{claim.id}: its rules want {', '.join(absent)} beside {', '.join(numbers)}; give "
+            "None for what was not measured"
+        )
+    claim.check_ranges(numbers)
+    return numbers | rules.paired(asking, numbers)
 
 
 # --- how a row looks ------------------------------------------------------------------------------

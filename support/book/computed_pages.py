@@ -19,7 +19,6 @@ from functools import cache
 import jupytext
 
 from support.book import claims, manifests, markup, registry_index, rules, verdict_table
-from support.book.profiles import SIZES
 from support.book.verdict_table import Entry, Line
 from support.common import paths
 
@@ -29,12 +28,18 @@ PARTS = {
     "explanations": "explanations.md.j2", "errata": "errata.md.j2", "left-out": "left_out.html.j2",
 }  # fmt: skip
 SECTION = "What did not reproduce, and why"
+_EXAMPLES = {"__all__": {"passes", "fails"}}  # for the tests of the registry
+_INTERNAL = {"chapter": True, "rules": _EXAMPLES, "survives_rules": _EXAMPLES}
 CSV, JSON = "scoreboard.csv", "scoreboard.json"
 COLUMNS = (
     "claim", "paper", "chapter", "page", "where", "kind", "says", "smallest", "published",
     "profile", "verdict", "direction", "survives", "measured", "runs", "cell",
-    "older_than_its_code", "corrected",
+    "older_than_its_code", "erratum", "shown_by", "remark",
 )  # fmt: skip
+
+
+# Every word of the first column, from the best to what says nothing.
+_FIRST = tuple(dict.fromkeys((*claims.VERDICTS[:-3], *claims.ANSWERS)))
 
 
 class BoardError(ValueError):
@@ -55,6 +60,11 @@ class Board:
         part = "evidence" if claim_id else "lesson"
         found = f"book/{chapter}/{part}" in self.pages
         return f"{chapter}/{part}.html{'#' * bool(claim_id)}{claim_id}" if found else ""
+
+    def shown_at(self, erratum: claims.Erratum) -> str:
+        """Where the cell is that shows an erratum; empty for a test."""
+        place, _, cell = erratum.shown_by.partition("#")
+        return self.address(place.partition("/")[0], cell) if cell else ""
 
     @property
     def chapters(self) -> dict[str, list[Line]]:
@@ -126,7 +136,7 @@ def cited(paper: claims.Paper) -> bool:
 def counted(entries: Iterable[Entry], column: str, nothing: str) -> str:
     """How often each word stands in a column of the table, such as ``3 broken, 1 not run``."""
     found = collections.Counter(entry.row[column] for entry in entries)
-    words = claims.VERDICTS if column == "verdict" else claims.SURVIVALS
+    words = _FIRST if column == "verdict" else claims.SURVIVALS
     return ", ".join(f"{found[word]} {word}" for word in words if found[word]) or nothing
 
 
@@ -136,6 +146,7 @@ def choices(found: Board) -> list[tuple[str, str, dict[str, str]]]:
     def every(words: Iterable[str], first: str = "all") -> dict[str, str]:
         return {"": first} | {word: word for word in words}
 
+    sizes = verdict_table.sizes(found.lines)
     papers = {key: authors(lines[0].paper) for key, lines in found.papers.items()}
     chapters = {name: title(name) for name, lines in found.chapters.items() if lines}
     order = {
@@ -143,13 +154,13 @@ def choices(found: Board) -> list[tuple[str, str, dict[str, str]]]:
         "verdict": "by first verdict", "survives": "by second verdict",
     }  # fmt: skip
     return [
-        ("profile", "Profile", every(SIZES, "the best of each claim")),
+        ("profile", "Profile", every(sizes, "the best of each claim")),
         ("paper", "Paper", {"": "all"} | papers),
         ("chapter", "Chapter", {"": "all"} | chapters),
         ("kind", "Kind", every(claims.KINDS)),
-        ("verdict", "Reproduces?", every(claims.VERDICTS)),
+        ("verdict", "Reproduces, or is so?", every(_FIRST)),
         ("survives", "Survives?", every(claims.SURVIVALS)),
-        ("sort", "Order", order | {size: f"by first verdict at {size}" for size in SIZES}),
+        ("sort", "Order", order | {size: f"by first verdict at {size}" for size in sizes}),
     ]
 
 
@@ -171,9 +182,8 @@ def part(name: str, found: Board) -> str:
         choices=choices(found),
         exclusions=registry_index.exclusions(),
         title=cache(title),
-        sizes=SIZES,
-        verdicts=claims.VERDICTS,
-        survivals=claims.SURVIVALS,
+        sizes=verdict_table.sizes(found.lines),
+        questions=verdict_table.QUESTIONS,
         **{word.__name__: word for word in (authors, cited, counted, explanation)},
         count=verdict_table.count,
     )
@@ -203,6 +213,8 @@ def as_csv(found: Board) -> str:
             "chapter": line.chapter,
             "page": found.address(line.chapter, line.claim.id),
             "published": "; ".join(line.claim.published_lines),
+            "erratum": line.claim.erratum.text if line.claim.erratum else "",
+            "shown_by": line.claim.erratum.shown_by if line.claim.erratum else "",
         }
         for entry in line.entries:
             numbers = {name: runs for name, runs in entry.judgement.numbers.items() if runs}
@@ -224,7 +236,7 @@ def as_json(found: Board) -> str:
             "paper": line.paper.model_dump(exclude={"claims", "chapter"}),
             "chapter": line.chapter,
             "page": found.address(line.chapter, line.claim.id),
-            **json.loads(line.claim.model_dump_json(exclude={"chapter"})),
+            **json.loads(line.claim.model_dump_json(exclude=_INTERNAL)),
             "best": line.best.profile,
             "profiles": {entry.profile: _entry(entry) for entry in line.entries},
         }
@@ -240,7 +252,7 @@ def _entry(entry: Entry) -> dict:
         **{name: entry.row[name] for name in ("verdict", "direction", "survives")},
         "cell": None if entry.cell is None else entry.cell + 1,
         "older_than_its_code": entry.stale,
-        "runs": judged.numbers,
+        "runs": rules.plain(judged.numbers),
         "intervals": {name: value._asdict() for name, value in judged.intervals.items()},
         **{name: [vars(row) for row in getattr(judged, name)] for name in ran},
     }

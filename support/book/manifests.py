@@ -40,13 +40,14 @@ class RecordError(RuntimeError):
 
 
 class ClaimRecord(BaseModel):
-    """What a chapter measured for a claim: one list of numbers per name (None: not measured), and
-    the cell that stated it."""
+    """What a chapter measured for a claim: one list of numbers per name, as
+    :func:`support.book.rules.plain` gives them (None: not measured), and the cell that stated
+    it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    measured: dict[str, list[float | None]]
-    modern: dict[str, list[float | None]]
+    measured: dict[str, list[float | dict[str, int | float] | None]]
+    modern: dict[str, list[float | dict[str, int | float] | None]]
     cell: int
 
 

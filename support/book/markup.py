@@ -15,6 +15,7 @@ LOOKS = {
     "reproduced": ("✓", "#1a7f37"), "survives": ("✓", "#1a7f37"),
     "partly": ("◐", "#8a5a00"), "weakened": ("◐", "#8a5a00"),
     "not reproduced": ("✗", "#b3261e"), "refuted": ("✗", "#b3261e"), "broken": ("✗", "#b3261e"),
+    "yes": ("✓", "#1a7f37"), "no": ("✗", "#b3261e"), "undecided": ("?", "#5b4b8a"),
     "scaled-down": ("△", "#0b5cad"), "not run": ("–", "#5f6368"),
 }  # fmt: skip
 

@@ -107,13 +107,21 @@ def _read_by(lesson: manifests.Manifest) -> manifests.Manifest:
 
 
 def _verdicts(evidence: manifests.Manifest) -> str:
-    judged = [found for _, found in manifests.judged(evidence)]
-    registered = len(claims.of_chapter(evidence.chapter))
-    first = collections.Counter(found.verdict for found in judged)
-    first["not judged"] = registered - len(judged)  # of a record that is older than its rules
-    second = collections.Counter(found.survives for found in judged if found.survives)
-    text = f"{registered} claims: {_counted(first)}."
-    return text + (f" Under today's protocol: {_counted(second)}." if second else "")
+    judged = {claim.id: found for claim, found in manifests.judged(evidence)}
+    sides: dict[bool, list[str]] = {False: [], True: []}
+    for claim in claims.of_chapter(evidence.chapter):
+        # A record that is older than its rules is not judged.
+        word = judged[claim.id].verdict if claim.id in judged else "not judged"
+        sides[claim.kind == "question"].append(word)
+    second = [found.survives for found in judged.values() if found.survives]
+    told = {
+        f"{len(sides[False])} claims": sides[False],
+        "Under today's protocol": second,
+        f"{len(sides[True])} questions": sides[True],
+    }
+    return " ".join(
+        f"{name}: {_counted(collections.Counter(words))}." for name, words in told.items() if words
+    )
 
 
 def _counted(words: collections.Counter) -> str:

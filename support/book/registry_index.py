@@ -1,20 +1,24 @@
-"""Completeness of the registry: an index of all that the papers assert, held against the claims.
+"""Completeness of the registry: an index of all that the papers assert, held against the claims,
+and whether there is what shows each erratum.
 
 ``data/claims/index/<key>.yml`` lists, in the paper's order, everything that is numbered and every
 passage that asserts something, each with the claims that stand for it; ``exclusions.yml`` lists by
 range what stands for none, with the reason; a test compares.
 """
 
+import ast
 import re
 from pathlib import Path
 from typing import Annotated
 
+import jupytext
 import yaml
 from pydantic import BaseModel, Field, ValidationError
 
-from support.book import claims
+from support.book import claims, manifests
 from support.book.profiles import first_problem, parse_yaml
 from support.book.rules import ClaimError, Strict
+from support.common import paths
 
 EXCLUSIONS = "exclusions"
 _KIND = (
@@ -121,3 +125,23 @@ def named(where: str) -> list[str]:
         for part in re.split(r", | and ", numbers)
         for name in expanded(f"{kind.capitalize()} {part}")
     ]
+
+
+def shown(erratum: claims.Erratum) -> bool:
+    """Whether there is the test that shows an erratum, or the cell that has this name or states
+    this claim."""
+    place, _, cell = erratum.shown_by.partition("#")
+    if cell:
+        source = manifests.source_file(*place.split("/"))
+        found = jupytext.read(source).cells if source.is_file() else []
+        stating = re.compile(rf"run\.claim\(\s*[\"']{re.escape(cell)}[\"']")
+        return any(
+            one.metadata.get("name") == cell or stating.search(one.source)
+            for one in found
+            if one.cell_type == "code"
+        )
+    name, _, test = place.partition("::")
+    file = paths.root() / name
+    defined = ast.parse(file.read_text(encoding="utf-8")).body if file.is_file() else []
+    wanted = test.partition("[")[0]
+    return any(isinstance(one, ast.FunctionDef) and one.name == wanted for one in defined)

@@ -1,8 +1,16 @@
 """Rules: measured numbers held against bounds.
 
-A rule is data, never an evaluated string. A measurement is a number, or one number per training
-run. A rule on runs is judged by their mean, and is *undecided* when the 95 % Student interval over
-the runs straddles its bound.
+A rule is data, never an evaluated string. A measurement is one number per run, an independent
+repetition of the same kind of network; what sampling error a number has, it knows
+(:mod:`support.sampling`). A rule is decided run by run, and by the agreement of the runs:
+
+- In a run it passes or fails where the whole 95 % interval lies on one side of its bound, and is
+  undecided where the bound lies inside. So where the truth lies on the bound, or beyond it, a run
+  says the opposite with a probability of 2.5 % at most.
+- Over runs it passes if no run fails and more than half pass, fails if no run passes and more than
+  half fail, and is undecided otherwise. So with 3 runs of the same truth on the wrong side it
+  passes with a probability of 0.2 % at most, and one run that contradicts the others is enough for
+  "undecided". ``how_to_read`` has the rates at which each word falls.
 """
 
 import itertools
@@ -11,11 +19,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NamedTuple
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-CONFIDENCE = 0.95
-Measured = Mapping[str, float | Sequence[float] | None]
+from support import intervals
+from support.sampling import Difference, Estimate, Share
+
+Measured = Mapping[str, Any]
+Numbers = Mapping[str, tuple[float, ...]]
 Status = Literal["pass", "fail", "undecided", "missing"]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 MARKS: dict[Status, str] = {"pass": "✓", "fail": "✗", "undecided": "?", "missing": "–"}
@@ -36,7 +46,8 @@ class Strict(BaseModel):
 
 
 class Interval(NamedTuple):
-    """A mean over runs with its 95 % Student interval; the bounds are None for a single run."""
+    """A mean over runs with the hull of the runs' own intervals; the bounds are None for a single
+    number without sampling error."""
 
     mean: float
     low: float | None
@@ -45,43 +56,19 @@ class Interval(NamedTuple):
 
 
 def interval(values: Sequence[float]) -> Interval:
-    """Mean of independent runs and its 95 % Student t interval.
+    """Mean of runs, and from the lowest end to the highest of their intervals.
 
     Args:
         values: one finite number per run, at least one.
     """
-    sample = np.asarray(values, dtype=float)
-    mean = float(sample.mean())
-    if len(sample) < 2:
-        return Interval(mean, None, None, len(sample))
-    half = float(_quantile(len(sample)) * sample.std(ddof=1) / math.sqrt(len(sample)))
-    return Interval(mean, mean - half, mean + half, len(sample))
+    mean = math.fsum(values) / len(values)
+    return _hull(mean, [intervals.of(value) for value in values])
 
 
-def _quantile(runs: int) -> float:
-    from scipy.stats import t as student  # a second to import, and a single run needs none
-
-    return float(student.ppf((1 + CONFIDENCE) / 2, runs - 1))
-
-
-def ratio_interval(numerator: Sequence[float], denominator: Sequence[float]) -> Interval:
-    """Ratio of two means over paired runs with Fieller's 95 % interval, which stays exact where a
-    denominator comes near zero.
-
-    The bounds are infinite when the denominator's mean cannot be told from zero, and None for a
-    single run.
-    """
-    pair = np.stack([np.asarray(numerator, dtype=float), np.asarray(denominator, dtype=float)])
-    runs, (top, bottom) = pair.shape[1], pair.mean(1)
-    ratio = float(top / bottom) if bottom else math.copysign(math.inf, top) if top else math.nan
-    if runs < 2:
-        return Interval(ratio, None, None, runs)
-    spread = _quantile(runs) ** 2 * np.cov(pair) / runs
-    a, b, c = bottom**2 - spread[1, 1], top * bottom - spread[0, 1], top**2 - spread[0, 0]
-    if a <= 0:
-        return Interval(ratio, -math.inf, math.inf, runs)
-    root = math.sqrt(max(b * b - a * c, 0.0))
-    return Interval(ratio, float((b - root) / a), float((b + root) / a), runs)
+def _hull(mean: float, ends: Sequence[tuple[float, float]]) -> Interval:
+    low, high = min(low for low, _ in ends), max(high for _, high in ends)
+    exact = len(ends) == 1 and low == high
+    return Interval(mean, *((None, None) if exact else (low, high)), len(ends))
 
 
 def number(value: float) -> str:
@@ -96,8 +83,7 @@ def quantity(found: Interval) -> str:
     """A mean and its interval as text: ``0.972 [0.968, 0.976]``."""
     if found.low is None or not found.low < found.high:
         return number(found.mean)
-    bounds = f"{number(found.low)}, {number(found.high)}"
-    return f"{number(found.mean)} [{'interval unbounded' if math.isinf(found.low) else bounds}]"
+    return f"{number(found.mean)} [{number(found.low)}, {number(found.high)}]"
 
 
 def named(name: str, values: Sequence[float]) -> str:
@@ -110,34 +96,86 @@ def _listed(values: Any) -> list[Any]:
     return list(values) if isinstance(values, list | tuple) else [values]
 
 
-def plain(measured: Mapping[str, Any] | None) -> dict[str, list[float | None]]:
-    """Measurements as JSON can hold them: one list of floats per name, None for what is not
-    finite."""
-    return {
-        name: [
-            float(value) if value is not None and math.isfinite(value) else None
-            for value in _listed(values)
-        ]
-        for name, values in (measured or {}).items()
-    }
+_FORMS = {("hits", "of"): Share, ("n10", "n01", "of"): Difference, ("low", "high", "of"): Estimate}
+
+
+def _number(given: Any) -> float | None:
+    """A measured number from what a chapter or a record gives; None for what is not finite.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if isinstance(given, Mapping):
+        parts = dict(given)
+        value = parts.pop("value", None)
+        kind = next((kind for names, kind in _FORMS.items() if set(parts) == set(names)), None)
+        if kind is None:
+            raise ValueError
+        given = kind(**({"value": value} if kind is Estimate else {}), **parts)
+    if not isinstance(given, int | float | None):
+        raise ValueError
+    if given is None or not math.isfinite(given):
+        return None
+    return given if isinstance(given, Share | Difference | Estimate) else float(given)
 
 
 def numbers(claim_id: str, measured: Measured) -> dict[str, tuple[float, ...]]:
-    """Each measurement as a tuple of floats; what was not measured (None, nothing, or any value
-    that is not finite) is empty.
+    """Each measurement as a tuple with one number per run; what was not measured (None, nothing, or
+    any value that is not finite) is empty.
+
+    Args:
+        measured: for each name a number, or a list with one per run: floats, those of
+            :mod:`support.sampling`, or what :func:`plain` made of them.
 
     Raises:
         ClaimError: a value that is no number.
     """
+    found = {}
     for name, given in measured.items():
-        if not all(isinstance(value, int | float | None) for value in _listed(given)):
+        try:
+            values = [_number(value) for value in _listed(given)]
+        except (ValueError, TypeError) as error:
             raise ClaimError(
                 f"{claim_id}: {name} must be a number or a list with one number per run, given "
-                f"{given!r:.80}"
-            )
-    return {
-        name: () if None in values else tuple(values) for name, values in plain(measured).items()
-    }
+                f"{given!r:.80}" + f": {error}" * bool(str(error))
+            ) from error
+        found[name] = () if None in values else tuple(values)
+    return found
+
+
+def plain(found: Numbers) -> dict[str, list[Any]]:
+    """What :func:`numbers` gives, as JSON can hold it: floats and, with their sampling error,
+    mappings; [None] for what was not measured."""
+    return {name: [_plain(value) for value in values] or [None] for name, values in found.items()}
+
+
+def _plain(value: float) -> Any:
+    for names, kind in _FORMS.items():
+        if isinstance(value, kind):
+            return {"value": float(value)} | {name: getattr(value, name) for name in names}
+    return value
+
+
+def minus(first: str, second: str) -> str:
+    """The name of the paired difference of two measurements."""
+    return f"{first} - {second}"
+
+
+def paired(rules: Iterable["Rule"], found: Numbers) -> dict[str, tuple[float, ...]]:
+    """The differences that rules judge of two shares over the same entries, under the name that
+    :func:`minus` gives; none where the shares do not know their entries."""
+    differences = {}
+    for first, second in {pair for rule in rules for pair in rule.pairs}:
+        runs = max(len(found.get(first, ())), len(found.get(second, ())))
+        both = [_repeated(found.get(name, ()), runs) for name in (first, second)]
+        gaps = [a - b for a, b in zip(*both, strict=False)]
+        if gaps and all(isinstance(gap, Difference) for gap in gaps):
+            differences[minus(first, second)] = tuple(gaps)
+    return dict(sorted(differences.items()))
+
+
+def _repeated(values: tuple[float, ...], runs: int) -> tuple[float, ...]:
+    return values * runs if len(values) == 1 else values
 
 
 # --- rules ----------------------------------------------------------------------------------------
@@ -158,22 +196,44 @@ class Outcome:
         return f"{MARKS[self.status]} {self.seen}" + ("" if plain else f" (wants {self.wants})")
 
 
-def _above(values: np.ndarray, bound: float) -> Status:
-    """Whether the mean of ``values`` is at least ``bound``; undecided when their interval has the
-    bound strictly inside."""
-    found = interval(values)
-    # Equal runs have no spread, but the rounding of their mean leaves one.
-    if found.low is not None and np.ptp(values) > 0 and found.low < bound < found.high:
+Ends = tuple[float, float]
+
+
+def _inside(ends: Ends, low: float, high: float) -> Status:
+    """Whether an interval lies within [low, high], outside, or across a bound."""
+    if math.isnan(ends[0]):  # 0 / 0
         return "undecided"
-    return "pass" if found.mean >= bound or np.all(values == bound) else "fail"
+    if low <= ends[0] and ends[1] <= high:
+        return "pass"
+    return "fail" if ends[1] < low or high < ends[0] else "undecided"
 
 
-def _both(statuses: Iterable[Status]) -> Status:
-    statuses = set(statuses)
-    return next((status for status in ("fail", "undecided") if status in statuses), "pass")
+def agreed(runs: Sequence[Status]) -> Status:
+    """What several runs say together: see the head of the module."""
+    for word, against in (("pass", "fail"), ("fail", "pass")):
+        if against not in runs and 2 * runs.count(word) > len(runs):
+            return word
+    return "undecided"
 
 
-class _Bounded(Strict):
+class _Rule(Strict):
+    """What all rules have.
+
+    Attributes:
+        passes, fails: an example of measurements that pass, and one that fails, as :func:`numbers`
+            takes them.
+    """
+
+    passes: dict[str, Any] = Field({})
+    fails: dict[str, Any] = Field({})
+
+    @property
+    def pairs(self) -> tuple[tuple[str, str], ...]:
+        """The names that are compared with each other."""
+        return ()
+
+
+class _Bounded(_Rule):
     low: float = -math.inf
     high: float = math.inf
 
@@ -195,7 +255,7 @@ class _Bounded(Strict):
 
 
 class IntervalRule(_Bounded):
-    """The mean lies in [low, high]."""
+    """The number lies in [low, high]."""
 
     type: Literal["interval"]
     value: Name
@@ -204,16 +264,15 @@ class IntervalRule(_Bounded):
     def names(self) -> tuple[str, ...]:
         return (self.value,)
 
-    def apply(self, values: np.ndarray) -> Outcome:
-        (row,) = values
-        below = [_above(row, self.low)] if math.isfinite(self.low) else []
-        above = [_above(-row, -self.high)] if math.isfinite(self.high) else []
-        return Outcome(_both(below + above), named(self.value, row), self.wants)
+    def apply(self, found: Numbers) -> Outcome:
+        values = found[self.value]
+        runs = [_inside(intervals.of(value), self.low, self.high) for value in values]
+        return Outcome(agreed(runs), named(self.value, values), self.wants)
 
 
 class RatioRule(_Bounded):
-    """The ratio of two means lies in [low, high]; judged on numerator - bound * denominator, so
-    that nothing is divided by zero."""
+    """The ratio of two numbers lies in [low, high]; paired where they are shares over the same
+    entries, else as of two independent numbers."""
 
     type: Literal["ratio"]
     numerator: Name
@@ -223,24 +282,38 @@ class RatioRule(_Bounded):
     def names(self) -> tuple[str, ...]:
         return (self.numerator, self.denominator)
 
-    def apply(self, values: np.ndarray) -> Outcome:
-        top, bottom = values
-        if (bottom < 0).any():
+    @property
+    def pairs(self) -> tuple[tuple[str, str], ...]:
+        return (self.names,)
+
+    def apply(self, found: Numbers) -> Outcome:
+        top, bottom = found[self.numerator], found[self.denominator]
+        if min(bottom) < 0:
             raise ClaimError(
                 f"{self.denominator} is below zero: a ratio rule wants a denominator of zero or "
                 "more"
             )
         parts = f"({named(self.numerator, top)}) / ({named(self.denominator, bottom)})"
-        if not values.any():
+        gaps = found.get(minus(*self.names), [None] * len(top))
+        ends = list(map(_ratio, top, bottom, gaps))
+        runs = [_inside(each, self.low, self.high) for each in ends]
+        if not any(top) and not any(bottom):
             return Outcome("undecided", f"{parts}, no ratio", self.wants)
-        below = [_above(top - self.low * bottom, 0.0)] if math.isfinite(self.low) else []
-        above = [_above(self.high * bottom - top, 0.0)] if math.isfinite(self.high) else []
-        ratio = quantity(ratio_interval(top, bottom))
-        return Outcome(_both(below + above), f"{parts} = {ratio}", self.wants)
+        whole = math.fsum(bottom)
+        mean = math.fsum(top) / whole if whole else math.copysign(math.inf, math.fsum(top))
+        return Outcome(agreed(runs), f"{parts} = {quantity(_hull(mean, ends))}", self.wants)
 
 
-class OrderingRule(Strict):
-    """Each mean is at least the next one plus ``gap``; judged on the differences, run by run."""
+def _ratio(top: float, bottom: float, gap: Difference | None) -> Ends:
+    if gap is None:
+        return intervals.ratio(top, bottom)
+    low, high = intervals.paired_ratio(top.hits, bottom.hits, gap.n10, gap.of)
+    return float(low), float(high)
+
+
+class OrderingRule(_Rule):
+    """Each number is at least the next one plus ``gap``, in each run; paired where they are shares
+    over the same entries, else as two independent numbers."""
 
     type: Literal["ordering"]
     values: Annotated[list[Name], Field(min_length=2)]
@@ -250,18 +323,39 @@ class OrderingRule(Strict):
     def names(self) -> tuple[str, ...]:
         return tuple(self.values)
 
-    def apply(self, values: np.ndarray) -> Outcome:
-        steps = [
-            _above(larger - smaller, self.gap) for larger, smaller in itertools.pairwise(values)
+    @property
+    def pairs(self) -> tuple[tuple[str, str], ...]:
+        return tuple(itertools.pairwise(self.values))
+
+    @property
+    def wants(self) -> str:
+        return " ≥ ".join(self.values) + (f", by {number(self.gap)}" if self.gap else "")
+
+    def apply(self, found: Numbers) -> Outcome:
+        seen = [named(name, found[name]) for name in self.values]
+        steps = []
+        for first, second in self.pairs:
+            larger, smaller = found[first], found[second]
+            if gaps := found.get(minus(first, second)):
+                steps.append([intervals.of(gap) for gap in gaps])
+                seen.append(named(minus(first, second), gaps))
+            else:
+                steps.append(list(map(intervals.difference, larger, smaller)))
+        runs = [
+            _all_of([_inside(ends, self.gap, math.inf) for ends in run])
+            for run in zip(*steps, strict=True)
         ]
-        seen = ", ".join(map(named, self.values, values))
-        gap = f", by {number(self.gap)}" if self.gap else ""
-        return Outcome(_both(steps), seen, " ≥ ".join(self.values) + gap)
+        return Outcome(agreed(runs), ", ".join(seen), self.wants)
 
 
-class MaxAbsRule(Strict):
-    """No run's value is farther from zero than ``tolerance``. A value that is shown as "≤
-    tolerance" reads the same on every machine."""
+def _all_of(parts: Sequence[Status]) -> Status:
+    return next((status for status in ("fail", "undecided") if status in parts), "pass")
+
+
+class MaxAbsRule(_Rule):
+    """No run's value is farther from zero than ``tolerance``: one that is, is a counterexample,
+    whatever the others say, so that values count and not their sampling error. A value that is
+    shown as "≤ tolerance" reads the same on every machine."""
 
     type: Literal["max_abs"]
     value: Name
@@ -271,8 +365,8 @@ class MaxAbsRule(Strict):
     def names(self) -> tuple[str, ...]:
         return (self.value,)
 
-    def apply(self, values: np.ndarray) -> Outcome:
-        largest = float(np.abs(values).max())
+    def apply(self, found: Numbers) -> Outcome:
+        largest = max(map(abs, found[self.value]))
         wants = f"≤ {number(self.tolerance)}" if self.tolerance else "0"
         if largest > self.tolerance:
             return Outcome("fail", f"{self.value} = {number(largest)}", wants)
@@ -282,20 +376,24 @@ class MaxAbsRule(Strict):
 Rule = Annotated[IntervalRule | RatioRule | OrderingRule | MaxAbsRule, Field(discriminator="type")]
 
 
-def apply(claim_id: str, rule: Rule, measured: Mapping[str, tuple[float, ...]]) -> Outcome:
-    """What a rule says of what :func:`numbers` gives; a name with one number goes with any number
-    of runs.
+def apply(claim_id: str, rule: Rule, measured: Numbers) -> Outcome:
+    """What a rule says of what :func:`numbers` and :func:`paired` give; a name with one number goes
+    with any number of runs.
 
     Raises:
         ClaimError: unequal numbers of runs.
     """
-    samples = [measured.get(name, ()) for name in rule.names]
-    if absent := [name for name, values in zip(rule.names, samples, strict=True) if not values]:
+    samples = {name: measured.get(name, ()) for name in rule.names}
+    if absent := [name for name, values in samples.items() if not values]:
         return Outcome("missing", f"{', '.join(absent)}: not measured", getattr(rule, "wants", ""))
-    runs = max(map(len, samples))
-    if any(len(values) not in (1, runs) for values in samples):
-        given = ", ".join(str(len(values)) for values in samples)
+    runs = max(map(len, samples.values()))
+    if any(len(values) not in (1, runs) for values in samples.values()):
+        given = ", ".join(str(len(values)) for values in samples.values())
         raise ClaimError(
             f"{claim_id}: {', '.join(rule.names)} must have the same number of runs, given {given}"
         )
-    return rule.apply(np.array([values * (runs // len(values)) for values in samples]))
+    gaps = {minus(*pair): measured.get(minus(*pair), ()) for pair in rule.pairs}
+    known = {name: values for name, values in gaps.items() if len(values) in (1, runs)}
+    return rule.apply(
+        {name: _repeated(values, runs) for name, values in (samples | known).items() if values}
+    )

@@ -5,7 +5,6 @@ that guards it.
 verdict must change it too.
 """
 
-import collections
 import csv
 import difflib
 import io
@@ -20,6 +19,10 @@ from support.book.profiles import SIZES
 from support.common import files, paths
 
 COLUMNS = ("claim", "profile", "verdict", "direction", "survives")
+REPRODUCES, SURVIVES, ANSWERED = "Reproduces?", "Survives?", "Answered?"
+QUESTIONS = {
+    REPRODUCES: claims.VERDICTS, SURVIVES: claims.SURVIVALS[:-1], ANSWERED: claims.ANSWERS,
+}  # fmt: skip
 FAILED = {"partly", "not reproduced", "refuted", "weakened", "broken"}
 
 
@@ -43,6 +46,11 @@ class Entry:
         found = self.judgement
         verdicts = (found.verdict, found.direction, found.survives)
         return dict(zip(COLUMNS, (found.claim.id, self.profile, *verdicts), strict=True))
+
+    @property
+    def ran(self) -> bool:
+        """Whether there is a record that states the claim."""
+        return self.cell is not None
 
 
 @dataclass(frozen=True)
@@ -80,7 +88,7 @@ class Line:
     def in_full(self) -> str:
         """What the claim says, and its row at each profile that measured it, for a terminal."""
         claim = self.claim
-        ran = [entry for entry in self.entries if entry.cell is not None]
+        ran = [entry for entry in self.entries if entry.ran]
         rows = [
             f"[{entry.profile}, cell {entry.cell + 1}{', with older code' * entry.stale}] "
             + claims.render(claim, entry.judgement).text
@@ -143,24 +151,35 @@ def lines() -> list[Line]:
     return sorted(_registered(), key=lambda line: line.chapter)
 
 
-def count(found: Iterable[Entry]) -> dict[str, int]:
-    """Number of entries with each verdict and each survival; words without an entry are left out,
-    and so is a survival not run."""
+Counts = dict[str, dict[str, int]]  # a question of QUESTIONS: how often each word
+
+
+def count(found: Iterable[Entry]) -> Counts:
+    """How often each word is the verdict of a claim, the answer to a question, and the verdict on
+    whether a claim survives; words without an entry are left out, and so is a survival not run."""
     judged = [entry.judgement for entry in found]
-    table = collections.Counter(one.verdict for one in judged)
-    table += collections.Counter(one.survives for one in judged if one.survives != "not run")
+    asked = [one for one in judged if one.claim.kind == "question"]
+    said = {
+        REPRODUCES: [one.verdict for one in judged if one not in asked],
+        SURVIVES: [one.survives for one in judged if one.survives != "not run"],
+        ANSWERED: [one.verdict for one in asked],
+    }
     return {
-        word: table[word]
-        for word in dict.fromkeys(claims.VERDICTS + claims.SURVIVALS)
-        if table[word]
+        group: {word: words.count(word) for word in QUESTIONS[group] if word in words}
+        for group, words in said.items()
     }
 
 
-def counts(found: Sequence[Line]) -> dict[str, dict[str, int]]:
-    """Number of claims with each verdict and each survival, by profile and at the best one:
-    ``{"quick": {"reproduced": 12, ...}, ..., "best of each claim": {...}}``."""
-    by_profile = {profile: count(line.at(profile) for line in found) for profile in SIZES}
+def counts(found: Sequence[Line]) -> dict[str, Counts]:
+    """:func:`count` by profile, of those that were run, and at the best one of each claim."""
+    by_profile = {profile: count(line.at(profile) for line in found) for profile in sizes(found)}
     return by_profile | {"best of each claim": count(line.best for line in found)}
+
+
+def sizes(found: Sequence[Line]) -> list[str]:
+    """The profiles at which something was run, in order; the smallest where nothing was."""
+    ran = [size for size in SIZES if any(line.at(size).ran for line in found)]
+    return ran or list(SIZES[:1])
 
 
 def verdicts_file() -> Path:
@@ -173,7 +192,11 @@ def as_csv(found: Sequence[Line]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(entry.row for line in found for entry in line.entries)
+    for line in found:
+        for entry in line.entries:
+            # Where the networks are toys, which way a claim points says nothing worth a diff.
+            toys = {"direction": ""} if entry.profile == SIZES[0] else {}
+            writer.writerow(entry.row | toys)
     return text.getvalue()
 
 
@@ -294,6 +317,6 @@ def _change(name: str, old: object, new: object) -> str:
 
 
 def _value(value: object) -> str:
-    if isinstance(value, list) and value and all(isinstance(item, float) for item in value):
-        return rules.quantity(rules.interval(value))
+    if isinstance(value, list) and value and all(isinstance(item, float | dict) for item in value):
+        return rules.quantity(rules.interval(rules.numbers("", {"": value})[""]))
     return "–" if value in (None, "", []) else str(value)
