@@ -4,4 +4,5 @@ import sys
 
 from support.cli import main
 
-sys.exit(main())
+if __name__ == "__main__":  # kernels that are forked import it as well
+    sys.exit(main())

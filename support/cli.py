@@ -8,6 +8,7 @@ carried out; 130 interrupted.
 import io
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -169,7 +170,7 @@ def run(
         _print_estimates(names, profile, bool(overrides))
         return
     request = (profile, seed, device, overrides)
-    from support.book import execute, parallel
+    from support.book import execute, kernels, parallel
 
     parts = {name: execute.wanted_parts(name, profile, part) for name in names}
     waiting = [n for n in names if record or force or not _up_to_date(n, request, parts[n])]
@@ -180,20 +181,39 @@ def run(
         return
     for name in waiting:
         execute.check_machine(name, device)
-    if len(waiting) > 1 and (jobs > 1 or (jobs == 0 and profile == "quick")):
-        options = ["--profile", profile, "--seed", str(seed), "--device", device, "--jobs", "1"]
-        options += [word for change in changes or [] for word in ("--set", change)]
-        options += ["--part", part] * bool(part) + ["--record"] * record + ["--force"] * force
-        found = {name: manifests.estimate(name, profile) for name in waiting}
-        needs = {name: (needed.minutes, needed.memory_gb) for name, needed in found.items()}
-        commands = {name: ["run", name, *options] for name in waiting}
-        limit, memory = jobs or parallel.cores(), parallel.free_memory_gb()
-        try:
-            failed = any(parallel.run(commands, needs, limit, memory).values())
-        except KeyboardInterrupt:
-            raise typer.Exit(130) from None
-    else:
-        failed = not all([_execute(name, request, record, force, part) for name in waiting])
+    limit = jobs or (parallel.cores() if profile == "quick" else 1)
+    limit = min(limit, len(waiting))
+    options = {"record": record, "force": force, "only": part, "bars": limit == 1}
+    doing = "recording" if record else "running"
+
+    def task(name: str) -> Callable[[], str]:
+        def do() -> str:
+            typer.echo(f"{name} at {profile}: {doing} ...", err=True)
+            started = time.perf_counter()
+            made = execute.execute(name, *request, **options)
+            where = f"{'recorded in ' * record}{manifests.shown(made[0].parent)}"
+            return f"{name} at {profile}: done in {time.perf_counter() - started:.0f} s, {where}"
+
+        return do
+
+    found = {name: manifests.estimate(name, profile) for name in waiting}
+    needs = {name: (needed.minutes, needed.memory_gb) for name, needed in found.items()}
+    tasks = {name: task(name) for name in waiting}
+    failed = False
+    running = parallel.run(tasks, needs, limit, parallel.free_memory_gb(), kernels.stop_all)
+    try:
+        for _, done in running:
+            try:
+                typer.echo(done.result())
+            except execute.ChapterFailed as error:
+                typer.echo(str(error), err=True)
+                failed = True
+    except KeyboardInterrupt:
+        stopped = (
+            f"\ninterrupted: {', '.join(waiting)} at {profile}: nothing is half-written; the same "
+        )
+        typer.echo(f"{stopped}command continues with what the cache has", err=True)
+        raise typer.Exit(130) from None
     if failed:
         raise typer.Exit(1)
 
@@ -202,26 +222,6 @@ def _up_to_date(name: str, request: tuple, parts: list[str]) -> bool:
     from support.book import manifests
 
     return all(manifests.current_run(name, part, *request) for part in parts)
-
-
-def _execute(name: str, request: tuple, record: bool, force: bool, part: str) -> bool:
-    """Run one chapter and say how it went; False if it failed."""
-    from support.book import execute, manifests
-
-    started, place = time.perf_counter(), f"{name} at {request[0]}"
-    typer.echo(f"{place}: {'recording' if record else 'running'} ...", err=True)
-    try:
-        made = execute.execute(name, *request, record=record, force=force, only=part)
-    except KeyboardInterrupt:
-        stopped = f"\ninterrupted: {place} is not finished and left nothing half-written; the same "
-        typer.echo(f"{stopped}command continues with what the cache has", err=True)
-        raise typer.Exit(130) from None
-    except execute.ChapterFailed as error:
-        typer.echo(str(error), err=True)
-        return False
-    where = f"{'recorded in ' * record}{manifests.shown(made[0].parent)}"
-    typer.echo(f"{place}: done in {time.perf_counter() - started:.0f} s, {where}")
-    return True
 
 
 def _print_estimates(names: list[str], profile: str, changed: bool) -> None:

@@ -10,7 +10,7 @@ import pytest
 import tiny_book
 
 import support
-from support.book import carry, execute, manifests
+from support.book import carry, execute, kernels, manifests
 from support.book.carry import NotCarried
 
 CHAPTER = tiny_book.CHAPTER
@@ -156,4 +156,4 @@ def test_moving_a_definition_is_no_change_and_its_statements_are_what_counts(tmp
     assert changed == {now / "support" / "b.py": [range(3, 4), range(5, 9)], source: [range(2, 3)]}
     (now / "support" / "b.py").write_text(kernel, encoding="utf-8")  # moved as it was
     assert carry.changed_lines(CHAPTER, then, source) == {source: [range(2, 3)]}
-    assert os.environ.get(execute.LINES) is None
+    assert os.environ.get(kernels.LINES) is None

@@ -10,7 +10,7 @@ import tiny_book
 import tiny_runs
 
 from support import cli
-from support.book import chapter_run, execute, manifests, parallel
+from support.book import chapter_run, execute, kernels, manifests, parallel
 from support.book.manifests import local_run, manifest_of, recorded_run
 from support.cli import main
 
@@ -43,8 +43,7 @@ def book(tmp_path, monkeypatch):
 @pytest.fixture
 def idle(book, monkeypatch):
     """A book in which nothing may run."""
-    monkeypatch.setattr(execute, "_execute", lambda *_: pytest.fail("ran"))
-    monkeypatch.setattr(parallel, "_start", lambda *_: pytest.fail("started"))
+    monkeypatch.setattr(execute, "_execute", lambda *_, **__: pytest.fail("ran"))
     return book
 
 
@@ -182,36 +181,34 @@ def test_the_request_reaches_the_runner(instant, capsys):
     assert main(["run", "1", "--profile", "standard", "--seed", "3", *changes, "--force", "--part", "lesson"]) == 0
     ((given, options),) = instant
     assert given == (CHAPTER, "standard", 3, "cpu", {"steps": 7, "sizes": [1, 2.5], "rate": 0.001})
-    assert options == {"record": False, "force": True, "only": "lesson"}
+    assert options == {"record": False, "force": True, "only": "lesson", "bars": True}
     captured = capsys.readouterr()
     assert captured.err == "01_tiny at standard: running ...\n"
     assert captured.out.startswith("01_tiny at standard: done in 0 s, ")
 
 
 @pytest.mark.parametrize(
-    ("options", "jobs", "words"),
+    ("options", "jobs", "made"),
     [
-        ([], parallel.cores(), "--profile quick --seed 0 --device cpu --jobs 1"),
-        (["--jobs", "3", "--profile", "standard", "--seed", "2"], 3, "--profile standard --seed 2 --device cpu --jobs 1"),
-        (["--set", "steps=7", "--set", "rate=1", "--force"], parallel.cores(),
-         "--profile quick --seed 0 --device cpu --jobs 1 --set steps=7 --set rate=1 --force"),
-        (["--record", "--part", "evidence"], parallel.cores(), "--profile quick --seed 0 --device cpu --jobs 1 --part evidence --record"),
-        (["--jobs", "1"], None, ""),
-        (["--profile", "standard"], None, ""),  # its chapters use all cores themselves
+        ([], min(2, parallel.cores()), {}),
+        (["--jobs", "9", "--profile", "standard", "--seed", "2"], 2, {"profile": "standard", "seed": 2}),
+        (["--set", "steps=7", "--set", "rate=1", "--force"], min(2, parallel.cores()), {"changed": {"steps": 7, "rate": 1}, "force": True}),
+        (["--record", "--part", "evidence"], min(2, parallel.cores()), {"record": True, "only": "evidence"}),
+        (["--jobs", "1"], 1, {}),
+        (["--profile", "standard"], 1, {"profile": "standard"}),  # its chapters use all cores themselves
     ],
 )  # fmt: skip
-def test_several_chapters_run_side_by_side_where_each_has_one_thread(book, instant, monkeypatch, options, jobs, words):
+def test_several_chapters_run_side_by_side_where_each_has_one_thread(book, instant, monkeypatch, options, jobs, made):
     add(book, "02_other")
-    asked = []
-    monkeypatch.setattr(parallel, "run", lambda *given: asked.append(given) or {"01_tiny": 0, "02_other": 0})
+    asked, run = [], parallel.run
+    monkeypatch.setattr(parallel, "run", lambda *given: asked.append(given) or run(*given))
     assert main(["run", "02", "1", "01_tiny", *options]) == 0
-    if jobs is None:
-        assert (asked, [given[0] for given, _ in instant]) == ([], ["02_other", CHAPTER])
-    else:
-        ((commands, needs, most, memory),) = asked
-        assert commands == {name: ["run", name, *words.split()] for name in ("02_other", CHAPTER)}
-        assert set(needs.values()) == {(30, 2) if "standard" in words else (1, 1)}
-        assert (most, instant) == (jobs, []) and memory > 0
+    ((_, needs, most, memory, stop),) = asked
+    assert set(needs.values()) == {(30, 2) if "standard" in options else (1, 1)}
+    assert (most, stop) == (jobs, kernels.stop_all) and memory > 0
+    request = (made.get("profile", "quick"), made.get("seed", 0), "cpu", made.get("changed", {}))
+    wanted = {"record": made.get("record", False), "force": made.get("force", False), "only": made.get("only", ""), "bars": jobs == 1}
+    assert sorted(instant, key=str) == [((name, *request), wanted) for name in (CHAPTER, "02_other")]
 
 
 def test_a_chapter_that_fails_does_not_stop_the_others(book, capsys, monkeypatch):

@@ -66,7 +66,7 @@ def ran(monkeypatch):
     """The parts that would run now, in order; none does."""
     parts = []
 
-    def noted(chapter, part, profile, *_):
+    def noted(chapter, part, profile, *_, bars):
         parts.append(part)
         return local_run(chapter, profile, part)
 
@@ -259,7 +259,7 @@ def test_ctrl_c_stops_chapters_side_by_side_and_leaves_nothing(book):
             os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 130
     assert sorted(lines[:2]) == [f"{name} at quick: running ..." for name in names]
-    assert [line.partition(" is not")[0] for line in sorted(lines[2:])] == [f"interrupted: {name} at quick" for name in names]
+    assert [line.partition(": nothing is")[0] for line in lines[2:]] == [f"interrupted: {', '.join(names)} at quick"]
     assert all(map(ends, kernels))
     assert not (book / "_build").exists()
     assert [file.name for file in (book / "temporary").iterdir() if file.name.startswith("book-run")] == []

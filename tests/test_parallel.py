@@ -1,47 +1,54 @@
-"""Chapters side by side: which starts when, beside how many, and what an interruption leaves. The processes are played."""
+"""Chapters side by side: which starts when, beside how many, and what an interruption leaves. The clock is played."""
 
-import itertools
-import subprocess
+from collections import namedtuple
+from concurrent.futures import Future
 
 import pytest
 
 from support.book import parallel
 
 
-class Played:
-    """A process that ends after some looks at it."""
-
-    def __init__(self, name, looks, events):
-        self.name, self.looks, self.events, self.returncode = name, looks, events, None
-        events.append(f"+{name}")
-
-    def poll(self):
-        self.looks -= 1
-        if self.looks < 0 and self.returncode is None:
-            self.returncode = 1 if self.name.startswith("bad") else 0
-            self.events.append(f"-{self.name}")
-        return self.returncode
-
-    def wait(self, timeout=None):
-        if timeout is not None and self.name.startswith("deaf"):
-            raise subprocess.TimeoutExpired(self.name, timeout)
-        self.events.append(f"-{self.name}")
-
-    def terminate(self):
-        self.events.append(f"!{self.name}")
-
-
 @pytest.fixture
 def play(monkeypatch):
-    """``play(needs, jobs, memory)`` runs chapters of (minutes, gigabytes), as many looks long as minutes; gives statuses and events."""
-    events = []
-    monkeypatch.setattr(parallel.time, "sleep", lambda _: None)
+    """``play(needs, jobs, memory)`` carries out tasks of (minutes, gigabytes) on a clock of its own; gives names in the order in which they
+    end and all events. A name that begins with bad fails; ``play.interrupted_at`` is the minute of a Ctrl-C."""
+    events, clock, ends = [], [0], {}
+
+    class Pool:
+        def __init__(self, most):
+            self.most = most
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            events.append("closed")
+
+        def submit(self, task):
+            name, minutes = task()
+            events.append(f"+{name}")
+            future = Future()
+            ends[future] = (clock[0] + minutes, name)
+            assert sum(not known.done() for known in ends) <= self.most
+            return future
+
+    def wait(running, return_when):
+        ended = min(running, key=lambda future: ends[future][0])
+        clock[0], name = ends[ended]
+        if clock[0] >= run.interrupted_at:
+            raise KeyboardInterrupt
+        events.append(f"-{name}")
+        ended.set_exception(RuntimeError(name)) if name.startswith("bad") else ended.set_result(name)
+        return namedtuple("Waited", "done")({ended})
+
+    monkeypatch.setattr(parallel, "ThreadPoolExecutor", Pool)
+    monkeypatch.setattr(parallel, "wait", wait)
 
     def run(needs, jobs, memory_gb):
-        monkeypatch.setattr(parallel, "_start", lambda words: Played(words[0], needs[words[0]][0], events))
-        return parallel.run({name: [name] for name in needs}, needs, jobs, memory_gb), events
+        tasks = {name: lambda name=name: (name, needs[name][0]) for name in needs}
+        return list(parallel.run(tasks, needs, jobs, memory_gb, lambda: events.append("stopped")))
 
-    run.events = events
+    run.events, run.interrupted_at = events, float("inf")
     return run
 
 
@@ -58,25 +65,21 @@ def play(monkeypatch):
     ],
 )
 def test_the_longest_starts_first_beside_as_many_as_there_is_room_for(play, needs, jobs, memory, expected):
-    statuses, events = play(needs, jobs, memory)
-    assert (" ".join(events), statuses) == (expected, dict.fromkeys(needs, 0))
+    ended = play(needs, jobs, memory)
+    assert play.events == [*expected.split(), "closed"]
+    assert [(name, future.result()) for name, future in ended] == [(e[1:], e[1:]) for e in expected.split() if e[0] == "-"]
 
 
 def test_one_that_fails_does_not_stop_the_others(play):
-    assert play({"bad": (9, 1), "good": (1, 1)}, 1, 9)[0] == {"bad": 1, "good": 0}
+    (bad, failed), (good, done) = play({"bad": (9, 1), "good": (1, 1)}, 1, 9)
+    assert (bad, str(failed.exception()), good, done.result()) == ("bad", "bad", "good", "good")
 
 
-def test_interrupted_chapters_may_stop_by_themselves_before_they_are_made_to(play, monkeypatch):
-    looks = itertools.count()
-
-    def interrupted(_):
-        if next(looks) == 2:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(parallel.time, "sleep", interrupted)
+def test_an_interruption_stops_what_runs_and_starts_nothing(play):
+    play.interrupted_at = 8
     with pytest.raises(KeyboardInterrupt):
-        play({"good": (9, 1), "deaf": (8, 1), "late": (7, 1)}, 2, 9)
-    assert play.events == ["+good", "+deaf", "-good", "!deaf", "-deaf"]
+        play({"a": (9, 1), "b": (8, 1), "c": (7, 1)}, 2, 9)
+    assert play.events == ["+a", "+b", "stopped", "closed"]
 
 
 def test_memory_that_only_remembers_files_is_free(monkeypatch):

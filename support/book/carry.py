@@ -24,7 +24,7 @@ from typing import Any
 
 import jupytext
 
-from support.book import chapter_run, execute, manifests
+from support.book import chapter_run, execute, kernels, manifests
 from support.book.manifests import Carried
 from support.common import files, fingerprint, paths
 
@@ -117,7 +117,7 @@ def quick(chapter: str, root: Path, cache: Path, lines: Path | None = None) -> d
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": str(root),
     }
-    environment = os.environ | settings | ({execute.LINES: str(lines)} if lines else {})
+    environment = os.environ | settings | ({kernels.LINES: str(lines)} if lines else {})
     command = [sys.executable, "-m", "support", "run", chapter, "--part", "evidence", "--force"]
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True, encoding="utf-8")
     if done.returncode:

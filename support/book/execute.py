@@ -24,20 +24,16 @@ from typing import Any
 import jupytext
 import nbformat
 import papermill
-from jupyter_client.kernelspec import KernelSpec
-from jupyter_client.manager import AsyncKernelManager
 from nbclient.exceptions import DeadKernelError
 from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 
-from support.book import claims, manifests
+from support.book import claims, kernels, manifests
 from support.book.manifests import DEFAULTS, ClaimRecord, Manifest, RecordError
 from support.book.profiles import NOTHING
-from support.common import files, fingerprint, paths
+from support.common import files, paths
 
 LARGEST_RECORD_MB = 5.0
-KERNEL_LOG = "kernel.log"
-LINES = "BOOK_LINES"  # names the file in which a run notes the lines that it goes through
 _MACHINE_PATH = r"(?:/home/|/Users/|/root/|/tmp/|/var/folders/|[A-Za-z]:\\\\?Users\\)[^\s\"'<>]*"
 
 
@@ -114,6 +110,7 @@ def execute(
     record: bool = False,
     force: bool = False,
     only: str = "",
+    bars: bool = True,
 ) -> list[Path]:
     """Run the parts of a chapter, evidence first, or find that they have been run.
 
@@ -126,6 +123,7 @@ def execute(
         record: copy the results to the tracked files as well.
         force: run even where a finished run is current.
         only: run only this part; a lesson then reads the evidence that there is.
+        bars: show progress bars where there is a terminal; chapters side by side show none.
 
     Returns:
         The executed notebooks; the manifest of each lies at
@@ -146,41 +144,50 @@ def execute(
             if not checked:
                 check_machine(chapter, device)
                 checked = True
-            notebook = _execute(chapter, part, *request)
+            notebook = _execute(chapter, part, *request, bars=bars)
         finished.append(record_run(notebook) if record else notebook)
     return finished
 
 
 def _execute(
-    chapter: str, part: str, profile: str, seed: int, device: str, overrides: Mapping[str, Any]
+    chapter: str,
+    part: str,
+    profile: str,
+    seed: int,
+    device: str,
+    overrides: Mapping[str, Any],
+    *,
+    bars: bool,
 ) -> Path:
     target = manifests.local_run(chapter, profile, part)
     failed = target.with_name(f"{part}.failed.ipynb")
     given = {"profile": profile, "seed": seed, "device": device, "overrides": _jsonable(overrides)}
     parameters = {name: value for name, value in given.items() if value != DEFAULTS[name]}
     _silence_papermill()
+    terminal = _terminal() if bars else ""
+    progress = (os.environ.get("BOOK_PROGRESS") or terminal or "off") if bars else "off"
     started = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="book-run-", ignore_cleanup_errors=True) as folder:
-        unfinished = Path(folder) / "unfinished.ipynb"
+        unfinished, kernel = (
+            Path(folder) / "unfinished.ipynb",
+            kernels.manager(Path(folder), progress),
+        )
         try:
             papermill.execute_notebook(
                 read_source(chapter, part),
                 unfinished,
                 parameters=parameters,
-                cwd=paths.root() / "book",
-                progress_bar={"desc": f"{chapter}/{part}", "leave": False}
-                if _terminal()
-                else False,
-                kernel_manager_class=_kernel(Path(folder)),
+                progress_bar={"desc": f"{chapter}/{part}", "leave": False} if terminal else False,
+                kernel_manager_class=kernel,
                 autosave_cell_every=0,
             )
             executed = _cleaned(nbformat.read(unfinished, as_version=4))
             manifest = _manifest(executed, time.perf_counter() - started)
         except (PapermillExecutionError, DeadKernelError, RecordError) as error:
-            if unfinished.is_file():
+            if unfinished.is_file() and not kernel.stopped:
                 left = text_of(_cleaned(nbformat.read(unfinished, as_version=4)))
                 files.write_all({failed: left})
-            reason = _reason(error, Path(folder) / KERNEL_LOG)
+            reason = _reason(error, Path(folder) / kernels.LOG)
             raise ChapterFailed(
                 f"{chapter}/{part} failed {reason}; {manifests.shown(failed)} shows how far it came"
             ) from error
@@ -197,41 +204,6 @@ def text_of_manifest(manifest: Manifest) -> str:
     return manifest.model_dump_json(indent=1) + "\n"
 
 
-def _kernel(scratch: Path) -> type[AsyncKernelManager]:
-    """A kernel of this interpreter and this package, whatever kernels and start-up files the
-    machine has."""
-    package = str(fingerprint.PACKAGE.parent)
-    environment = {
-        "BOOK_ROOT": str(paths.root()),
-        "BOOK_PROGRESS": os.environ.get("BOOK_PROGRESS") or _terminal() or "off",
-        "IPYTHONDIR": str(scratch / "ipython"),
-        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
-        "PYTHONPATH": os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH", "")])),
-    }
-    argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-    if lines := os.environ.get(LINES):
-        where = f"--include={package}/support/*,*/ipykernel_*/*"
-        argv[1:1] = ["-m", "coverage", "run", f"--data-file={lines}", where]
-    spec = KernelSpec(
-        argv=argv,
-        display_name="Python 3",
-        language="python",
-        env=environment,
-        resource_dir=str(scratch),
-    )
-
-    class BookKernel(AsyncKernelManager):
-        kernel_spec = spec
-
-        async def start_kernel(self, **options: Any) -> None:
-            # What the process itself says (about its channels, about being interrupted) is not for
-            # the reader's terminal.
-            with (scratch / KERNEL_LOG).open("w") as log:
-                await super().start_kernel(stderr=log, **options)
-
-    return BookKernel
-
-
 def _terminal() -> str:
     """The terminal behind stderr, or nothing."""
     try:
@@ -244,9 +216,10 @@ def _terminal() -> str:
 
 
 def _silence_papermill() -> None:
-    # Its log repeats each path, and its one warning (an unknown parameter) cannot occur: the names
-    # are checked before.
-    logging.getLogger("papermill").setLevel(logging.ERROR)
+    # It repeats each path, its one warning (an unknown parameter) cannot occur since the names are
+    # checked before, and what failed is said by ChapterFailed.
+    for name in ("papermill", "traitlets"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def _reason(error: Exception, log: Path) -> str:

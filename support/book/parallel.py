@@ -1,21 +1,16 @@
-"""Chapters side by side, each in a process of its own, as many as the cores and the memory carry.
+"""Chapters side by side, as many as the cores and the memory carry.
 
-A chapter computes the same beside others as alone: at quick each has one thread, and what is
-trained by two of them is found in the cache by one or trained twice to the same bits.
+A chapter computes the same beside others as alone: its kernel is a process of its own, at quick
+each has one thread, and what is trained by two of them is found in the cache by one or trained
+twice to the same bits.
 """
 
 import contextlib
 import os
-import subprocess
-import sys
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
-
-from support.common import paths
-
-_PACKAGE = Path(__file__).resolve().parents[2]
-_PATIENCE = 30.0  # seconds that interrupted chapters have to stop by themselves
+from typing import Any
 
 
 def cores() -> int:
@@ -37,55 +32,38 @@ def free_memory_gb() -> float:
 
 
 def run(
-    commands: Mapping[str, Sequence[str]],
+    tasks: Mapping[str, Callable[[], Any]],
     needs: Mapping[str, tuple[float, float]],
     jobs: int,
     memory_gb: float,
-) -> dict[str, int]:
-    """Run command lines of ``python -m support`` side by side.
+    stop: Callable[[], None],
+) -> Iterator[tuple[str, Future]]:
+    """Carry out tasks side by side, each of which waits for a process of its own.
 
     Args:
-        commands: name -> arguments.
+        tasks: name -> what to do.
         needs: name -> (minutes, gigabytes of memory); the longest starts first, and one that does
             not fit beside those that run waits.
         jobs: how many at a time.
         memory_gb: what they may take together.
+        stop: ends the processes, so that the tasks that run end too; called on an interruption.
 
-    Returns:
-        The exit status of each.
+    Yields:
+        Each task's name and what came of it, as they end.
     """
-    waiting = sorted(commands, key=lambda name: -needs[name][0])
-    running: dict[str, subprocess.Popen] = {}
-    done: dict[str, int] = {}
-    try:
-        while waiting or running:
-            taken = sum(needs[name][1] for name in running)
-            fits = [n for n in waiting if not running or taken + needs[n][1] <= memory_gb]
-            if fits and len(running) < jobs:
-                waiting.remove(fits[0])
-                running[fits[0]] = _start(commands[fits[0]])
-                continue
-            for name in [name for name, process in running.items() if process.poll() is not None]:
-                done[name] = running.pop(name).returncode
-            time.sleep(0.05)
-    finally:
-        # Interrupted at a terminal, each has had the signal as well, and stops its own kernel.
-        deadline = time.monotonic() + _PATIENCE
-        for process in running.values():
-            try:
-                process.wait(max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                process.terminate()
-                process.wait()
-    return done
-
-
-def _start(arguments: Sequence[str]) -> subprocess.Popen:
-    known = os.environ.get("PYTHONPATH", "")
-    environment = os.environ | {
-        "BOOK_PROGRESS": "off",
-        "BOOK_ROOT": str(paths.root()),
-        "PYTHONPATH": os.pathsep.join(filter(None, [str(_PACKAGE), known])),
-    }
-    command = [sys.executable, "-m", "support", *arguments]
-    return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL)
+    waiting = sorted(tasks, key=lambda name: -needs[name][0])
+    running: dict[Future, str] = {}
+    with ThreadPoolExecutor(jobs) as pool:
+        try:
+            while waiting or running:
+                taken = sum(needs[name][1] for name in running.values())
+                fits = [n for n in waiting if not running or taken + needs[n][1] <= memory_gb]
+                if fits and len(running) < jobs:
+                    waiting.remove(fits[0])
+                    running[pool.submit(tasks[fits[0]])] = fits[0]
+                    continue
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    yield running.pop(future), future
+        except BaseException:
+            stop()
+            raise

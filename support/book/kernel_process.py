@@ -1,0 +1,56 @@
+"""The process of a kernel that is forked from one that has imported ``IMPORTED``: what notebooks
+import, by which nothing is computed and no thread of torch is started."""
+
+import multiprocessing
+import os
+import sys
+import threading
+
+BACKEND = "module://matplotlib_inline.backend_inline"
+IMPORTED = (
+    "torch",
+    "support.common.vision",
+    "ipykernel.kernelapp",
+    "IPython.core.pylabtools",
+    "matplotlib_inline.backend_inline",
+    "matplotlib.pyplot",
+    "seaborn",
+    "pandas",
+    "pydantic",
+    "nbformat",
+    "scipy.optimize",
+    "scipy.spatial",
+    "scipy.stats",
+    "sklearn.cluster",
+    "sklearn.datasets",
+)
+
+
+def main(arguments: list[str], environment: dict[str, str], folder: str, log: str) -> None:
+    """Be a kernel until it is shut down, or until the process that asked for it is gone.
+
+    Args:
+        arguments: of ipykernel.
+        environment: every variable that it shall have.
+        folder: where it works.
+        log: the file that takes what the process itself says.
+    """
+    os.setsid()  # an interrupt at the terminal is for the launcher, which stops its kernels
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    said = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(said, 1)
+    os.dup2(said, 2)
+    threading.Thread(target=_end_with_launcher, daemon=True).start()
+    import matplotlib
+    from ipykernel.kernelapp import IPKernelApp
+
+    matplotlib.rcParams["backend"] = BACKEND  # it was imported before the variable was set
+    sys.argv = ["ipykernel_launcher", *arguments]
+    IPKernelApp.launch_instance()
+
+
+def _end_with_launcher() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)
