@@ -165,13 +165,11 @@ def _execute(
     parameters = {name: value for name, value in given.items() if value != DEFAULTS[name]}
     _silence_papermill()
     terminal = _terminal() if bars else ""
-    progress = (os.environ.get("BOOK_PROGRESS") or terminal or "off") if bars else "off"
+    progress = os.environ.get("BOOK_PROGRESS") or terminal or "off"
     started = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="book-run-", ignore_cleanup_errors=True) as folder:
-        unfinished, kernel = (
-            Path(folder) / "unfinished.ipynb",
-            kernels.manager(Path(folder), progress),
-        )
+        unfinished = Path(folder) / "unfinished.ipynb"
+        kernel = kernels.manager(Path(folder), progress)
         try:
             papermill.execute_notebook(
                 read_source(chapter, part),
