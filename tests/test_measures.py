@@ -1,9 +1,12 @@
 """Small measurements and their sampling errors."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 from scipy import stats
+from sklearn.metrics import roc_auc_score
 
 from support import intervals, measures
 from support.common.cache import Cache
@@ -68,3 +71,31 @@ def test_the_bootstrap_of_a_median_seldom_misses():
         found = measures.paired_bootstrap(np.median, torch.from_numpy(stream.exponential(size=60)), draws=400, seed=seed)
         misses += not found.low <= np.log(2) <= found.high
     assert misses <= stats.binom(200, 0.07).ppf(0.999)
+
+
+def test_the_area_is_the_one_of_scikit_learn():
+    stream = np.random.default_rng(0)
+    inside, outside = stream.integers(0, 6, 30) + 1.0, stream.integers(0, 6, 20).astype(float)
+    expected = roc_auc_score(np.r_[np.ones(30), np.zeros(20)], np.r_[inside, outside])
+    assert float(measures.area(inside, outside)) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize(("inside", "outside", "shift"), [(20, 20, 0.0), (40, 15, 1.5), (100, 100, 0.5)])
+def test_the_interval_of_an_area_misses_as_often_as_it_says(inside, outside, shift):
+    truth, stream = stats.norm.cdf(shift / math.sqrt(2)), np.random.default_rng(1)
+    found = [measures.area(stream.normal(shift, 1, inside), stream.normal(0, 1, outside)) for _ in range(1000)]
+    misses = sum(not one.low <= truth <= one.high for one in found)
+    assert misses <= stats.binom(1000, 0.07).ppf(0.999)  # 5 % is meant, of an approximation
+    assert all(0 <= one.low <= one <= one.high <= 1 for one in found)
+
+
+def test_an_area_without_an_error_is_not_certain():
+    found = measures.area(torch.arange(10.0) + 100, torch.arange(10.0))
+    assert (found, found.high) == (1, 1) and 0.6 < found.low < 0.9
+    assert measures.area(torch.tensor([math.inf]), torch.tensor([0.0])) == 1
+
+
+@pytest.mark.parametrize("outside", [torch.empty(0), torch.tensor([math.nan])])
+def test_what_has_no_area_is_refused(outside):
+    with pytest.raises(ValueError, match="area wants a score or more on each side"):
+        measures.area(torch.zeros(3), outside)
