@@ -27,7 +27,8 @@ def _copy_mathjax(app: Sphinx, error: Exception | None) -> None:
 
 def _without_thebe(app: Sphinx) -> None:
     for listener in [one for found in app.events.listeners.values() for one in found]:
-        if listener.handler.__name__ in ("init_thebe_core", "update_thebe_context"):
+        name = getattr(listener.handler, "__name__", "")  # a partial function has none
+        if name in ("init_thebe_core", "update_thebe_context"):
             app.disconnect(listener.id)
 
 
