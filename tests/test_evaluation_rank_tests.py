@@ -106,24 +106,34 @@ def test_holm_keeps_the_family_error_where_no_question_has_an_answer():
     assert np.mean([rank_tests.holm(row).min() <= 0.05 for row in drawn]) == pytest.approx(0.05, abs=0.011)
 
 
-def test_the_bootstrap_draws_models_not_runs():
-    """With two models, a draw holds one of them twice (nothing varies) half of the time, however many seeds there are."""
-    x = np.array([[0.0, 0.1, 0.2], [5.0, 5.1, 5.2]])  # the seeds alone would correlate perfectly
-    draws = rank_tests.bootstrap(x, x + 1, draws=1000)
-    assert (draws == 1).all() and len(draws) == pytest.approx(500, abs=48)  # three standard errors
+def test_an_interval_is_the_exact_test_turned_round():
+    """It excludes 0 exactly where so high a correlation is rare enough among all orders."""
+    for models, tail in ((5, 0.025), (7, 0.0013)):
+        orders = rank_tests.permuted(range(models), range(models))
+        for found in np.unique(orders.round(9)):
+            rare = (orders >= found - 1e-9).mean()
+            if abs(rare - tail) > 5 * np.sqrt(tail / 20_000) + 0.05 * tail:  # its own sampling error, and that 0.01 is no 0
+                assert (rank_tests.correlation_interval(found, models, tail)[0] > 0) == (rare < tail), (models, found)
 
 
-def test_the_bootstrap_repeats_itself_and_takes_a_control():
-    stream = np.random.default_rng(3)
-    x, y, control = stream.standard_normal((3, 8, 3))
-    one, again = (rank_tests.bootstrap(x, y, control, draws=300, seed=4) for _ in range(2))
-    assert (one == again).all() and (np.diff(one) >= 0).all() and np.abs(one).max() <= 1 + 1e-12
-    low, high = rank_tests.interval(one)
-    assert low < rank_tests.rank_correlation(x.mean(1), y.mean(1), control.mean(1)) < high
+def test_intervals_hold_the_populations_correlation_as_often_as_they_say():
+    stream, pearson, models, draws = np.random.default_rng(3), 0.7, 8, 600
+    x, noise = stream.standard_normal((2, draws, models))
+    y = pearson * x + np.sqrt(1 - pearson**2) * noise
+    truth = 6 / np.pi * np.arcsin(pearson / 2)
+    found = np.round([rank_tests.rank_correlation(a, b) for a, b in zip(x, y, strict=True)], 9)
+    ends = {level: rank_tests.correlation_interval(level, models) for level in set(found)}
+    held = np.mean([ends[level][0] <= truth <= ends[level][1] for level in found])
+    assert held >= 0.95 - 3 * np.sqrt(0.05 * 0.95 / draws)
+    assert np.mean([ends[level][0] > 0 for level in found]) == pytest.approx(rank_tests.power(truth, models), abs=3 * np.sqrt(0.25 / draws))
 
 
-def test_no_draw_no_interval():
-    assert np.isnan(rank_tests.interval(rank_tests.bootstrap(np.ones((4, 2)), np.ones((4, 2)), draws=50))).all()
+def test_an_interval_turns_with_its_sign_and_three_models_tell_nothing():
+    for found in (0.2, 0.8, 1.0):
+        low, high = rank_tests.correlation_interval(found, 8)
+        assert low < found <= high and rank_tests.correlation_interval(-found, 8) == pytest.approx((-high, -low), abs=0.05)
+    low, high = rank_tests.correlation_interval(1.0, 3)
+    assert low < -0.5 and high == 1 and rank_tests.power(0.99, 3) == 0
 
 
 @pytest.mark.parametrize("wrong", [[1.0, np.nan, 2.0], [[1.0, 2.0]]])

@@ -53,7 +53,7 @@ EVERY = {
     "seeds": 1, "networks": ["nominal", "Gauss", "ClusTR", "adversarial"], "data": "digits", "outside": "shuffled", "backbone": "mlp",
     "train": 400, "test": 200, "warm": 6, "tuned": 3, "pgd_steps": 2, "augment": False, "eps": 0.1, "protocol_images": 12,
     "protocol_heavy": 0, "protocol_steps": 5, "images": 30, "corner_images": 10, "noise_images": 6, "noise_samples": 60, "pairs": 10,
-    "bend_places": 3, "bend_directions": 3, "bend_reach": 0.3, "kernel_images": 10, "draws": 100,
+    "bend_places": 3, "bend_directions": 3, "bend_reach": 0.3, "kernel_images": 10,
 }  # fmt: skip
 TINY = {
     "01_softmax_kmeans": {"seeds": 1, **DIGITS, **PICTURES, **TRAINING, **ATTACKS, **EVOLUTION},

@@ -30,7 +30,8 @@ run = chapter_run.start("08_every_probe/lesson", profile, seed, device, override
 # No paper compares its quantity with the others', so there is no published number to reproduce.
 # But each tells a story that can be turned into a question for any network: where this quantity is larger (or smaller), is the network more robust?
 # Several papers say it of *images* of one network, or of its attacks; that it should order networks too is this book's reading, and a story that fails here may hold where its paper tells it.
-# Each row of the {doc}`evidence <evidence>` is such a sentence, with a rule that was written before the networks were trained: over the networks, the rank correlation with the protocol's worst case is at least one half in the story's direction, and its p-value, adjusted for the number of questions asked, is at most 0.05.
+# Each row of the {doc}`evidence <evidence>` is such a question.
+# *Yes* means that, over the networks, the rank correlation with the protocol's worst case is above zero in the story's direction, and *no* that it is below, both beyond what chance gives with so many questions; anything else is *undecided*.
 
 # %% [markdown]
 # ## The networks
@@ -186,14 +187,14 @@ run.say(
 # What makes it hard is the number of networks.
 # Runs of one network differ by their seeds only: they are no new networks, so the number that counts is that of the columns, and everything below treats it so.
 #
-# - The *interval* redraws networks with replacement, and seeds within them. It treats the networks as drawn from something, and they were chosen; it shows how much the answer hangs on single columns.
+# - The *interval* holds the correlations of a whole population of networks under which the order that we see is not too rare (for ranks of normal draws). It treats the networks as drawn from something, and they were chosen. It is wide enough for the intervals of all probes to hold together.
 # - The *p-value* deals out the robustness of the networks in every possible order and counts how often a correlation as far from zero arises. Holm's correction then pays for having asked about so many probes.
 # - *Clean accuracy* goes along with many things. So we repeat the question twice: with what a straight line in the ranks of clean accuracy leaves (a partial rank correlation), and among the networks alone whose clean accuracy lies within `matched_points` of the best.
 # - The *share of ordered pairs* asks in plain words: of two networks, how often does the probe name the more robust one?
 #
 # All numbers are turned so that positive means: as the story says.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: rank correlation of each probe with the protocol's worst case, turned by the story, with bootstrap intervals over networks, and partial correlations given clean accuracy as open diamonds. Right: share of pairs of networks that each probe orders as the protocol does, with a dotted line at one half."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: rank correlation of each probe with the protocol's worst case, turned by the story, with intervals that hold for all probes together, and partial correlations given clean accuracy as open diamonds. Right: share of pairs of networks that each probe orders as the protocol does, with a dotted line at one half."}}
 run.show("fig-correlations")
 
 # %% tags=["hide-input"]
@@ -205,10 +206,18 @@ run.show("table-correlations")
 # The figure deals out the robustness of the networks in every order, for all probes at once, and notes the largest correlation that appears in any of them.
 # That is what the best of so many probes looks like when none of them knows anything.
 #
-# The other side of it is what the rules can find at all.
-# With eight networks and nineteen questions, the strongest correlation has to be at least .93 for an adjusted p-value below 0.05; a probe that truly goes along with robustness will mostly miss that.
-# A probe that only five networks have cannot reach it unless nearly all the others do, and with the three networks of the quick profile no p-value is below one third.
-# So "not reproduced" on this page means "not shown with so few networks", whatever the interval beside it says, and not that the story is wrong.
+# The other side of it is what can be found at all.
+# With the three networks of the quick profile nothing can: even if they come in exactly the order that a story tells, one order in six does so by chance.
+# A probe that only five networks have cannot be decided either.
+# So "undecided" on this page mostly means "too few networks to tell", and each row says how probable a decision was.
+
+# %% tags=["hide-input"]
+weaker, stronger = run.evidence.kept["power"]
+run.say(
+    "If a probe had a rank correlation of .8 with robustness among all networks, the "
+    f"networks of this page would show it with a probability of {weaker:.0%}; at .9, "
+    f"with {stronger:.0%}."
+)
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Histogram of the largest absolute rank correlation over all probes when robustness is dealt out to the networks at random, with vertical lines at the 95 percent quantile and at the largest one found."}}
 run.show("fig-chance")
@@ -223,11 +232,12 @@ run.say(
 )
 
 # %% [markdown]
-# ## What did not agree, and why
+# ## What did not reproduce, and why
 #
-# A story can fail here in three ways, and the table names them.
-# The probe may order the networks the other way round, which is the sign of the correlation and no more: unless "beyond chance" stands beside it, and as long as the interval holds both signs, it is no finding.
-# It may order them as told, but no better than chance can with so many questions and so few networks; or it may do so only because it goes along with clean accuracy.
+# These are questions, so nothing here is reproduced or not.
+# A story is answered with *yes* or *no* only where its interval leaves zero out.
+# A probe may also go along with robustness only because it goes along with clean accuracy; the table says where that has not been told apart.
+# The sign of an undecided correlation is no finding.
 
 # %% tags=["hide-input"]
 run.show("table-stories")
@@ -237,7 +247,7 @@ run.show("table-stories")
 # They were chosen because five papers made them, not drawn from all networks there are.
 # Of the eight, half come from one paper.
 # And those that meet an adversary in training meet it in the protocol's own norm and radius, so any quantity which adversarial training happens to change will look like a predictor.
-# A probe that survives here has passed a first test, which is no law; one that fails has not been shown to be wrong.
+# A story with a yes has passed a first test, which is no law; an undecided one has not been shown to be wrong.
 #
 # Two limits lie in the probes themselves.
 # Quantities in feature space have no unit in pixels: a loss that draws features to their centres can do so without moving any image away from the boundary.

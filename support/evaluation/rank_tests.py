@@ -2,11 +2,11 @@
 alone would give (chapter 8).
 
 The unit of all questions is the *model*: training runs of one model differ by their seeds alone and
-count as one, so values come as (models, seeds), intervals draw models first and seeds within them,
-and p-values exchange models. Values that are not defined are NaN; a model without a value is left
-out, and the caller says how many remain.
+count as one, so their mean is taken first, and p-values exchange models. A model without a value is
+left out, and the caller says how many remain.
 """
 
+import functools
 import itertools
 import math
 
@@ -52,48 +52,55 @@ def ordered_pairs(x: ArrayLike, y: ArrayLike) -> float:
     return float((first * second)[asked].mean() / 2 + 0.5) if asked.any() else math.nan
 
 
-def bootstrap(
-    x: ArrayLike,
-    y: ArrayLike,
-    control: ArrayLike | None = None,
-    *,
-    draws: int = 2000,
-    seed: int = 0,
-) -> np.ndarray:
-    """Rank correlations of redrawn models: models with replacement, and within each its seeds with
-    replacement, then means over seeds.
+def correlation_interval(found: float, models: int, tail: float = 0.025) -> tuple[float, float]:
+    """Rank correlations of a population of models that a sample's does not rule out.
+
+    A value is ruled out where a sample of so many models has a correlation as high as the one
+    found, or as low, with a probability of ``tail`` at most (Neyman 1937), for ranks of bivariate
+    normal draws, 20,000 of them. So three models rule out next to nothing, whatever their order.
 
     Args:
-        x, y, control: (M, S), one row a model.
-        draws, seed: of the redrawing.
+        found: the sample's, see :func:`rank_correlation`.
+        models: M of the sample, 3 or more.
+        tail: on each side; divided by the number of questions, the intervals of all of them hold
+            together.
 
     Returns:
-        (draws,) sorted; draws in which a column does not vary are left out.
+        The two ends, -1 and 1 where nothing is ruled out.
     """
-    x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
-    count, seeds = x.shape
-    stream = np.random.default_rng(seed)
-    model = stream.integers(count, size=(draws, count))
-    # one set of seeds a model and draw: a model drawn twice is a tie, not two
-    run = stream.integers(seeds, size=(draws, count, seeds))
-
-    def redrawn(values: ArrayLike) -> np.ndarray:
-        means = np.asarray(values, dtype=float)[np.arange(count)[:, None], run].mean(2)
-        return np.take_along_axis(means, model, 1)
-
-    columns = [redrawn(values) for values in (x, y, *([] if control is None else [control]))]
-    ranks = [rankdata(values, axis=1) for values in columns]
-    held = ranks[2] if control is not None else None
-    found = _correlation(_residual(ranks[0], held), _residual(ranks[1], held))
-    return np.sort(found[~np.isnan(found)])
+    grid, drawn = _samples(models)
+    too_low = grid[(drawn >= found - 1e-9).mean(1) <= tail]
+    too_high = grid[(drawn <= found + 1e-9).mean(1) <= tail]
+    return float(too_low.max(initial=-1)), float(too_high.min(initial=1))
 
 
-def interval(draws: np.ndarray) -> tuple[float, float]:
-    """The middle 95 % of bootstrap draws; NaN where there are none."""
-    if not len(draws):
-        return math.nan, math.nan
-    low, high = np.quantile(draws, [(1 - 0.95) / 2, (1 + 0.95) / 2])
-    return float(low), float(high)
+def power(correlation: float, models: int, tail: float = 0.025) -> float:
+    """Probability that :func:`correlation_interval` tells a population's rank correlation from 0,
+    with its sign.
+
+    Args:
+        correlation: the population's, above 0.
+        models, tail: as there.
+    """
+    grid, drawn = _samples(models)
+    null, levels = drawn[np.searchsorted(grid, 0)], np.unique(drawn.round(9))
+    decided = levels[[(null >= level - 1e-9).mean() <= tail for level in levels]]
+    if not len(decided):
+        return 0.0
+    return float((drawn[np.abs(grid - correlation).argmin()] >= decided[0] - 1e-9).mean())
+
+
+@functools.cache
+def _samples(models: int, draws: int = 20_000) -> tuple[np.ndarray, np.ndarray]:
+    """Rank correlations of populations, (grid,), and of samples from each, (grid, draws)."""
+    grid = np.linspace(-0.99, 0.99, 100)  # without 0, so that no end lies on it
+    x, noise = np.random.default_rng(0).standard_normal((2, draws, models))
+    order, found = _residual(rankdata(x, axis=1), None), []
+    for rank in grid:
+        pearson = 2 * math.sin(math.pi * rank / 6)  # of a bivariate normal (Pearson 1907)
+        y = pearson * x + math.sqrt(1 - pearson**2) * noise
+        found.append(_correlation(order, _residual(rankdata(y, axis=1), None)))
+    return grid, np.array(found)
 
 
 def orders(count: int) -> np.ndarray:
