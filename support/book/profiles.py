@@ -92,7 +92,7 @@ def first_problem(error: ValidationError) -> str:
     given = (
         ""
         if isinstance(problem["input"], dict | list) or problem["type"] == "missing"
-        else f", given {problem['input']!r}"
+        else f", given {problem['input']!r:.60}"
     )
     return f"{where}: {message}{given}".removeprefix(": ")
 
