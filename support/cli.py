@@ -127,6 +127,9 @@ def run(
         str,
         typer.Option(help="Only the evidence, the lesson or the exercises.", show_default=False),
     ] = "",
+    limit: Annotated[
+        float, typer.Option(min=0, help="Minutes that a chapter may take; 0: as long as it takes.")
+    ] = 0,
     estimate: Annotated[
         bool, typer.Option("--estimate", help="Only say what it would take in time and memory.")
     ] = False,
@@ -164,26 +167,34 @@ def run(
     if part not in ("", *manifests.PARTS):
         there = ", ".join(manifests.PARTS)
         raise Refused(f"unknown part {part!r}: {near(part, manifests.PARTS)}there are {there}")
-    for name in names:
-        manifests.check_request(name, profile, seed, overrides, record=record)
     if estimate:
+        for name in names:
+            manifests.check_request(name, profile, seed, overrides)
         _print_estimates(names, profile, bool(overrides))
         return
     request = (profile, seed, device, overrides)
     from support.book import execute, kernels, parallel
 
-    parts = {name: execute.wanted_parts(name, profile, part) for name in names}
-    waiting = [n for n in names if record or force or not _up_to_date(n, request, parts[n])]
+    waiting, refused = [], []
     for name in names:
-        if name not in waiting:
-            typer.echo(f"{name} at {profile}: up to date")
+        try:
+            manifests.check_request(name, profile, seed, overrides, record=record)
+            parts = execute.wanted_parts(name, profile, part)
+            again = record or force
+            if again or not all(manifests.current_run(name, each, *request) for each in parts):
+                execute.check_machine(name, profile, device, overrides)
+                waiting.append(name)
+            else:
+                typer.echo(f"{name} at {profile}: up to date")
+        except Exception as error:  # a chapter that cannot run does not stop the others
+            if len(refused) == len(names) - 1:
+                raise
+            refused.append(_told(error))
+            typer.echo(refused[-1], err=True)
     if not waiting:
-        return
-    for name in waiting:
-        execute.check_machine(name, device)
-    limit = jobs or (parallel.cores() if profile == "quick" else 1)
-    limit = min(limit, len(waiting))
-    options = {"record": record, "force": force, "only": part, "bars": limit == 1}
+        raise typer.Exit(1 if refused else 0)
+    beside = min(jobs or (parallel.cores() if profile == "quick" else 1), len(waiting))
+    options = {"record": record, "force": force, "only": part, "limit": limit, "bars": beside == 1}
     doing = "recording" if record else "running"
 
     def task(name: str) -> Callable[[], str]:
@@ -199,14 +210,14 @@ def run(
     found = {name: manifests.estimate(name, profile) for name in waiting}
     needs = {name: (needed.minutes, needed.memory_gb) for name, needed in found.items()}
     tasks = {name: task(name) for name in waiting}
-    failed = False
-    running = parallel.run(tasks, needs, limit, parallel.free_memory_gb(), kernels.stop_all)
+    failed = bool(refused)
+    running = parallel.run(tasks, needs, beside, parallel.free_memory_gb(), kernels.stop)
     try:
         for _, done in running:
             try:
                 typer.echo(done.result())
-            except execute.ChapterFailed as error:
-                typer.echo(str(error), err=True)
+            except Exception as error:
+                typer.echo(_told(error), err=True)
                 failed = True
     except KeyboardInterrupt:
         stopped = (
@@ -216,12 +227,6 @@ def run(
         raise typer.Exit(130) from None
     if failed:
         raise typer.Exit(1)
-
-
-def _up_to_date(name: str, request: tuple, parts: list[str]) -> bool:
-    from support.book import manifests
-
-    return all(manifests.current_run(name, part, *request) for part in parts)
 
 
 def _print_estimates(names: list[str], profile: str, changed: bool) -> None:

@@ -28,12 +28,13 @@ from nbclient.exceptions import DeadKernelError
 from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 
-from support.book import claims, kernels, manifests
+from support.book import claims, kernels, manifests, profiles
 from support.book.manifests import DEFAULTS, ClaimRecord, Manifest, RecordError
 from support.book.profiles import NOTHING
 from support.common import files, paths
 
 LARGEST_RECORD_MB = 5.0
+CONTINUES = "a rerun continues with what the cache has"
 _MACHINE_PATH = r"(?:/home/|/Users/|/root/|/tmp/|/var/folders/|[A-Za-z]:\\\\?Users\\)[^\s\"'<>]*"
 
 
@@ -44,12 +45,7 @@ class ChapterFailed(RuntimeError):
 
 def read_source(chapter: str, part: str = "evidence") -> NotebookNode:
     """A part's source as a notebook that is not executed: cell ids that follow from the cells, a
-    kernel, no header of its own.
-
-    Raises:
-        RecordError: the parameters cell is missing, or does not declare ``profile``, ``seed``,
-            ``device`` and ``overrides``.
-    """
+    kernel, no header of its own."""
     notebook = jupytext.read(manifests.source_file(chapter, part))
     notebook.metadata["kernelspec"] = {
         "display_name": "Python 3",
@@ -63,28 +59,38 @@ def read_source(chapter: str, part: str = "evidence") -> NotebookNode:
         name = hashlib.sha256(cell.source.encode()).hexdigest()[:8]
         seen[name] = seen.get(name, 0) + 1
         cell["id"] = f"{name}-{seen[name]}"
-    declared = set(papermill.inspect_notebook(notebook))
-    if missing := [name for name in DEFAULTS if name not in declared]:
-        raise RecordError(
-            f"{chapter}/{part}.py: its cell tagged `parameters` does not declare "
-            f"{', '.join(missing)}"
-        )
     return notebook
 
 
-def check_machine(chapter: str, device: str) -> None:
-    """Refuse what cannot run here: a part without its parameters cell, a missing device, a cache
-    that cannot be written.
+def check_machine(
+    chapter: str, profile: str, device: str, overrides: Mapping[str, Any] = NOTHING
+) -> None:
+    """Refuse what cannot run here, before hours of work: sources that no run could finish, a
+    missing device, a folder that cannot be written, a data set of the profile that is missing or
+    damaged.
 
     Raises:
-        RecordError, RunError, CacheError: one line each.
+        RecordError, RunError, CacheError, DataError: one line each.
+        OSError: the output cannot be written.
     """
+    manifests.check_source(chapter)
     for part in manifests.parts(chapter):
-        read_source(chapter, part)
-    from support.book import chapter_run  # torch takes seconds to import
+        declared = papermill.inspect_notebook(read_source(chapter, part))
+        if missing := [name for name in DEFAULTS if name not in declared]:
+            raise RecordError(
+                f"{chapter}/{part}.py: its cell tagged `parameters` does not declare "
+                f"{', '.join(missing)}"
+            )
+    from support import data  # torch takes seconds to import
+    from support.book import chapter_run
 
     chapter_run.resolve_device(device)
     chapter_run.Cache().writable()
+    files.check_writable(manifests.local_run(chapter, profile).parent)
+    for value in profiles.load(chapter, profile, overrides).model_dump().values():
+        for name in value if isinstance(value, tuple) else (value,):
+            if name in data.NAMES and name != "digits":
+                data.get(name)
 
 
 def wanted_parts(chapter: str, profile: str, only: str = "") -> list[str]:
@@ -111,6 +117,7 @@ def execute(
     force: bool = False,
     only: str = "",
     bars: bool = True,
+    limit: float = 0,
 ) -> list[Path]:
     """Run the parts of a chapter, evidence first, or find that they have been run.
 
@@ -124,27 +131,33 @@ def execute(
         force: run even where a finished run is current.
         only: run only this part; a lesson then reads the evidence that there is.
         bars: show progress bars where there is a terminal; chapters side by side show none.
+        limit: minutes that the chapter may take; 0: as long as it takes.
 
     Returns:
         The executed notebooks; the manifest of each lies at
         :func:`support.book.manifests.manifest_path`.
 
     Raises:
-        ProfileError, RunError, CacheError, ClaimError, RecordError: the request cannot run; nothing
-            was started.
-        ChapterFailed: a cell raised or the kernel died; ``<part>.failed.ipynb`` shows how far it
-            came.
+        ProfileError, RunError, CacheError, ClaimError, RecordError, DataError, OSError: the request
+            cannot run; nothing was started.
+        ChapterFailed: a cell raised, the kernel died, the time was over or the disk full;
+            ``<part>.failed.ipynb`` shows how far it came.
     """
     manifests.check_request(chapter, profile, seed, overrides, record=record)
     request = (profile, seed, device, overrides)
     finished, checked = [], False
+    end = time.monotonic() + 60 * limit if limit else None
     for part in wanted_parts(chapter, profile, only):
         notebook = None if force else manifests.current_run(chapter, part, *request)
         if notebook is None:
             if not checked:
-                check_machine(chapter, device)
+                check_machine(chapter, profile, device, overrides)
                 checked = True
-            notebook = _execute(chapter, part, *request, bars=bars)
+            try:
+                notebook = _execute(chapter, part, *request, bars=bars, end=end)
+            except OSError as error:
+                told = files.trouble(error, "BOOK_OUTPUT and TMPDIR")
+                raise ChapterFailed(f"{chapter}/{part}: {told}; {CONTINUES}") from error
         finished.append(record_run(notebook) if record else notebook)
     return finished
 
@@ -158,6 +171,7 @@ def _execute(
     overrides: Mapping[str, Any],
     *,
     bars: bool,
+    end: float | None,
 ) -> Path:
     target = manifests.local_run(chapter, profile, part)
     failed = target.with_name(f"{part}.failed.ipynb")
@@ -167,28 +181,28 @@ def _execute(
     terminal = _terminal() if bars else ""
     progress = os.environ.get("BOOK_PROGRESS") or terminal or "off"
     started = time.perf_counter()
-    with tempfile.TemporaryDirectory(prefix="book-run-", ignore_cleanup_errors=True) as folder:
-        unfinished = Path(folder) / "unfinished.ipynb"
-        kernel = kernels.manager(Path(folder), progress)
+    with files.scratch("book-run-") as folder:
+        unfinished = folder / "unfinished.ipynb"
+        kernel = kernels.manager(folder, progress)
         try:
-            papermill.execute_notebook(
-                read_source(chapter, part),
-                unfinished,
-                parameters=parameters,
-                progress_bar={"desc": f"{chapter}/{part}", "leave": False} if terminal else False,
-                kernel_manager_class=kernel,
-                autosave_cell_every=0,
-            )
+            with kernels.stopped_at(end, kernel):
+                papermill.execute_notebook(
+                    read_source(chapter, part),
+                    unfinished,
+                    parameters=parameters,
+                    progress_bar=bool(terminal) and {"desc": f"{chapter}/{part}", "leave": False},
+                    kernel_manager_class=kernel,
+                    autosave_cell_every=0,
+                )
             executed = _cleaned(nbformat.read(unfinished, as_version=4))
             manifest = _manifest(executed, time.perf_counter() - started)
-        except (PapermillExecutionError, DeadKernelError, RecordError) as error:
-            if unfinished.is_file() and not kernel.stopped:
+        except (PapermillExecutionError, RuntimeError) as error:
+            reason = _reason(error, folder / kernels.LOG, kernel.stopped)
+            if unfinished.is_file() and kernel.stopped != kernels.INTERRUPTED:
                 left = text_of(_cleaned(nbformat.read(unfinished, as_version=4)))
                 files.write_all({failed: left})
-            reason = _reason(error, Path(folder) / kernels.LOG)
-            raise ChapterFailed(
-                f"{chapter}/{part} failed {reason}; {manifests.shown(failed)} shows how far it came"
-            ) from error
+                reason += f"; {manifests.shown(failed)} shows how far it came"
+            raise ChapterFailed(f"{chapter}/{part} failed {reason}") from error
     # Both are on the disk before either takes its place. The notebook goes first: until its
     # manifest is there, the older one must not speak for it, which the hash of the outputs shows.
     texts = {target: text_of(executed), manifests.manifest_path(target): text_of_manifest(manifest)}
@@ -206,10 +220,7 @@ def _terminal() -> str:
     """The terminal behind stderr, or nothing."""
     try:
         return os.ttyname(2)
-    except (
-        AttributeError,
-        OSError,
-    ):  # Windows; not a terminal, or one that a container does not show
+    except (AttributeError, OSError):  # Windows; no terminal, or one that a container hides
         return ""
 
 
@@ -220,16 +231,21 @@ def _silence_papermill() -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
-def _reason(error: Exception, log: Path) -> str:
+def _reason(error: Exception, log: Path, stopped: str) -> str:
+    """Why a part failed; what is no failure of a part is raised again."""
     if isinstance(error, PapermillExecutionError):
         said = " ".join(str(error.evalue).split())
         return f"in cell {error.cell_index + 1} (In [{error.exec_count}]): {error.ename}: {said}"
-    if isinstance(error, DeadKernelError):
-        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-        said = [line for line in lines if line.strip() and "without encryption" not in line]
-        cause = f"it last said: {said[-1]:.200}" if said else "too little memory is the usual cause"
-        return f"because its kernel died; {cause}; a rerun continues with what the cache has"
-    return f"to leave its record: {error}"
+    if isinstance(error, RecordError):
+        return f"to leave its record: {error}"
+    if not isinstance(error, DeadKernelError) and "Kernel died" not in str(error):
+        raise error
+    if stopped:
+        return f"because {stopped}; {CONTINUES}"
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    said = [line for line in lines if line.strip() and "without encryption" not in line]
+    cause = f"it last said: {said[-1]:.200}" if said else "too little memory is the usual cause"
+    return f"because its kernel died; {cause}; {CONTINUES}"
 
 
 def _cleaned(notebook: NotebookNode) -> NotebookNode:

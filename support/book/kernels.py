@@ -4,11 +4,15 @@ On Linux a kernel is forked from one process that has imported what every notebo
 of importing it again: three notebooks a chapter would spend a third of a quick run on imports.
 """
 
+import contextlib
 import multiprocessing
 import os
 import signal
 import sys
+import threading
+import time
 import weakref
+from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
@@ -21,6 +25,7 @@ from jupyter_client.provisioning import KernelProvisionerFactory, LocalProvision
 from support.book import kernel_process
 from support.common import fingerprint, paths
 
+INTERRUPTED, OVER = "it was interrupted", "its time was over"
 LOG = "kernel.log"
 LINES = "BOOK_LINES"  # names the file in which a run notes the lines that it goes through
 _FORKED = "book-forked"
@@ -62,7 +67,7 @@ def manager(scratch: Path, progress: str) -> type[AsyncKernelManager]:
 
     class BookKernel(AsyncKernelManager):
         kernel_spec = spec
-        stopped = False
+        stopped = ""  # why, where we stopped it
 
         async def start_kernel(self, **options: Any) -> None:
             _running.add(self)
@@ -117,9 +122,28 @@ class _Started:
         self.send_signal(signal.SIGKILL)
 
 
-def stop_all() -> None:
-    """Kill every kernel that is running; the class of each says by ``stopped`` that it was."""
+def stop(why: str = INTERRUPTED, kind: type[AsyncKernelManager] = AsyncKernelManager) -> None:
+    """Kill every running kernel of a kind; its class says by ``stopped`` why."""
     for kernel in list(_running):
-        if kernel.has_kernel:
-            type(kernel).stopped = True
+        if isinstance(kernel, kind) and kernel.has_kernel:
+            type(kernel).stopped = why
             kernel.provisioner.process.kill()
+
+
+@contextlib.contextmanager
+def stopped_at(end: float | None, kind: type[AsyncKernelManager]) -> Iterator[None]:
+    """Kernels of a kind are killed when this time has come (``time.monotonic``), if they still
+    run."""
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(max(0.2, end - time.monotonic())):  # again, for one that is only coming
+            stop(OVER, kind)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    if end is not None:
+        watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
