@@ -163,14 +163,27 @@ def test_a_book_that_is_not_there_is_refused(capsys, monkeypatch, tmp_path):
     assert "no chapters" in refusal(capsys, "run")
 
 
-def test_one_bad_chapter_stops_all_before_any_runs(idle, capsys):
-    add(idle, "02_other")
-    assert "02_other has no part 'lesson' at quick: it has evidence" in refusal(capsys, "run", "--part", "lesson", "--force")
-    file = idle / "book" / "02_other" / "evidence.py"
-    file.write_text(file.read_text().replace("overrides: dict = {}", "# none"))
-    assert "02_other/evidence.py: its cell tagged `parameters` does not declare overrides" in refusal(capsys, "run")
-    (idle / "data" / "profiles" / "02_other.yml").unlink()
-    assert "unknown chapter '02_other'" in refusal(capsys, "run")
+def test_a_bad_chapter_is_refused_and_the_others_run(book, instant, capsys):
+    add(book, "02_other")
+
+    def refused(*options: str) -> str:
+        instant.clear()
+        assert main(["run", "--force", *options]) == 1
+        assert [given[0] for given, _ in instant] == [CHAPTER]
+        return capsys.readouterr().err
+
+    assert "error: 02_other has no part 'lesson' at quick: it has evidence\n" in refused("--part", "lesson")
+    file = book / "book" / "02_other" / "evidence.py"
+    whole = file.read_text()
+    file.write_text(whole.replace("overrides: dict = {}", "# none"))
+    assert "error: 02_other/evidence.py: its cell tagged `parameters` does not declare overrides\n" in refused()
+    file.write_text(whole.replace("p = run.profile", "p = run.profile("))
+    assert "error: 02_other/evidence.py is no Python: line " in refused()
+    assert main(["list"]) == 1
+    captured = capsys.readouterr()
+    assert "is no Python" in captured.err and captured.out.count("  quick ") == 1
+    (book / "data" / "profiles" / "02_other.yml").unlink()
+    assert "error: unknown chapter '02_other'" in refused()
 
 
 # --- running ------------------------------------------------------------------------------------------------------------------------
@@ -181,7 +194,7 @@ def test_the_request_reaches_the_runner(instant, capsys):
     assert main(["run", "1", "--profile", "standard", "--seed", "3", *changes, "--force", "--part", "lesson"]) == 0
     ((given, options),) = instant
     assert given == (CHAPTER, "standard", 3, "cpu", {"steps": 7, "sizes": [1, 2.5], "rate": 0.001})
-    assert options == {"record": False, "force": True, "only": "lesson", "bars": True}
+    assert options == {"record": False, "force": True, "only": "lesson", "limit": 0, "bars": True}
     captured = capsys.readouterr()
     assert captured.err == "01_tiny at standard: running ...\n"
     assert captured.out.startswith("01_tiny at standard: done in 0 s, ")
@@ -205,9 +218,10 @@ def test_several_chapters_run_side_by_side_where_each_has_one_thread(book, insta
     assert main(["run", "02", "1", "01_tiny", *options]) == 0
     ((_, needs, most, memory, stop),) = asked
     assert set(needs.values()) == {(30, 2) if "standard" in options else (1, 1)}
-    assert (most, stop) == (jobs, kernels.stop_all) and memory > 0
+    assert (most, stop) == (jobs, kernels.stop) and memory > 0
     request = (made.get("profile", "quick"), made.get("seed", 0), "cpu", made.get("changed", {}))
-    wanted = {"record": made.get("record", False), "force": made.get("force", False), "only": made.get("only", ""), "bars": jobs == 1}
+    wanted = {"record": made.get("record", False), "force": made.get("force", False), "only": made.get("only", "")}
+    wanted |= {"limit": 0, "bars": jobs == 1}
     assert sorted(instant, key=str) == [((name, *request), wanted) for name in (CHAPTER, "02_other")]
 
 

@@ -19,6 +19,7 @@ import tiny_book
 import tiny_runs
 
 import support
+from support import data
 from support.book import execute, manifests
 from support.book.execute import ChapterFailed
 from support.book.manifests import RecordError, local_run, manifest_of, recorded_run
@@ -66,7 +67,7 @@ def ran(monkeypatch):
     """The parts that would run now, in order; none does."""
     parts = []
 
-    def noted(chapter, part, profile, *_, bars):
+    def noted(chapter, part, profile, *_, **__):
         parts.append(part)
         return local_run(chapter, profile, part)
 
@@ -207,6 +208,25 @@ def test_a_part_without_its_parameters_is_refused_before_any_runs(finished, ran,
     assert ran == []
 
 
+def test_a_chapter_over_its_time_is_stopped_and_says_that_a_rerun_continues(finished):
+    started = time.monotonic()
+    rewrite(finished, AT_ONCE, f"# %%\nimport time\ntime.sleep({PATIENCE})\n\n{AT_ONCE}", "exercises")
+    with pytest.raises(ChapterFailed, match="because its time was over; a rerun continues with what the cache has"):
+        execute.execute(CHAPTER, only="exercises", limit=0.1)
+    assert time.monotonic() - started < PATIENCE / 2
+
+
+def test_data_that_a_profile_names_are_checked_before_any_cell(finished, ran, monkeypatch):
+    monkeypatch.setenv("BOOK_DATA", str(finished / "sets"))
+    raw = finished / "sets" / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for name in data._MNIST:
+        (finished / "sets" / name).write_bytes(b"short")
+    with pytest.raises(data.DataError, match=r"mnist: .* is truncated: 5 of"):
+        execute.execute(CHAPTER, overrides={"data": "mnist"})
+    assert ran == []
+
+
 def start(root: Path, *arguments: str, **options) -> subprocess.Popen:
     """The command line as a person starts it: Ctrl-C works also where the suite runs in the background and ignores it."""
     return subprocess.Popen(
@@ -261,7 +281,7 @@ def test_ctrl_c_stops_chapters_side_by_side_and_leaves_nothing(book):
     assert sorted(lines[:2]) == [f"{name} at quick: running ..." for name in names]
     assert [line.partition(": nothing is")[0] for line in lines[2:]] == [f"interrupted: {', '.join(names)} at quick"]
     assert all(map(ends, kernels))
-    assert not (book / "_build").exists()
+    assert not [file for file in (book / "_build").rglob("*") if file.is_file()]
     assert [file.name for file in (book / "temporary").iterdir() if file.name.startswith("book-run")] == []
 
 
@@ -294,7 +314,7 @@ def continued(tmp_path_factory):
             process.kill()
             process.wait()
         assert ends(kernel)
-        assert not (root / "_build").exists()
+        assert not [file for file in (root / "_build").rglob("*") if file.is_file()]
         (root / "book" / "second-time").write_text("")
         (run,) = execute.execute(CHAPTER, "standard", 2, overrides={"sizes": [2, 3]})
         yield run
