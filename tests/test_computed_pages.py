@@ -5,6 +5,7 @@ import csv
 import io
 import itertools
 import json
+import math
 import re
 import shutil
 from pathlib import Path
@@ -14,7 +15,7 @@ import tiny_book
 from bs4 import BeautifulSoup
 
 from support import intervals
-from support.book import claims, computed_pages, manifests, rules, verdict_table
+from support.book import claims, computed_pages, manifests, power, rules, verdict_table
 from support.book.profiles import SIZES
 from support.book.rules import number
 from support.common import paths
@@ -31,6 +32,7 @@ def allowed(claim: claims.Claim, record: manifests.ClaimRecord) -> set[str]:
     """Every number that a row may show: means and intervals of what was recorded, ratios of these, and the bounds of the rules."""
     values = {name: runs for name, runs in rules.numbers(claim.id, record.measured | record.modern).items() if runs}
     found = [rules.interval(runs) for runs in values.values()]
+    told: list[str] = []
     bounds: list[float] = [*range(len(claim.every_rule) + 1)]  # how many of the rules hold
     for rule in claim.every_rule:
         bounds += [abs(value) for name, value in rule if name in ("low", "high", "tolerance", "gap")]
@@ -43,8 +45,12 @@ def allowed(claim: claims.Claim, record: manifests.ClaimRecord) -> set[str]:
             bounds += [float(end) for pair in ends for end in pair]
         if rule.type == "max_abs" and rule.value in values:
             bounds.append(max(map(abs, values[rule.value])))
+        for names in [rule.names] if rule.type == "interval" else rule.pairs:
+            runs = values.get(rules.minus(*names) if len(names) > 1 else names[0], [None])
+            ends = [power.detectable(value, runs) or () for name, value in rule if name in ("low", "high", "gap") and math.isfinite(value)]
+            told += [f"{abs(end):.2g}" for pair in ends for end in pair]
     shown = [value for interval in found for value in interval[:3] if value is not None]
-    told = [number(value) for value in shown + bounds] + [number(abs(value)) for value in shown + bounds]
+    told += [number(value) for value in shown + bounds] + [number(abs(value)) for value in shown + bounds]
     return {token for text in told for token in TOKEN.findall(text.lstrip("-"))}
 
 

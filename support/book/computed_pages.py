@@ -254,7 +254,13 @@ def _entry(entry: Entry) -> dict:
         "older_than_its_code": entry.stale,
         "runs": rules.plain(judged.numbers),
         "intervals": {name: value._asdict() for name, value in judged.intervals.items()},
-        **{name: [vars(row) for row in getattr(judged, name)] for name in ran},
+        **{
+            name: [
+                {word: getattr(row, word) for word in ("status", "seen", "wants")}
+                for row in getattr(judged, name)
+            ]
+            for name in ran
+        },
     }
 
 

@@ -22,6 +22,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from support import intervals
+from support.book import power
 from support.sampling import Difference, Estimate, Share
 
 Measured = Mapping[str, Any]
@@ -183,17 +184,37 @@ def _repeated(values: tuple[float, ...], runs: int) -> tuple[float, ...]:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a rule says of a measurement: its status, what was seen, and what the rule wants."""
+    """What a rule says of a measurement: its status, what was seen, and what the rule wants.
+
+    ``open`` holds what left it undecided: bounds with the numbers that were held against them.
+    """
 
     status: Status
     seen: str
     wants: str
+    open: tuple[tuple[float, tuple[float, ...]], ...] = ()
 
     @property
     def line(self) -> str:
         """All of it in one line, with a sign for the status."""
         plain = not self.wants or (self.status == "pass" and self.seen.endswith(self.wants))
-        return f"{MARKS[self.status]} {self.seen}" + ("" if plain else f" (wants {self.wants})")
+        wants = "" if plain else f" (wants {self.wants})"
+        return f"{MARKS[self.status]} {self.seen}{wants}{self._detects}"
+
+    @property
+    def _detects(self) -> str:
+        """What an undecided rule would have seen with 80 % probability at its size."""
+        told = [power.detectable(*one) for one in self.open if self.status == "undecided"]
+        ends = [
+            " or ".join(
+                f"{word} {end:.2g}"
+                for word, end in (("below", low), ("above", high))
+                if not math.isnan(end)
+            )
+            for low, high in filter(None, told)
+        ]
+        decided = (f"only {end}" if end else "nothing" for end in ends)
+        return "".join(f"; of so many images {end} would be decided" for end in decided)
 
 
 Ends = tuple[float, float]
@@ -206,6 +227,12 @@ def _inside(ends: Ends, low: float, high: float) -> Status:
     if low <= ends[0] and ends[1] <= high:
         return "pass"
     return "fail" if ends[1] < low or high < ends[0] else "undecided"
+
+
+def _straddles(values: Sequence[float], bound: float) -> bool:
+    """Whether a bound lies within the hull of the runs' intervals."""
+    low, high = _hull(0.0, [intervals.of(value) for value in values])[1:3]
+    return low is not None and low <= bound <= high
 
 
 def agreed(runs: Sequence[Status]) -> Status:
@@ -267,7 +294,9 @@ class IntervalRule(_Bounded):
     def apply(self, found: Numbers) -> Outcome:
         values = found[self.value]
         runs = [_inside(intervals.of(value), self.low, self.high) for value in values]
-        return Outcome(agreed(runs), named(self.value, values), self.wants)
+        bounds = [bound for bound in (self.low, self.high) if math.isfinite(bound)]
+        held = tuple((bound, values) for bound in bounds if _straddles(values, bound))
+        return Outcome(agreed(runs), named(self.value, values), self.wants, held)
 
 
 class RatioRule(_Bounded):
@@ -333,19 +362,20 @@ class OrderingRule(_Rule):
 
     def apply(self, found: Numbers) -> Outcome:
         seen = [named(name, found[name]) for name in self.values]
-        steps = []
+        steps, held = [], []
         for first, second in self.pairs:
             larger, smaller = found[first], found[second]
             if gaps := found.get(minus(first, second)):
                 steps.append([intervals.of(gap) for gap in gaps])
                 seen.append(named(minus(first, second), gaps))
+                held += [(self.gap, gaps)] if _straddles(gaps, self.gap) else []
             else:
                 steps.append(list(map(intervals.difference, larger, smaller)))
         runs = [
             _all_of([_inside(ends, self.gap, math.inf) for ends in run])
             for run in zip(*steps, strict=True)
         ]
-        return Outcome(agreed(runs), ", ".join(seen), self.wants)
+        return Outcome(agreed(runs), ", ".join(seen), self.wants, tuple(held))
 
 
 def _all_of(parts: Sequence[Status]) -> Status:
