@@ -1,4 +1,5 @@
 # make book   every chapter at its quick size, then the pages     make test   every test
+# make faults   what machines do to a run, what is seen of it, and that nothing is lost: a table, some minutes
 # Both first make the environment .venv, and again only when pyproject.toml or constraints.txt changes.
 # Another Python:  make book PYTHON=python3.12
 
@@ -11,7 +12,7 @@ RUN := $(VENV)/bin/python
 endif
 READY := $(VENV)/.ready
 
-.PHONY: book test bench clean
+.PHONY: book test faults bench clean
 
 book: $(READY)
 	$(RUN) -m support run --profile quick
@@ -20,6 +21,9 @@ book: $(READY)
 
 test: $(READY)
 	$(RUN) -m pytest -n logical --dist loadfile --benchmark-disable
+
+faults: $(READY)
+	$(RUN) tests/faults.py
 
 bench: $(READY)
 	$(RUN) -m pytest tests/benchmarks --benchmark-only

@@ -58,10 +58,10 @@ class Place:
     def found(self) -> dict[str, object]:
         """What each run and record says: all that no repetition may change. Raises where one cannot be read."""
         runs = {}
-        for base in (self.root / "data" / "runs", Path(self.environment.get("BOOK_OUTPUT", self.root / "_build")) / "runs"):
-            for file in base.rglob("*.json"):
+        for base in ("data/runs", "_build/runs"):
+            for file in self.file(base).rglob("*.json"):
                 told = json.loads(file.read_text(encoding="utf-8"))
-                runs[file.relative_to(base.parent).as_posix()] = [told[name] for name in ("outputs", "claims", "kept", "parameters")]
+                runs[file.relative_to(self.root).as_posix()] = [told[name] for name in ("outputs", "claims", "kept", "parameters")]
         for file in self.root.rglob("*.ipynb"):
             json.loads(file.read_text(encoding="utf-8"))
         return runs
@@ -155,9 +155,8 @@ def full_disk(place: Place) -> Iterator[None]:
             while True:
                 stream.write(b"\0" * 4096)
         yield
-        (disk / "filler").unlink()
-        shutil.copytree(disk / "output", place.folder / "output")
-        place.environment["BOOK_OUTPUT"] = str(place.folder / "output")
+        shutil.rmtree(place.file("_build"))
+        shutil.copytree(disk / "output", place.file("_build"))
     finally:
         subprocess.run(["umount", str(disk)], check=True)
 

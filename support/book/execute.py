@@ -243,7 +243,8 @@ def _reason(error: Exception, log: Path, stopped: str) -> str:
     if stopped:
         return f"because {stopped}; {CONTINUES}"
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    said = [line for line in lines if line.strip() and "without encryption" not in line]
+    usual = ("without encryption", "--existing")  # of what a kernel says when it starts
+    said = [line for line in lines if line.strip() and not any(word in line for word in usual)]
     cause = f"it last said: {said[-1]:.200}" if said else "too little memory is the usual cause"
     return f"because its kernel died; {cause}; {CONTINUES}"
 

@@ -43,6 +43,9 @@ def write_all(contents: Mapping[Path, str | bytes], *, durable: bool = False) ->
         for path in contents:
             os.replace(waiting[path], path)
             del waiting[path]
+    except OSError as error:
+        error.filename, error.filename2 = str(path), None  # not the temporary one
+        raise
     finally:
         for temporary in waiting.values():
             Path(temporary).unlink(missing_ok=True)
@@ -55,11 +58,15 @@ def check_writable(folder: Path) -> None:
     Raises:
         OSError: it does not.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=folder, prefix=".probe-") as probe:
-        probe.write(b"\0" * 4096)
-        probe.flush()
-        os.fsync(probe.fileno())
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".probe-") as probe:
+            probe.write(b"\0" * 4096)
+            probe.flush()
+            os.fsync(probe.fileno())
+    except OSError as error:
+        error.filename = str(folder)
+        raise
     for left in folder.glob(".*.tmp"):
         with contextlib.suppress(FileNotFoundError):  # another process has just finished
             if time.time() - left.stat().st_mtime > _STALE_SECONDS:
@@ -108,7 +115,7 @@ def trouble(error: OSError, variable: str, folder: Path | str = "") -> str:
     """
     if error.errno is None:
         return str(error)
-    place = folder or error.filename2 or error.filename or "a file"
+    place = folder or error.filename or "a file"
     what = f"{place} cannot be {'written' if folder else 'used'} ({os.strerror(error.errno)})"
     absent = "put it there" if error.errno == errno.ENOENT else "make it writable"
     advice = "free some space there" if error.errno in _FULL else absent
