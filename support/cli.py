@@ -468,7 +468,7 @@ def _told(error: Exception) -> str:
     elif type(error).__module__.startswith("support."):
         message = str(error)
     elif isinstance(error, OSError):
-        message = files.trouble(error, "BOOK_OUTPUT")
+        message = files.trouble(error)
     else:
         raise error
     return f"error: {' '.join(message.split())}"

@@ -96,4 +96,16 @@ def test_what_was_not_finished_an_hour_ago_is_swept_up(tmp_path):
     ],
 )
 def test_trouble_is_one_line_that_says_what_to_do(error, words):
-    assert files.trouble(error, "BOOK_X") == words + " to another folder" * ("BOOK_X" in words)
+    assert files.trouble(error, variable="BOOK_X") == words + " to another folder" * ("BOOK_X" in words)
+
+
+def test_the_advice_names_the_variable_that_has_put_the_file_there(tmp_path, monkeypatch):
+    (tmp_path / "_toc.yml").write_text("")
+    monkeypatch.setenv("BOOK_ROOT", str(tmp_path))
+    monkeypatch.setenv("BOOK_CACHE", str(tmp_path / "_build" / "deep"))
+    monkeypatch.delenv("BOOK_OUTPUT", raising=False)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    for name, variable in (("_build/deep/x", "BOOK_CACHE"), ("_build/x", "BOOK_OUTPUT"), ("temporary/x", "TMPDIR")):
+        told = files.trouble(OSError(errno.EROFS, "", str(tmp_path / name)))
+        assert told.endswith(f": make it writable, or set {variable} to another folder")
+    assert files.trouble(OSError(errno.EROFS, "", str(tmp_path / "data"))).endswith("(Read-only file system): make it writable")

@@ -156,8 +156,8 @@ def execute(
             try:
                 notebook = _execute(chapter, part, *request, bars=bars, end=end)
             except OSError as error:
-                told = files.trouble(error, "BOOK_OUTPUT and TMPDIR")
-                raise ChapterFailed(f"{chapter}/{part}: {told}; {CONTINUES}") from error
+                told = f"{chapter}/{part}: {files.trouble(error)}; {CONTINUES}"
+                raise ChapterFailed(told) from error
         finished.append(record_run(notebook) if record else notebook)
     return finished
 

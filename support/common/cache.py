@@ -186,8 +186,7 @@ class Cache:
             raise self._trouble(error) from error
 
     def _trouble(self, error: OSError) -> CacheError:
-        place = f"the cache folder {self.folder}"
-        return CacheError(files.trouble(error, "BOOK_CACHE", place))
+        return CacheError(files.trouble(error, f"the cache folder {self.folder}", "BOOK_CACHE"))
 
 
 def call(function: Callable, *args: Any, **settings: Any) -> Any:

@@ -13,6 +13,8 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from support.common import paths
+
 _STALE_SECONDS = 3600.0  # what is this old, and was not finished, belongs to a process that is gone
 _LOCK = ".lock"
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -105,13 +107,14 @@ def _locked(handle: int) -> bool:
     return True
 
 
-def trouble(error: OSError, variable: str, folder: Path | str = "") -> str:
+def trouble(error: OSError, folder: str = "", variable: str = "") -> str:
     """What an error of the file system means, and what to do, in one line.
 
     Args:
         error: of Python's own; where one has no number, its words.
-        variable: the environment variable that would put the files elsewhere.
         folder: what could not be written, by default the file that the error names.
+        variable: the environment variable that would put the files elsewhere, by default the one
+            that has put them where they are.
     """
     if error.errno is None:
         return str(error)
@@ -119,4 +122,9 @@ def trouble(error: OSError, variable: str, folder: Path | str = "") -> str:
     what = f"{place} cannot be {'written' if folder else 'used'} ({os.strerror(error.errno)})"
     absent = "put it there" if error.errno == errno.ENOENT else "make it writable"
     advice = "free some space there" if error.errno in _FULL else absent
-    return f"{what}: {advice}, or set {variable} to another folder"
+    moved = {"BOOK_CACHE": paths.cache, "BOOK_OUTPUT": paths.output, "TMPDIR": tempfile.gettempdir}
+    for name, where in moved.items():
+        with contextlib.suppress(FileNotFoundError):  # no book
+            if not variable and Path(place).is_relative_to(where()):
+                variable = name
+    return f"{what}: {advice}" + (f", or set {variable} to another folder" if variable else "")
