@@ -312,6 +312,7 @@ FAULTS = [
     Fault("no file above 4 kB", r"File too large.*free some space", 1, small_files(4096)),
     Fault("a full disk for the verdicts", r"File too large.*free some space", 2, small_files(100), command=("score", "--write")),
     Fault("a read-only _build", r"Permission denied.*or set BOOK_OUTPUT", 2, locked("_build"), small=True),
+    Fault("pages into a read-only _build", r"Permission denied.*or set BOOK_OUTPUT", 2, locked("_build"), command=("build",), small=True),
     Fault("a read-only cache", r"Permission denied.*or set BOOK_CACHE", 2, locked("data/cache")),
     Fault("a read-only checkout", r"Permission denied.*or set BOOK_OUTPUT", 2, locked("."), {"BOOK_CACHE": "../cache"}),
     Fault("a read-only checkout, output elsewhere", DONE, 0, locked("."), {"BOOK_OUTPUT": "../output", "BOOK_CACHE": None}),
