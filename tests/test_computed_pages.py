@@ -2,9 +2,7 @@
 
 import collections
 import csv
-import io
 import itertools
-import json
 import math
 import re
 import shutil
@@ -164,7 +162,6 @@ def test_a_record_older_than_its_code_says_so(tiny):
     assert [row["data-older"] for row in soup.select("tbody tr")] == ["yes", "yes", ""]
     assert len(soup.select("td[data-profile=quick] .score-older")) == 2
     assert "2 claims have a record that is older than its code" in computed_pages.part("summary", today())
-    assert '"older_than_its_code": true' in computed_pages.as_json(today())
 
 
 def test_an_empty_registry_makes_a_page(tiny):
@@ -261,28 +258,6 @@ def test_the_pages_that_are_computed_type_no_number():
         text = (paths.root() / "book" / f"{page}.md").read_text(encoding="utf-8")
         assert computed_pages.PLACEHOLDER.findall(text)
         assert not re.search(r"\d", text), page
-
-
-# --- the downloads ----------------------------------------------------------------------------------------------------------------
-
-
-def test_the_files_hold_what_the_records_hold(tiny):
-    files = computed_pages.downloads(today())
-    rows = list(csv.DictReader(io.StringIO(files[computed_pages.CSV])))
-    assert len(rows) == 3 * len(SIZES)
-    quick = rows[3]
-    assert {name: quick[name] for name in ("claim", "profile", "verdict", "direction", "survives", "cell", "runs")} == {
-        "claim": "tiny2020.table1", "profile": "quick", "verdict": "scaled-down", "direction": "towards", "survives": "broken", "cell": "6",
-        "runs": "2",
-    }  # fmt: skip
-    assert quick["measured"] == "accuracy = 0.9; worst = 0.1"
-    found = {claim["id"]: claim for claim in json.loads(files[computed_pages.JSON])["claims"]}
-    here = found["tiny2020.table1"]["profiles"]["quick"]
-    manifest = manifests.manifest_of(manifests.recorded_run(tiny_book.CHAPTER, "quick")).claims["tiny2020.table1"]
-    assert here["runs"] == manifest.measured | manifest.modern
-    assert here["intervals"]["worst"] == {"mean": 0.1, "low": None, "high": None, "runs": 1}
-    assert found["tiny2020.table1"]["rules"][0] == {"type": "interval", "low": 0.8, "high": None, "value": "accuracy"}
-    assert found["ours2026.thm1"]["profiles"]["paper"]["verdict"] == "not run"
 
 
 # --- the published pages ----------------------------------------------------------------------------------------------------------

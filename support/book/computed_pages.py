@@ -1,5 +1,5 @@
 """The scoreboard and the errata as pages: parts that are computed from the records and the
-registry, as MyST Markdown and as files.
+registry, as MyST Markdown.
 
 A page of ours holds its prose and, where a part belongs, a placeholder that names it, three
 backticks and ``{computed} table``; :func:`filled` puts the part there, made by the template of that
@@ -8,9 +8,6 @@ it in a build.
 """
 
 import collections
-import csv
-import io
-import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,7 +15,7 @@ from functools import cache
 
 import jupytext
 
-from support.book import claims, manifests, markup, registry_index, rules, verdict_table
+from support.book import claims, manifests, markup, registry_index, verdict_table, worked_example
 from support.book.verdict_table import Entry, Line
 from support.common import paths
 
@@ -26,18 +23,9 @@ PLACEHOLDER = re.compile(r"^```\{computed\} *(\S*)\n```$", re.MULTILINE)
 PARTS = {
     "summary": "summary.md.j2", "counts": "counts.html.j2", "table": "table.html.j2",
     "explanations": "explanations.md.j2", "errata": "errata.md.j2", "left-out": "left_out.html.j2",
+    "worked-example": "worked_example.md.j2", "rates": "rates.html.j2",
 }  # fmt: skip
 SECTION = "What did not reproduce, and why"
-_EXAMPLES = {"__all__": {"passes", "fails"}}  # for the tests of the registry
-_INTERNAL = {"chapter": True, "rules": _EXAMPLES, "survives_rules": _EXAMPLES}
-CSV, JSON = "scoreboard.csv", "scoreboard.json"
-COLUMNS = (
-    "claim", "paper", "chapter", "page", "where", "kind", "says", "smallest", "published",
-    "profile", "verdict", "direction", "survives", "measured", "runs", "cell",
-    "older_than_its_code", "erratum", "shown_by", "remark",
-)  # fmt: skip
-
-
 # Every word of the first column, from the best to what says nothing.
 _FIRST = tuple(dict.fromkeys((*claims.VERDICTS[:-3], *claims.ANSWERS)))
 
@@ -175,6 +163,8 @@ def part(name: str, found: Board) -> str:
     """
     if name not in PARTS:
         raise BoardError(f"no computed part {name!r}: there are {', '.join(PARTS)}")
+    if name in worked_example.VALUES:
+        return markup.fill(PARTS[name], **worked_example.VALUES[name]())
     return markup.fill(
         PARTS[name],
         board=found,
@@ -196,74 +186,3 @@ def filled(text: str, found: Board) -> str:
         BoardError: a placeholder names no part.
     """
     return PLACEHOLDER.sub(lambda match: part(match[1], found), text)
-
-
-# --- the downloads --------------------------------------------------------------------------------
-
-
-def as_csv(found: Board) -> str:
-    """One row per claim and profile; numbers as the page shows them, several in a cell joined by
-    semicolons."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n", extrasaction="ignore")
-    writer.writeheader()
-    for line in found.lines:
-        common = vars(line.claim) | {
-            "paper": line.paper.key,
-            "chapter": line.chapter,
-            "page": found.address(line.chapter, line.claim.id),
-            "published": "; ".join(line.claim.published_lines),
-            "erratum": line.claim.erratum.text if line.claim.erratum else "",
-            "shown_by": line.claim.erratum.shown_by if line.claim.erratum else "",
-        }
-        for entry in line.entries:
-            numbers = {name: runs for name, runs in entry.judgement.numbers.items() if runs}
-            here = {
-                "measured": "; ".join(map(rules.named, numbers, numbers.values())),
-                "runs": max(map(len, numbers.values()), default=""),
-                "cell": "" if entry.cell is None else entry.cell + 1,
-                "older_than_its_code": "yes" if entry.stale else "",
-            }
-            writer.writerow(common | entry.row | here)
-    return text.getvalue()
-
-
-def as_json(found: Board) -> str:
-    """Everything: each claim with its rules, and at each profile every number of every run with its
-    interval and each rule's outcome."""
-    content = [
-        {
-            "paper": line.paper.model_dump(exclude={"claims", "chapter"}),
-            "chapter": line.chapter,
-            "page": found.address(line.chapter, line.claim.id),
-            **json.loads(line.claim.model_dump_json(exclude=_INTERNAL)),
-            "best": line.best.profile,
-            "profiles": {entry.profile: _entry(entry) for entry in line.entries},
-        }
-        for line in found.lines
-    ]
-    return json.dumps({"claims": content}, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def _entry(entry: Entry) -> dict:
-    judged = entry.judgement
-    ran = ("rows", "modern_rows") if entry.cell is not None else ()
-    return {
-        **{name: entry.row[name] for name in ("verdict", "direction", "survives")},
-        "cell": None if entry.cell is None else entry.cell + 1,
-        "older_than_its_code": entry.stale,
-        "runs": rules.plain(judged.numbers),
-        "intervals": {name: value._asdict() for name, value in judged.intervals.items()},
-        **{
-            name: [
-                {word: getattr(row, word) for word in ("status", "seen", "wants")}
-                for row in getattr(judged, name)
-            ]
-            for name in ran
-        },
-    }
-
-
-def downloads(found: Board) -> dict[str, str]:
-    """The files that lie beside the page, by name."""
-    return {CSV: as_csv(found), JSON: as_json(found)}

@@ -46,6 +46,15 @@ def _edges(bound: float, images: int) -> tuple[int, int]:
     return int(np.searchsorted(low, bound)), int(np.searchsorted(high, bound)) - 1
 
 
+def of_any_run(truth: float, bound: float, images: int, scatter: float) -> Words:
+    """:func:`of_run` for a run whose own truth is drawn: normal around ``truth``, cut to [0, 1],
+    with this standard deviation."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(21)
+    truths = np.clip(truth + scatter * nodes, 0, 1)
+    found = np.array([of_run(float(one), bound, images) for one in truths])
+    return Words(*(weights / weights.sum() @ found).tolist())
+
+
 def of_runs(runs: Sequence[Words]) -> Words:
     """Probabilities for several independent runs together, by the agreement of
     :func:`support.book.rules.agreed`."""
@@ -57,6 +66,34 @@ def of_runs(runs: Sequence[Words]) -> Words:
         return float(chances[len(runs) // 2 + 1 :].sum())
 
     passes, fails = most("passes"), most("fails")
+    return Words(passes, 1 - passes - fails, fails)
+
+
+def of_pairs(
+    truth: float, bound: float, differ: float, images: Sequence[int], draws: int = _DRAWS
+) -> Words:
+    """Probabilities for several runs together of a rule "at least ``bound``" about the difference
+    of two shares over the same images, simulated; the same draws for each truth.
+
+    Args:
+        truth: the difference.
+        differ: probability that just one of the two counts an image, at least ``abs(truth)``.
+        images: of each run.
+        draws: number of simulated experiments.
+    """
+    chances = [(differ + truth) / 2, (differ - truth) / 2, 1 - differ]
+    stream = np.random.default_rng(0)
+    told = [
+        intervals.paired_difference_is(
+            bound, *stream.multinomial(count, chances, size=draws)[:, :2].T, count
+        )
+        for count in images
+    ]
+    above, below = (np.stack(side) for side in zip(*told, strict=True))
+    passes, fails = (
+        float((~against.any(0) & (2 * says.sum(0) > len(images))).mean())
+        for says, against in ((above, below), (below, above))
+    )
     return Words(passes, 1 - passes - fails, fails)
 
 
@@ -88,22 +125,11 @@ def _of_shares(bound: float, images: tuple[int, ...]) -> tuple[float, float]:
 
 @lru_cache(maxsize=512)
 def _of_differences(bound: float, differ: float, images: tuple[int, ...]) -> tuple[float, float]:
-    def word(truth: float, says: str) -> float:
-        parts = max(differ, abs(truth))  # at least so many entries differ
-        chances = [(parts + truth) / 2, (parts - truth) / 2, 1 - parts]
-        stream = np.random.default_rng(0)  # the same draws for each truth
-        told = [
-            intervals.paired_difference_is(
-                bound, *stream.multinomial(count, chances, size=_DRAWS)[:, :2].T, count
-            )
-            for count in images
-        ]
-        passes, fails = map(np.stack, zip(*told, strict=True))
-        yes, no = (passes, fails) if says == "pass" else (fails, passes)
-        return float((~no.any(0) & (2 * yes.sum(0) > len(images))).mean())
+    def words(truth: float) -> Words:
+        return of_pairs(truth, bound, max(differ, abs(truth)), images)
 
-    below = _edge(lambda truth: word(truth, "fail"), bound, -1.0)
-    return below, _edge(lambda truth: word(truth, "pass"), bound, 1.0)
+    below = _edge(lambda truth: words(truth).fails, bound, -1.0)
+    return below, _edge(lambda truth: words(truth).passes, bound, 1.0)
 
 
 def _edge(power: Callable[[float], float], bound: float, end: float) -> float:

@@ -162,7 +162,7 @@ def stage(folder: Path) -> None:
     """
     import nbformat
 
-    from support.book import computed_pages
+    from support.book import computed_pages, downloads
 
     root, written = paths.root(), pages()
     shutil.rmtree(folder, ignore_errors=True)
@@ -184,7 +184,7 @@ def stage(folder: Path) -> None:
         today = computed_pages.board(written)
         for file, text in computed.items():
             file.write_text(computed_pages.filled(text, today), encoding="utf-8")
-        for name, text in computed_pages.downloads(today).items():
+        for name, text in downloads.files(today).items():
             files.write_all({folder / "book" / "_static" / name: text})
 
 

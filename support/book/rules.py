@@ -10,7 +10,9 @@ repetition of the same kind of network; what sampling error a number has, it kno
 - Over runs it passes if no run fails and more than half pass, fails if no run passes and more than
   half fail, and is undecided otherwise. So with 3 runs of the same truth on the wrong side it
   passes with a probability of 0.2 % at most, and one run that contradicts the others is enough for
-  "undecided". ``how_to_read`` has the rates at which each word falls.
+  "undecided". Where the runs' own truths scatter around a bound, one run says little of the next;
+  ``how_to_read`` has the rates at which each word falls. Many repetitions are a share, or an
+  estimate, of their own: of a hundred runs a few contradict by chance.
 """
 
 import itertools

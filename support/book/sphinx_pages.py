@@ -17,7 +17,7 @@ from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.errors import ExtensionError
 
-from support.book import claims, computed_pages, execute, publish
+from support.book import claims, computed_pages, downloads, execute, publish
 from support.common import files
 
 
@@ -45,7 +45,7 @@ def _fill(
         source[0] = computed_pages.filled(source[0], today())
     except computed_pages.BoardError as error:
         raise ExtensionError(str(error)) from error
-    for name, text in computed_pages.downloads(today()).items():
+    for name, text in downloads.files(today()).items():
         files.write_all({Path(app.outdir) / "_static" / name: text})
 
 

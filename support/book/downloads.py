@@ -1,0 +1,275 @@
+"""The scoreboard as files beside its page: a CSV for spreadsheets, a JSON for programs, and the
+JSON's schema.
+
+The JSON is what the models below say; :func:`schema` publishes them.
+"""
+
+import collections
+import csv
+import hashlib
+import io
+import json
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field
+
+from support.book import claims, manifests, rules
+from support.book.computed_pages import Board
+from support.book.profiles import SIZES, Size
+from support.book.rules import Strict
+from support.book.verdict_table import Entry, Line
+from support.common import paths
+
+CSV, JSON, SCHEMA = "scoreboard.csv", "scoreboard.json", "scoreboard.schema.json"
+FORMAT = 1
+COLUMNS = (
+    "claim", "paper", "chapter", "page", "where", "kind", "says", "smallest", "published",
+    "profile", "verdict", "direction", "survives", "measured", "runs", "cell",
+    "older_than_its_code", "erratum", "shown_by", "remark",
+)  # fmt: skip
+
+
+def as_csv(found: Board) -> str:
+    """One row per claim and profile that was run; numbers as the page shows them, several in a cell
+    joined by semicolons."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n", extrasaction="ignore")
+    writer.writeheader()
+    for line in found.lines:
+        common = vars(line.claim) | {
+            "claim": line.claim.id,
+            "paper": line.paper.key,
+            "chapter": line.chapter,
+            "page": found.address(line.chapter, line.claim.id),
+            "published": "; ".join(line.claim.published_lines),
+            "erratum": line.claim.erratum.text if line.claim.erratum else "",
+            "shown_by": line.claim.erratum.shown_by if line.claim.erratum else "",
+        }
+        for entry in _shown(line):
+            numbers = {name: runs for name, runs in entry.judgement.numbers.items() if runs}
+            here = {
+                "measured": "; ".join(map(rules.named, numbers, numbers.values())),
+                "runs": max(map(len, numbers.values()), default=""),
+                "cell": "" if entry.cell is None else entry.cell + 1,
+                "older_than_its_code": "yes" if entry.stale else "",
+            }
+            writer.writerow(common | entry.row | here)
+    return text.getvalue()
+
+
+def _shown(line: Line) -> list[Entry]:
+    """The entries of a claim that were run; the first, which says so, where none was."""
+    return [entry for entry in line.entries if entry.ran] or [line.entries[0]]
+
+
+# --- the JSON -------------------------------------------------------------------------------------
+
+
+class Record(Strict):
+    """A recorded run of a chapter's evidence, by the file of its numbers."""
+
+    file: str
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    commit: str | None
+    finished: str
+    older_than_its_code: bool
+
+
+class Source(Strict):
+    """What states claims: a paper, or this book."""
+
+    title: str
+    authors: str
+    year: int
+
+
+class Quantity(Strict):
+    """What was measured: the mean over runs, from the lowest to the highest end of the runs' 95 %
+    intervals (null: one number without sampling error), and each run with what makes its
+    interval: ``hits`` of ``of``; ``n10`` and ``n01`` of ``of`` for a difference of two shares over
+    the same entries; or the interval itself."""
+
+    mean: float
+    low: float | None
+    high: float | None
+    runs: list[float | dict[str, int | float]]
+
+
+class RuleOutcome(Strict):
+    """What a rule wants, what was seen, and how it was decided."""
+
+    status: rules.Status
+    seen: str
+    wants: str
+
+
+class Counts(Strict):
+    """How many rules of a question were decided how."""
+
+    passed: int
+    failed: int
+    undecided: int
+    missing: int
+
+
+class Found(Strict):
+    """A claim at a profile that was run: both verdicts and what they come from. ``survives`` is
+    empty for a claim without a second question, ``direction`` for one that the profile can
+    judge."""
+
+    verdict: Literal[(*dict.fromkeys((*claims.VERDICTS, *claims.ANSWERS)),)]
+    direction: Literal["", "towards", "away", "mixed", "undecided"]
+    survives: Literal[("", *claims.SURVIVALS)]
+    rules: Counts
+    survives_rules: Counts
+    outcomes: list[RuleOutcome]
+    survives_outcomes: list[RuleOutcome]
+    numbers: dict[str, Quantity]
+    not_measured: list[str]
+    cell: int
+    record: str
+
+
+class Stated(Strict):
+    """A claim with what the registry says of it, and what was found at each profile that was
+    run."""
+
+    id: str
+    kind: claims.Kind
+    paper: str
+    chapter: str
+    page: str
+    where: str
+    says: str
+    published: dict[str, float]
+    smallest: Size
+    erratum: claims.Erratum | None
+    remark: str
+    rules: list[dict[str, Any]]
+    survives_rules: list[dict[str, Any]]
+    best: Size | None
+    profiles: dict[Size, Found]
+
+
+class Scoreboard(Strict):
+    """Every claim of the book with its verdicts and numbers."""
+
+    format: Literal[FORMAT]
+    title: str
+    version: str | None
+    licence: str | None
+    commit: str | None
+    papers: dict[str, Source]
+    records: dict[str, Record]
+    claims: list[Stated]
+
+
+def scoreboard(found: Board) -> Scoreboard:
+    """The board as data; records are named ``<profile>/<chapter>``."""
+    from support.book import chapter_run  # torch takes seconds to import
+
+    cited = paths.root() / "CITATION.cff"
+    about = yaml.safe_load(cited.read_text(encoding="utf-8")) if cited.is_file() else {}
+    records = {
+        f"{profile}/{chapter}": _record(manifest)
+        for profile in SIZES
+        for chapter, manifest in manifests.collect(profile).items()
+    }
+    papers = {line.paper.key: line.paper for line in found.lines}
+    return Scoreboard(
+        format=FORMAT,
+        title=about.get("title", ""),
+        version=about.get("version"),
+        licence=about.get("license"),
+        commit=chapter_run.commit()["commit"],
+        papers={
+            key: Source(title=paper.title, authors=paper.authors, year=paper.year)
+            for key, paper in papers.items()
+        },
+        records=records,
+        claims=[_stated(line, found) for line in found.lines],
+    )
+
+
+def _record(manifest: manifests.Manifest) -> Record:
+    notebook = manifests.recorded_run(manifest.chapter, manifest.profile)
+    file = manifests.manifest_path(notebook)
+    return Record(
+        file=manifests.shown(file),
+        sha256=hashlib.sha256(file.read_bytes()).hexdigest(),
+        commit=manifest.commit,
+        finished=manifest.finished,
+        older_than_its_code=manifests.is_stale(manifest),
+    )
+
+
+def _stated(line: Line, found: Board) -> Stated:
+    claim, ran = line.claim, [entry for entry in line.entries if entry.ran]
+    same = ("id", "kind", "where", "says", "published", "smallest", "erratum", "remark")
+    plain = {
+        name: [rule.model_dump(mode="json", exclude={"passes", "fails"}) for rule in every]
+        for name, every in (("rules", claim.rules), ("survives_rules", claim.survives_rules))
+    }
+    return Stated(
+        **{name: getattr(claim, name) for name in same},
+        **plain,
+        paper=line.paper.key,
+        chapter=line.chapter,
+        page=found.address(line.chapter, claim.id),
+        best=line.best.profile if ran else None,
+        profiles={entry.profile: _found(entry, line.chapter) for entry in ran},
+    )
+
+
+def _found(entry: Entry, chapter: str) -> Found:
+    judged = entry.judgement
+    kept = rules.plain(judged.numbers)
+    return Found(
+        verdict=judged.verdict,
+        direction=judged.direction,
+        survives=judged.survives,
+        rules=_counts(judged.rows),
+        survives_rules=_counts(judged.modern_rows),
+        outcomes=[_outcome(row) for row in judged.rows],
+        survives_outcomes=[_outcome(row) for row in judged.modern_rows],
+        numbers={
+            name: Quantity(mean=mean, low=low, high=high, runs=kept[name])
+            for name, (mean, low, high, _) in judged.intervals.items()
+        },
+        not_measured=[name for name, runs in judged.numbers.items() if not runs],
+        cell=entry.cell + 1,
+        record=f"{entry.profile}/{chapter}",
+    )
+
+
+def _counts(rows: tuple[rules.Outcome, ...]) -> Counts:
+    found = collections.Counter(row.status for row in rows)
+    return Counts(
+        passed=found["pass"],
+        failed=found["fail"],
+        undecided=found["undecided"],
+        missing=found["missing"],
+    )
+
+
+def _outcome(row: rules.Outcome) -> RuleOutcome:
+    return RuleOutcome(status=row.status, seen=row.seen, wants=row.wants)
+
+
+def as_json(found: Board) -> str:
+    """:func:`scoreboard` as text."""
+    content = scoreboard(found).model_dump(mode="json")
+    return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def schema() -> str:
+    """What the JSON looks like, as JSON Schema."""
+    content = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    content |= Scoreboard.model_json_schema(mode="serialization")
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+
+
+def files(found: Board) -> dict[str, str]:
+    """The files that lie beside the page, by name."""
+    return {CSV: as_csv(found), JSON: as_json(found), SCHEMA: schema()}
