@@ -359,7 +359,8 @@ def _greedy_seeds(x: Tensor, real: Tensor, k: int, generator: torch.Generator) -
     draws = 2 + int(math.log(k))
 
     def uniform(columns: int) -> Tensor:
-        return torch.rand(len(x), columns, dtype=torch.float64, generator=generator).to(x.device)
+        drawn = {"dtype": torch.float64, "generator": generator, "device": generator.device}
+        return torch.rand(len(x), columns, **drawn).to(x.device)
 
     def distances(chosen: Tensor) -> tuple[Tensor, Tensor]:
         """The points (C, t, d) at ``chosen`` (C, t), and all squared distances to them (C, n, t),

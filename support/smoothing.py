@@ -40,7 +40,7 @@ from support.attacks.base import (
 )
 from support.common import arguments
 from support.common.arguments import number, radii, random_stream, whole_number
-from support.models.architectures import Classifier, Normalise
+from support.models.architectures import Normalise, plain_layers
 from support.models.heads import LinearHead
 
 MIN_SIGMA = 1e-5
@@ -180,7 +180,7 @@ def stability_by_counting(
     """
     stream, same = random_stream(generator), 0
     with torch.no_grad():
-        own = model(x).argmax(1)
+        own = model(x.clone()).argmax(1)
         for _ in range(samples):
             noisy = x + sigma * normal(x.shape, stream, x)
             same = same + (model(noisy).argmax(1) == own)
@@ -402,8 +402,8 @@ def bracketing(
     if len(image) != 1:
         raise ValueError(f"image must be one image, (1, ...); {tuple(image.shape)} was given")
     stream, passes = random_stream(generator), 0
-    with torch.inference_mode():
-        own = model(image).argmax(1)
+    with torch.no_grad():
+        own = model(image.clone()).argmax(1)
 
         def share(sigma: float) -> float:
             nonlocal passes
@@ -477,10 +477,11 @@ def wedge_persistence(
 def linear_beginning(model: Model, x: Tensor) -> tuple[nn.Module, nn.Module] | None:
     """The affine layers that the model begins with and the rest, if those end in a dense layer and
     shrink the images ``x`` (N, ...)."""
-    inner = model.modules() if isinstance(model, nn.Module) else ()
-    if any(p._forward_hooks or p._forward_pre_hooks or "forward" in vars(p) for p in inner):
+    try:
+        parts = [layer for _, layer in plain_layers(model)] if isinstance(model, nn.Module) else []
+    except ValueError:  # a layer that computes something else than it says
         return None
-    parts, begin = _parts(model), []
+    begin = []
     for part in parts:
         if type(part) not in _AFFINE or getattr(part, "start_dim", 1) != 1:
             break
@@ -490,12 +491,6 @@ def linear_beginning(model: Model, x: Tensor) -> tuple[nn.Module, nn.Module] | N
     if not begin or begin[-1].weight.shape[0] > x[0].numel():
         return None
     return nn.Sequential(*begin), nn.Sequential(*parts[len(begin) :])
-
-
-def _parts(model: Model) -> list[Model]:
-    if type(model) is Classifier:
-        return [*_parts(model.body), *_parts(model.head)]
-    return [p for part in model for p in _parts(part)] if type(model) is nn.Sequential else [model]
 
 
 def _check(model: Model, x: Tensor, samples: int = 1, clip: bool = False) -> None:
@@ -517,7 +512,7 @@ def _cloud(
     at, judge, beginning, rows = call.x, model, None, fast_rows(x, model=model)
     if split is not None:
         beginning, judge = split
-        with torch.inference_mode():
+        with torch.no_grad():
             at = torch.cat([beginning(part) for part in call.x.split(call.rows)])
         rows = max(_DENSE_VALUES // at[0].numel(), LEAST_ROWS)
     noise, classes = _noise(x, samples, seed, beginning), call.scores.shape[1]
@@ -546,7 +541,7 @@ def _noise(
         drawn = torch.cat([block(place) for place in range(start, end)])
         return drawn[first % _FIRST_LOOK :][: last - first]
 
-    with torch.inference_mode():
+    with torch.no_grad():
         if samples * block(0)[0].numel() > _BANK:
             return blocks
         bank = blocks(0, samples)
@@ -573,7 +568,7 @@ def _answers(
             yield where, classes.view(-1, len(noise))
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _frequencies(cloud: _Cloud, sigma: Tensor, samples: int) -> Tensor:
     counts = torch.zeros(len(sigma), cloud.classes, dtype=torch.float64, device=cloud.at.device)
     index = torch.arange(len(sigma), device=cloud.at.device)
@@ -592,7 +587,7 @@ def _test(
     left, first = torch.arange(len(index), device=index.device), 0
     for last, unstable, stable in tests:
         own = cloud.labels[index[left]][:, None]
-        with torch.inference_mode():
+        with torch.no_grad():
             found = torch.zeros_like(left)
             for where, classes in _answers(cloud, index[left], sigma[left], first, last):
                 found[where] += (classes == own[where]).sum(1)
@@ -609,7 +604,7 @@ def _crossing(low: Tensor, high: Tensor, at_low: Tensor, at_high: Tensor, gamma:
     """Where gamma is crossed between two sigmas and their stabilities, if the boundary were flat; 0
     and infinity stay."""
     above, below = torch.special.ndtri(at_low), torch.special.ndtri(at_high)
-    weight = (torch.special.ndtri(torch.tensor(gamma, dtype=low.dtype)) - below) / (above - below)
+    weight = (torch.special.ndtri(torch.full_like(low, gamma)) - below) / (above - below)
     inside = 1 / (weight / low + (1 - weight) / high)
     return torch.where((low > 0) & high.isfinite(), inside, low * high)
 

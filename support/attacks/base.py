@@ -2,12 +2,15 @@
 a few fixed sizes."""
 
 import math
+import random
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import Self, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
@@ -34,6 +37,11 @@ LEAST_ROWS = 16
 row by the same sums, so that its bits do not depend on the size (measured on convolutional and
 dense nets, forward and backward; below, they do)."""
 
+_TIED, _RANDOM = 3e-3, 1e-4
+"""Shares of the largest score by which an image's scores may differ in two passes: beside other
+images, where other sums are rounded, and beside the same ones. Batch statistics and dropout move
+them by tenths."""
+
 Model = Callable[[Tensor], Tensor]
 Function = TypeVar("Function", bound=Callable)
 
@@ -50,7 +58,8 @@ class AttackResult:
             log-score. A targeted attack's margin is the best score of any other class minus the
             target's. Below zero is a success, either way.
         queries: (N,) int64, model passes made for the image until it was decided, the clean pass
-            and the last check included.
+            and the last check included; the two looks at up to 16 images with which a call begins
+            (:func:`first_outputs`) are not.
     """
 
     x_adv: Tensor
@@ -171,10 +180,9 @@ def packed(index: Tensor, most: int, least: int = LEAST_ROWS) -> Iterator[tuple[
 
 def score(model: Model, x: Tensor, rows: int) -> Tensor:
     """Scores (N, K) of ``x`` (N, ...), without gradients, in passes of at most ``rows`` images."""
-    with torch.inference_mode():
-        pieces = packed(torch.arange(len(x), device=x.device), rows)
-        found = torch.cat([model(x.index_select(0, index))[:real] for index, real in pieces])
-    return found.clone()  # outside inference mode a copy is an ordinary tensor
+    pieces = packed(torch.arange(len(x), device=x.device), rows)
+    with torch.no_grad():  # copies: a model may write where it reads, or where it wrote before
+        return torch.cat([model(x.index_select(0, at))[:real].clone() for at, real in pieces])
 
 
 def uniform(shape: torch.Size, stream: torch.Generator, like: Tensor) -> Tensor:
@@ -226,9 +234,16 @@ def check(
 
 
 def prepare(
-    model: Model, x: Tensor, y: Tensor, batch_size: int | None = None, *, backward: bool = False
+    model: Model,
+    x: Tensor,
+    y: Tensor,
+    batch_size: int | None = None,
+    *,
+    backward: bool = False,
+    looks: int = 2,
 ) -> Call:
-    """Copy checked inputs, make the clean pass, check its scores.
+    """Copy checked inputs, make the clean pass, check its scores and, by so many ``looks``, what
+    the model does.
 
     ``batch_size`` bounds the images of one pass; ``None`` picks what is fast, for passes that go
     back, too, if ``backward``.
@@ -236,16 +251,11 @@ def prepare(
     Raises:
         ValueError: the scores are no log-scores, or a label exceeds the number of classes (both
             judged after one forward pass, but for NaN scores and probabilities, which are judged on
-            all clean images).
+            all clean images), or as :func:`first_outputs`.
     """
-    x, y = x.detach().clone(), y.detach().clone()
+    x, y = x.detach().clone(memory_format=torch.contiguous_format), y.detach().clone()
     rows = even(len(x), batch_size or fast_rows(x, model=model, backward=backward))
-    first = first_scores(model, x[:rows])
-    if int(y.max()) >= first.shape[1]:
-        raise ValueError(
-            f"y holds label {int(y.max())}, but the model scores {first.shape[1]} classes, from 0 "
-            f"to {first.shape[1] - 1}"
-        )
+    first = first_scores(model, x[:rows], int(y.max()), looks=looks)
     scores = torch.cat([first, score(model, x[rows:], rows)]) if len(x) > rows else first
     check_log_scores(scores)
     return Call(model, x, y, scores, rows)
@@ -300,24 +310,133 @@ def fast_rows(
     return min(max(values // x[0].numel(), LEAST_ROWS), most)
 
 
-def first_scores(model: Model, x: Tensor) -> Tensor:
-    """Scores (n, K) of a first batch.
+def first_scores(model: Model, x: Tensor, label: int = 0, *, looks: int = 2) -> Tensor:
+    """Scores (n, K) of a first batch, which have the class ``label``.
 
     Raises:
-        ValueError: the model cannot take the images, or returns something else.
+        ValueError: the model cannot take the images, or returns something else, or as
+            :func:`first_outputs`.
     """
     wanted = f"the model must map {tuple(x.shape)} images to ({len(x)}, K) log-scores with K >= 2"
+
+    def judge(scores: Tensor) -> None:
+        check_scores(scores, len(x), wanted)
+        if label >= scores.shape[1]:
+            raise ValueError(
+                f"y holds label {label}, but the model scores {scores.shape[1]} classes, from 0 to "
+                f"{scores.shape[1] - 1}"
+            )
+
     try:
-        with torch.inference_mode():
-            scores = model(x.clone())
+        return first_outputs(model, x.detach().contiguous(), judge, looks=looks)
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:  # how torch says that shapes, dtypes or devices do not fit
         raise ValueError(
             f"{wanted}; it fails on {x.dtype} images on {x.device}: {error}"
         ) from error
-    check_scores(scores, len(x), wanted)
-    return scores.clone()
+
+
+@torch.no_grad()
+def first_outputs(
+    function: Model,
+    x: Tensor,
+    judge: Callable[[Tensor], None] = lambda outputs: None,
+    *,
+    module: object = None,
+    looks: int = 2,
+) -> Tensor:
+    """What a function says of a first batch, once it is seen to say the same of an image each time
+    and beside any others.
+
+    No layer's class tells: functional dropout, attention and stochastic depth in training mode are
+    random, and a scripted batch norm ties images to their neighbours. Two looks at the last images,
+    half of the batch but at most 8, beside their negatives show what they do. They leave buffers
+    and global generators as they were.
+
+    Args:
+        function: maps (n, ...) to (n, ...).
+        x: (n, ...), n at least 1.
+        judge: raises an error where the first outputs are not what is wanted.
+        module: whose buffers are watched; default: the function.
+        looks: 2, or 0 for a function that may be asked only once.
+
+    Raises:
+        ValueError: outputs that are random, or depend on the other images, or change the module.
+    """
+    owner = function if module is None else module
+    watched = isinstance(owner, nn.Module)
+    held = {name: value.clone() for name, value in owner.named_buffers()} if watched else {}
+    devices = [x.device] if x.device.type == "cuda" else []
+    with streams_kept(devices):
+        try:
+            first = function(x.clone())
+            judge(first)
+            first = first.clone()
+            why = _unsteady(function, x, first, looks, devices)
+        finally:
+            moved = []
+            for name, value in owner.named_buffers() if watched else ():
+                if not torch.equal(value.nan_to_num(), held[name].nan_to_num()):
+                    value.copy_(held[name])
+                    moved += [name] if value.is_floating_point() else []
+    if why or moved:
+        why = why or f"a pass changes its buffer {moved[0]}"
+        raise ValueError(
+            f"the model must score each image by itself, the same each time, but {why}; is some "
+            "part of it in training mode? call eval(), and turn off what ties or draws"
+        )
+    return first
+
+
+def _unsteady(
+    function: Model, x: Tensor, first: Tensor, looks: int, devices: list[torch.device]
+) -> str | None:
+    """Why outputs are not those of the images alone; None where they are."""
+    few = min(max(len(x) // 2, 1), LEAST_ROWS // 2)
+    part = torch.cat([x[-few:], 1 - x[-few:]])
+    part = part[: len(part) - (len(part) == len(x))]  # of another size than before
+    seen, streams = [], []
+    for _ in range(looks):
+        try:
+            seen.append(function(part.clone()).clone())
+        except RuntimeError as error:
+            return f"it takes {len(x)} images at a time and fails on {len(part)}: {error}"
+        streams.append(_streams(devices))
+    if not looks:
+        return None
+    size = float(first.double().nan_to_num(0, 0, 0).abs().max())
+
+    def differ(one: Tensor, other: Tensor, share: float) -> bool:
+        apart = (one.double() - other.double()).nan_to_num(0, 0, 0).abs()
+        return bool((apart > share * size + 1e-6).any())
+
+    if streams[0] != streams[1]:
+        return "it draws random numbers"
+    if differ(*seen, _RANDOM):
+        return "two passes over the same images differ"
+    if len(seen[0]) != len(part) or differ(seen[0][:few], first[-few:], _TIED):
+        return "an image's scores depend on the other images of the batch"
+    return None
+
+
+def _streams(devices: list[torch.device]) -> tuple:
+    """The states of the global generators, as values to be compared."""
+    _, keys, *place = np.random.get_state()
+    drawn = [torch.get_rng_state(), *map(torch.cuda.get_rng_state, devices)]
+    return random.getstate(), keys.tobytes(), *place, *(state.numpy().tobytes() for state in drawn)
+
+
+@contextmanager
+def streams_kept(devices: Iterable[torch.device | int]) -> Iterator[None]:
+    """The global generators, of GPUs those named, come back as they were, whatever happens."""
+    states = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=devices):
+        try:
+            yield
+        finally:
+            random.setstate(states[0])
+            np.random.set_state(states[1])
 
 
 def check_scores(scores: Tensor, count: int, wanted: str) -> None:

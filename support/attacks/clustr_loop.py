@@ -6,7 +6,17 @@ For new work take :func:`support.attacks.pgd`.
 import torch
 from torch import Tensor
 
-from support.attacks.base import AttackResult, attack, check, interval, margin, per_image, uniform
+from support.attacks.base import (
+    LEAST_ROWS,
+    AttackResult,
+    attack,
+    check,
+    first_scores,
+    interval,
+    margin,
+    per_image,
+    uniform,
+)
 from support.common.arguments import choice, radii, random_stream, whole_number
 from support.models.architectures import Classifier
 from support.models.heads import ClusterHead, cluster_log_prob, squared_distances
@@ -81,12 +91,15 @@ def clustr_pgd(
         )
     if nearest is not None:
         whole_number("nearest", nearest, 1, head.centers.shape[0] * head.centers.shape[1])
-    x, stream = x.detach().clone(), random_stream(generator)
+    first_scores(model, x.detach()[: 2 * LEAST_ROWS], int(y.max()))
+    x = x.detach().clone(memory_format=torch.contiguous_format)
+    stream = random_stream(generator)
     low, high = interval(x, radius)
     reach = per_image(radius, x).to(x.dtype)
 
     def seen(at: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Loss and answers at some images."""
+        """Loss and answers at some images, of which the model gets a copy."""
+        at = at.clone()
         if scores == "kernel":
             found = kernel_scores(model, at, nearest)
         else:
@@ -118,7 +131,7 @@ def clustr_pgd(
         queries += 1
     kept = kept_restart(torch.stack(losses), torch.stack(fooled), merge)
     x_adv = torch.stack(ends)[kept, torch.arange(len(x), device=x.device)]
-    margins = margin(model(x_adv), y)
+    margins = margin(model(x_adv.clone()), y)
     return AttackResult(x_adv, margins < 0, margins, queries + 1)
 
 

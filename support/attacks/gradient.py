@@ -77,16 +77,16 @@ class Goal:
         with torch.enable_grad():
             leaf = x.detach().requires_grad_()
             if callable(self.loss):
-                values = self.loss(model, leaf, aim)
+                values = self.loss(model, leaf.clone(), aim)
                 if not isinstance(values, Tensor) or values.shape != y.shape:
                     raise ValueError(
                         f"loss must return one value an image, shape {tuple(y.shape)}; it returned "
                         f"{described(values)}"
                     )
                 with torch.no_grad():
-                    scores = model(leaf)  # the loss keeps the scores that it saw to itself
+                    scores = model(leaf.clone())  # the loss keeps the scores that it saw to itself
                 return gradient(values, leaf, torch.full_like(values, sign)), scores
-            outputs = model(leaf)
+            outputs = model(leaf.clone())  # the model may write where it reads
             scores = outputs.detach()
             if self.loss == "ce":
                 weights = sign * log_odds_slope(scores, aim)

@@ -173,12 +173,12 @@ def _seen(call: Call, aim: _Aim, x: Tensor, z: Tensor, constant: Tensor) -> _Poi
     """Objective and gradient at ``z`` (n, D), by one pass."""
     with torch.enable_grad():
         leaf = z.detach().requires_grad_()
-        scores = call.model(leaf.view(-1, *call.x.shape[1:]))
+        scores = call.model(leaf.clone().view(-1, *call.x.shape[1:]))
     loss, slope = aim.loss(scores.detach())
     back = gradient(scores, leaf, slope)
     distortion = z - x
     value = distortion.square().sum(1) / 2 + constant * loss
-    return _Point(z, value, distortion + constant[:, None] * back, scores.detach())
+    return _Point(z, value, distortion + constant[:, None] * back, scores.detach().clone())
 
 
 def _first_constant(call: Call, aim: _Aim, index: Tensor) -> Tensor:

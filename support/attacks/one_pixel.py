@@ -285,7 +285,7 @@ def _evaluate(
     colour = torch.cat([colour, colour[:, :short]], 1)
     scores = call.scores.new_empty((rows, count + short, call.scores.shape[1]))
     sizes = max(1, search.rows // width), -(-LEAST_ROWS // width)
-    with torch.inference_mode():
+    with torch.no_grad():
         for place, real in packed(torch.arange(rows, device=index.device), *sizes):
             pictures = flat[index[place]][:, None].expand(-1, width, -1, -1)
             if buffer is None or buffer.shape != pictures.shape:

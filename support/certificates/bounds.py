@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from support.attacks import interval
-from support.models.architectures import Classifier, Normalise
-from support.models.heads import last_layer
+from support.common.arguments import images
+from support.models.architectures import Classifier, Normalise, plain_layers
+from support.models.heads import LinearHead, last_layer
 
 _MONOTONE = (
     nn.ReLU,
@@ -43,12 +44,27 @@ def centred_score_bounds(model: Classifier, x: Tensor, eps: float) -> tuple[Tens
         Lower and upper bounds, (N, K) float64 each.
 
     Raises:
-        ValueError: a layer without a rule here, named; a head that is not linear.
+        ValueError: a layer without a rule here, named; a head that is not linear; what
+            :func:`support.models.architectures.refuse_altered` refuses.
     """
-    model = copy.deepcopy(model).double()
+    images("x", x)
+    model = double_copy(model)
     low, high = body_bounds(model, *interval(x.double(), eps))[-1]
     weight, bias = centred_head(model)
     return _affine(low, high, functional.linear, weight, bias)
+
+
+def double_copy(model: Classifier) -> Classifier:
+    """A classifier in float64, which computes what its layers say.
+
+    Raises:
+        ValueError: another module, or one that was altered.
+    """
+    if type(model) is not Classifier:
+        raise ValueError(f"a Classifier is wanted; {type(model).__name__} was given")
+    for _ in plain_layers(model):
+        pass
+    return copy.deepcopy(model).double()
 
 
 def centred_head(model: Classifier) -> tuple[Tensor, Tensor]:
@@ -57,13 +73,14 @@ def centred_head(model: Classifier) -> tuple[Tensor, Tensor]:
     Raises:
         ValueError: a head that is not linear.
     """
-    weight, bias = getattr(model.head, "weight", None), getattr(model.head, "bias", None)
-    if weight is None:
+    head = model.head
+    if type(head) not in (LinearHead, nn.Linear):
         raise ValueError(
             "a head with a weight is wanted, whose scores are linear in the features; "
-            f"{type(model.head).__name__} was given"
+            f"{type(head).__name__} was given"
         )
-    return tuple(part.detach() - part.detach().mean(0) for part in last_layer(weight, bias))
+    parts = last_layer(head.weight, head.bias)
+    return tuple(part.detach() - part.detach().mean(0) for part in parts)
 
 
 def body_bounds(model: Classifier, low: Tensor, high: Tensor) -> list[tuple[Tensor, Tensor]]:
@@ -73,7 +90,7 @@ def body_bounds(model: Classifier, low: Tensor, high: Tensor) -> list[tuple[Tens
         ValueError: a layer without a rule here, named.
     """
     boxes = [(low, high)]
-    for layer in model.body:
+    for name, layer in plain_layers(model.body):
         kind = type(layer)
         if kind is nn.Linear:
             box = _affine(*boxes[-1], functional.linear, layer.weight, layer.bias)
@@ -81,12 +98,22 @@ def body_bounds(model: Classifier, low: Tensor, high: Tensor) -> list[tuple[Tens
             bias = None if layer.bias is None else layer.bias[:, None, None]
             settings = layer.stride, layer.padding, layer.dilation, layer.groups
             box = _affine(*boxes[-1], functional.conv2d, layer.weight, bias, *settings)
-        elif kind in _MONOTONE:
-            box = tuple(map(layer, boxes[-1]))
+        elif kind in _MONOTONE and _monotone(layer):
+            box = tuple(layer(end.clone()) for end in boxes[-1])  # it may work in place
         else:
-            raise ValueError(f"no interval rule is known here for a {kind.__name__}: {layer}")
+            written = " ".join(str(layer).split())
+            raise ValueError(
+                f"no interval rule is known here for {name}, a {kind.__name__}: {written:.100}"
+            )
         boxes.append(box)
     return boxes
+
+
+def _monotone(layer: nn.Module) -> bool:
+    if type(layer) is Normalise:
+        return bool((layer.std > 0).all())
+    divided = getattr(layer, "divisor_override", None) is not None
+    return not divided and not getattr(layer, "return_indices", False)
 
 
 @torch.no_grad()

@@ -2,7 +2,6 @@
 programme (chapter 3). In float64, up to its rounding.
 """
 
-import copy
 import math
 from dataclasses import dataclass
 
@@ -12,8 +11,10 @@ from scipy.optimize import LinearConstraint, milp
 from torch import Tensor, nn
 
 from support.attacks import interval
-from support.certificates.bounds import body_bounds, centred_head
-from support.models.architectures import Classifier, Normalise
+from support.certificates.bounds import body_bounds, centred_head, double_copy
+from support.common.arguments import images
+from support.models.architectures import Classifier, Normalise, plain_layers
+from support.models.heads import last_layer
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,9 @@ def least_budget(
         raise ValueError(
             "least_budget wants either an image to be like or a label to reach, one of the two"
         )
-    model = copy.deepcopy(model).double()  # equality asks for all the digits that there are
-    layers = [layer for layer in model.body if not isinstance(layer, nn.Flatten | nn.Identity)]
+    model = double_copy(model)  # equality asks for all the digits that there are
+    body = [layer for _, layer in plain_layers(model.body)]
+    layers = [layer for layer in body if not isinstance(layer, nn.Flatten | nn.Identity)]
     mean, std = 0.0, 1.0
     if layers and isinstance(layers[0], Normalise) and layers[0].mean.numel() == 1:
         mean, std = float(layers[0].mean), float(layers[0].std)
@@ -80,13 +82,15 @@ def least_budget(
         raise ValueError(
             f"least_budget wants a body of Linear and ReLU in turns; {given} was given"
         )
+    images("x", x[None])
     if like is not None:
+        images("like", like[None])
         within = min(within, float((like.double() - x.double()).abs().max()))
     start = x.detach().double().reshape(-1).numpy()
     boxes = body_bounds(model, *interval(x[None].double(), within))[1:]
     bounds = [
         (low[0].numpy(), high[0].numpy())
-        for layer, (low, high) in zip(model.body, boxes, strict=True)
+        for layer, (low, high) in zip(body, boxes, strict=True)
         if isinstance(layer, nn.Linear)
     ]
     # Variables: pixels, then per hidden layer its outputs and its switches, and the radius last.
@@ -114,7 +118,7 @@ def least_budget(
     ]
     before = 0
     for index, (layer, (low, high)) in enumerate(zip(layers[::2], bounds, strict=True)):
-        weight, bias = (value.detach().numpy() for value in (layer.weight, layer.bias))
+        weight, bias = (v.detach().numpy() for v in last_layer(layer.weight, layer.bias))
         if index == 0:
             weight, bias = weight / std, bias - weight.sum(1) * mean / std
         out, switch, end = places[2 * index : 2 * index + 3]

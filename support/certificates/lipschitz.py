@@ -12,13 +12,13 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.parametrize import is_parametrized
 
-from support.common.arguments import points, random_stream, whole_number
-from support.models.architectures import Classifier, Normalise
+from support.attacks.base import first_outputs, normal
+from support.common.arguments import points, random_stream, scoring_model, whole_number
+from support.models.architectures import Classifier, Normalise, plain_layers, refuse_altered
 
 _EXPLICIT = 4_000_000  # entries of a convolution's matrix up to which its norm is computed exactly
-_SAME_OR_LESS = (nn.Identity, nn.Flatten, nn.Unflatten, nn.ReLU, nn.Tanh, nn.Softplus)
+_SAME_OR_LESS = (nn.Identity, nn.Flatten, nn.Unflatten, nn.ReLU, nn.Tanh)
 _OFF = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)  # the identity in evaluation mode
 
 
@@ -40,13 +40,21 @@ def lipschitz_upper_bound(module: nn.Module, input_shape: Sequence[int] | None =
         L with |module(x) - module(y)| <= L |x - y|, norms taken over all entries of an image.
 
     Raises:
-        ValueError: a layer without a known bound, named; among them residual blocks, and dropout or
-            batch norm in training mode. A module that may compute something else than its class
-            says: a subclass, a forward hook (``nn.utils.weight_norm`` and ``spectral_norm`` are
-            some), a parametrization, a ``forward`` of its own. Weights that are not finite.
+        ValueError: a layer without a known bound, named; among them residual blocks, subclasses of
+            known layers, and dropout or batch norm in training mode. What
+            :func:`support.models.architectures.refuse_altered` refuses.
     """
     shape = None if input_shape is None else tuple(int(side) for side in input_shape)
-    return _chain(module, shape, type(module).__name__)[0]
+    bound = 1.0
+    if type(module) is Classifier:
+        refuse_altered(module)
+        module = module.body
+    for name, layer in plain_layers(module):  # one that stands here twice counts twice
+        bound *= _layer(layer, shape, name)
+        shape = None if shape is None else _output_shape(layer, shape)
+    if math.isnan(bound):
+        raise ValueError("no Lipschitz bound: a layer's statistics or settings make it NaN")
+    return bound
 
 
 def lipschitz_lower_bound(
@@ -67,13 +75,20 @@ def lipschitz_lower_bound(
         generator: of the first directions; default: a fresh one of fixed seed.
 
     Raises:
-        ValueError: no points, or a number of iterations below 1.
+        ValueError: no points, a number of iterations below 1, or a module whose outputs are random
+            or depend on the other points.
     """
     points("x", x)
     whole_number("iterations", iterations, 1)
-    function = module.features if isinstance(module, Classifier) else module
-    generator = random_stream(generator)
-    direction = torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device)
+    scoring_model(module, "module")
+    inner = module.features if isinstance(module, Classifier) else module
+    x = x.detach().contiguous()
+    first_outputs(inner, x, module=module)
+
+    def function(at: Tensor) -> Tensor:
+        return inner(at.clone())  # it may write where it reads
+
+    direction = normal(x.shape, random_stream(generator), x)
     steepest = x.new_zeros(len(x))
     for _ in range(iterations):
         direction = direction / _row_norms(direction).clamp_min(torch.finfo(x.dtype).tiny)
@@ -104,44 +119,10 @@ def convolution_bound(weight: Tensor) -> float:
     return largest / math.prod(math.cos(math.pi * degree / grid) for degree in degrees)
 
 
-def _chain(
-    module: nn.Module, shape: tuple[int, ...] | None, name: str
-) -> tuple[float, tuple[int, ...] | None]:
-    """Bound of a module, and the shape of what it makes of an input of that shape."""
-    _refuse_altered(module, name)
-    kind = type(module)  # not isinstance: a subclass may compute something else
-    if kind is Classifier:
-        return _chain(module.body, shape, f"{name}.body")
-    if kind is nn.Sequential:
-        bound = 1.0
-        for place, child in enumerate(module):  # a layer that stands here twice counts twice
-            factor, shape = _chain(child, shape, f"{name}.{place}")
-            bound *= factor
-        return bound, shape
-    bound = _layer(module, shape, name)
-    return bound, None if shape is None else _output_shape(module, shape)
-
-
-def _refuse_altered(module: nn.Module, name: str) -> None:
-    """Refuse a module whose class does not say what it computes, or with what weights."""
-    state = (*module.parameters(), *module.buffers())
-    if is_parametrized(module):
-        why = "it has a parametrization: call torch.nn.utils.parametrize.remove_parametrizations"
-    elif module._forward_hooks or module._forward_pre_hooks:
-        why = "it has forward hooks, which may change its weights, input or output: remove them"
-    elif {"forward", "features"} & vars(module).keys():
-        why = "its forward or features has been replaced"
-    elif not all(bool(value.isfinite().all()) for value in state):
-        why = "it has weights or statistics that are not finite"
-    else:
-        return
-    raise ValueError(f"no Lipschitz bound holds for {name}, a {type(module).__name__}: {why}")
-
-
 def _output_shape(module: nn.Module, shape: tuple[int, ...]) -> tuple[int, ...]:
     reference = next(
         (t for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()),
-        torch.zeros(()),
+        torch.zeros((), dtype=torch.float32, device="cpu"),
     )
     with torch.no_grad():
         return tuple(module(reference.new_zeros(1, *shape)).shape[1:])
@@ -150,6 +131,9 @@ def _output_shape(module: nn.Module, shape: tuple[int, ...]) -> tuple[int, ...]:
 def _layer(module: nn.Module, shape: tuple[int, ...] | None, name: str) -> float:
     kind, idle = type(module), not module.training
     if kind in _SAME_OR_LESS or (kind in _OFF and idle):
+        return 1.0
+    # beyond its threshold it is the identity: where that is low, it jumps
+    if kind is nn.Softplus and module.threshold >= 20 and module.beta:
         return 1.0
     if kind is nn.Sigmoid:
         return 0.25
@@ -175,8 +159,9 @@ def _layer(module: nn.Module, shape: tuple[int, ...] | None, name: str) -> float
         return 1.0 if shape is None else 1 / math.sqrt(math.prod(shape[-2:]))
     moody = kind in (*_OFF, nn.BatchNorm1d, nn.BatchNorm2d) and not idle
     mode = " in training mode" if moody else ""
+    written = " ".join(str(module).split())
     raise ValueError(
-        f"no Lipschitz bound is known here for {name}, a {kind.__name__}{mode}: {module}"
+        f"no Lipschitz bound is known here for {name}, a {kind.__name__}{mode}: {written:.100}"
     )
 
 
@@ -184,7 +169,7 @@ def _plain_pooling(module: nn.MaxPool2d | nn.AvgPool2d) -> bool:
     """Pooling whose every output is the maximum of one window, or its sum over the kernel's
     size."""
     if type(module) is nn.MaxPool2d:
-        return _pair(module.dilation) == (1, 1)
+        return _pair(module.dilation) == (1, 1) and not module.return_indices
     return (
         module.divisor_override is None
         and (module.count_include_pad or _pair(module.padding) == (0, 0))

@@ -208,7 +208,10 @@ def scoring_model(model: object, name: str = "model") -> Callable[[Tensor], Tens
     """A module or a callable that treats each image of a batch by itself: dropout and batch norm in
     training mode tie an image to its neighbours and are refused."""
     function(name, model, "or module from images to log-scores")
-    for place, part in model.named_modules() if isinstance(model, nn.Module) else ():
+    network = model if isinstance(model, nn.Module) else nn.Identity()
+    if any(value.is_inference() for value in (*network.parameters(), *network.buffers())):
+        raise ValueError(f"{name} was made under torch.inference_mode: make it outside")
+    for place, part in network.named_modules():
         where = f"{type(part).__name__} at {place or 'the top'}"
         if isinstance(part, _BatchNorm | _DropoutNd) and part.training:
             raise ValueError(

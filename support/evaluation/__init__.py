@@ -191,6 +191,7 @@ def evaluate(
     """
     x, y = x[: budget.images], y[: budget.images]
     check(model, x, y, pictures=True)
+    x = x.contiguous()  # which a library may take for granted
     if x.dtype != torch.float32:
         raise ValueError(f"x must be float32, in which verdicts are judged, not {x.dtype}")
     whole_number("seed", seed, 0)

@@ -193,7 +193,7 @@ def _iterations(robust: Mapping[str, Tensor]) -> _Finding | str:
     accuracy = torch.stack([seen[:count].double().mean() for _, seen in bims])
     floor = robust["worst case"][:count]
     curves = {
-        "steps": torch.tensor([steps for steps, _ in bims]),
+        "steps": torch.tensor([steps for steps, _ in bims], device="cpu"),
         "accuracy": accuracy,
         "worst case": floor.double().mean()[None],
     }
@@ -235,9 +235,9 @@ def _chance(sweep: Mapping[float, Tensor], y: Tensor) -> _Finding | str:
         f"than {chance:.1%}, PGD leaves {left:.1%}"
     )
     curves = {
-        "eps": torch.tensor(radii, dtype=torch.float64),
+        "eps": torch.tensor(radii, dtype=torch.float64, device="cpu"),
         "accuracy": torch.stack([sweep[radius].double().mean() for radius in radii]),
-        "chance": torch.tensor([chance]),
+        "chance": torch.tensor([chance], dtype=torch.float32, device="cpu"),
     }
     return _Finding(left, chance, says, curves)
 
@@ -276,4 +276,6 @@ def _loss_gap(robust: Mapping[str, Tensor]) -> _Finding | str:
 
 
 def _curves(gaps: Mapping[str, tuple[float, float]]) -> dict[str, Tensor]:
-    return {name: torch.tensor(found, dtype=torch.float64) for name, found in gaps.items()}
+    return {
+        name: torch.tensor(found, dtype=torch.float64, device="cpu") for name, found in gaps.items()
+    }

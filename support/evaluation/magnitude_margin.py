@@ -7,11 +7,13 @@ import torch
 from torch import Tensor
 
 from support.attacks.base import (
+    LEAST_ROWS,
     Model,
     check,
     check_scores,
     even,
     fast_rows,
+    first_outputs,
     gradient,
     margin,
     packed,
@@ -64,12 +66,18 @@ def magnitude_margin_ratio(
     check(model, x, y, batch_size=batch_size)
     choice("norm", norm, ("mean", "l2"))
     function("scores", scores, "(model, x) -> (n, K)", optional=True)
+
+    def ask(at: Tensor) -> Tensor:
+        return model(at) if scores is None else scores(model, at)
+
+    x = x.detach().contiguous()
+    first_outputs(ask, x[:LEAST_ROWS], module=model)
     rows = even(len(x), batch_size or fast_rows(x, model=model, backward=True))
     ratios, seen = x.new_empty(len(x)), []
     for index, real in packed(torch.arange(len(x), device=x.device), rows):
         with torch.enable_grad():
-            leaf, label = x.detach()[index].requires_grad_(), y[index]
-            z = model(leaf) if scores is None else scores(model, leaf)
+            leaf, label = x[index].requires_grad_(), y[index]
+            z = ask(leaf.clone())
         check_scores(z, len(label), f"scores of {len(label)} images must be ({len(label)}, K)")
         found = z.detach()
         class_vector("y", label, len(label), found.shape[1])

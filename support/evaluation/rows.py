@@ -11,8 +11,7 @@ states.
 """
 
 import random
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from support import attacks
-from support.attacks.base import Model, even, fast_rows, normal, per_image, score, uniform
+from support.attacks.base import (
+    Model,
+    even,
+    fast_rows,
+    normal,
+    per_image,
+    score,
+    streams_kept,
+    uniform,
+)
 
 STEPS = 100
 """Steps of APGD and FAB in AutoAttack's standard version; torchattacks takes 10 unless told."""
@@ -120,8 +128,8 @@ def cross_entropy(model: Model, x: Tensor, y: Tensor) -> Tensor:
 def _slope(loss: OwnLoss, model: Model, x: Tensor, y: Tensor) -> Tensor:
     """The gradient of a loss at each image; zero where it does not depend on the image."""
     with torch.enable_grad():
-        leaf = x.detach().clone().requires_grad_()
-        values = loss(model, leaf, y)
+        leaf = x.detach().contiguous().requires_grad_()
+        values = loss(model, leaf.clone(), y)
         if values.requires_grad:
             found = torch.autograd.grad(values.sum(), leaf, allow_unused=True)[0]
             if found is not None:
@@ -157,10 +165,14 @@ def autoattack(
         seed: of the library's draws.
         queries: of "Square", for each image.
     """
+    x = x.contiguous()
     found, right = x.clone(), (~(margins(model, x, y) < 0)).nonzero()[:, 0]
     if len(right):
         classes = min(score(model, x[:1], 1).shape[1], TARGETS + 1)
-        with _own_streams(seed):
+        with streams_kept(range(torch.cuda.device_count())):
+            random.seed(seed)
+            np.random.seed(seed % 2**32)
+            torch.manual_seed(seed)  # which reaches every GPU
             attack = _library_attack(name, _Sealed(model, x).eval(), classes, eps, seed, queries)
             found[right] = attack(x[right], y[right]).detach().to(found.dtype)
     low, high = attacks.interval(x, eps)
@@ -187,22 +199,6 @@ def _library_attack(
     return torchattacks.FAB(model, multi_targeted=True, n_classes=classes, **common)
 
 
-@contextmanager
-def _own_streams(seed: int) -> Iterator[None]:
-    """Global generators of a given seed; those of before come back, whatever happens."""
-    states = random.getstate(), np.random.get_state()
-    devices = range(torch.cuda.device_count())  # torch.manual_seed reaches every GPU
-    with torch.random.fork_rng(devices=devices):
-        try:
-            random.seed(seed)
-            np.random.seed(seed % 2**32)
-            torch.manual_seed(seed)
-            yield
-        finally:
-            random.setstate(states[0])
-            np.random.set_state(states[1])
-
-
 class _Sealed(nn.Module):
     """A model as the library may have it: in pieces that are fast, with gradients for images alone,
     and every score finite."""
@@ -221,7 +217,7 @@ class _Sealed(nn.Module):
         if back:
             return torch.cat([_ByImages.apply(piece, self._call[0]) for piece in pieces])
         with torch.no_grad():
-            return torch.cat([_finite(self._call[0](piece)) for piece in pieces])
+            return torch.cat([_finite(self._call[0](piece.clone())) for piece in pieces])
 
 
 class _ByImages(torch.autograd.Function):
@@ -231,7 +227,7 @@ class _ByImages(torch.autograd.Function):
     def forward(ctx, x: Tensor, model: Model) -> Tensor:
         with torch.enable_grad():
             ctx.leaf = x.detach().requires_grad_()
-            ctx.scores = _finite(model(ctx.leaf))
+            ctx.scores = _finite(model(ctx.leaf.clone()))
         return ctx.scores.detach()
 
     @staticmethod

@@ -115,7 +115,8 @@ def substitute(
         free = len(x) if max_queries is None else min(len(x), max_queries - len(x))
         if turn == rounds or not free:
             break
-        chosen = torch.randperm(len(x), generator=stream)[:free].sort().values.to(x.device)
+        order = torch.randperm(len(x), generator=stream, device=stream.device)
+        chosen = order[:free].sort().values.to(x.device)
         moved = fgsm(fitted.model, x[chosen], answers[chosen], step, targeted=True).x_adv
         x, answers = torch.cat([x, moved]), torch.cat([answers, _answers(target_model, moved)[0]])
     return Substitute(fitted.model, len(x), tuple(agreement))
@@ -127,5 +128,5 @@ def _answers(model: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, int]
     # the checks want labels; 0 is one of any model's
     nobody = torch.zeros(len(x), dtype=torch.int64, device=x.device)
     check(model, x, nobody)
-    scores = prepare(model, x, nobody).scores
+    scores = prepare(model, x, nobody, looks=0).scores  # it is asked once
     return scores.argmax(1), scores.shape[1]

@@ -16,7 +16,7 @@ from scipy.stats import beta
 from torch import Tensor
 
 from support.attacks import base
-from support.attacks.base import fast_rows, packed, per_image
+from support.attacks.base import LEAST_ROWS, fast_rows, packed, per_image
 from support.common.arguments import (
     class_vector,
     described,
@@ -107,7 +107,7 @@ def bisect(
     _check_pair(model, a, b)
     steps = whole_number("steps", STEPS[a.dtype] if steps is None else steps, 1, STEPS[a.dtype])
     rows = fast_rows(a, whole_number("batch_size", batch_size, 1), model=model)
-    base.first_scores(model, a[:1])
+    base.first_scores(model, a[:rows])
     ends = [base.score(model, part, rows) for part in (a, b)]
     base.check_log_scores(torch.cat(ends))
     own = ends[0].argmax(1)
@@ -217,11 +217,12 @@ def gradient_normals(
     """
     points("x", x)
     scoring_model(model)
+    base.first_scores(model, x[:LEAST_ROWS])
     parts = []
     for at, *pair in zip(*(part.split(batch_size) for part in (x, own, other)), strict=True):
-        at = at.detach().clone().requires_grad_()
+        at = at.detach().clone(memory_format=torch.contiguous_format).requires_grad_()
         with torch.enable_grad():
-            scores = model(at)
+            scores = model(at.clone())
             first, second = (scores.gather(1, kind[:, None]) for kind in pair)
             parts.append(torch.autograd.grad((first - second).sum(), at)[0])
     slope = torch.cat(parts)
@@ -276,8 +277,8 @@ def tangent_frames(
     flat = normals.detach().flatten(1).double()
     whole_number("count", count, 1, flat.shape[1] - 1)
     stream = random_stream(generator)
-    drawn = torch.randn(count, flat.shape[1], generator=stream, dtype=torch.float64)
-    columns = torch.cat([flat[:, None], drawn.to(flat.device).expand(len(flat), -1, -1)], 1).mT
+    drawn = base.normal((count, flat.shape[1]), stream, flat)
+    columns = torch.cat([flat[:, None], drawn.expand(len(flat), -1, -1)], 1).mT
     frames = torch.linalg.qr(columns).Q.mT[:, 1:]
     return frames.to(normals.dtype).reshape(len(flat), count, *normals.shape[1:])
 
@@ -306,7 +307,7 @@ def curvatures(
     points("frames", frames)
     _fit("frames", frames, x, (len(x), None))
     m = frames.shape[1]
-    i, j = torch.triu_indices(m, m, 1)
+    i, j = torch.triu_indices(m, m, 1, device=x.device)
     mixed = torch.cat([frames[:, i] + frames[:, j], frames[:, i] - frames[:, j]], 1) / math.sqrt(2)
     offsets = radius * torch.cat([frames, mixed], 1)
     both = torch.cat([offsets, -offsets], 1)

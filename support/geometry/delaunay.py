@@ -95,7 +95,7 @@ def gabriel(triangulation: Triangulation) -> Tensor:
 def bounded_cells(triangulation: Triangulation) -> Tensor:
     """(n,) bool: which points have a bounded Voronoi cell: those in the interior of the convex
     hull."""
-    inner = torch.ones(len(triangulation.points), dtype=torch.bool)
+    inner = torch.ones_like(triangulation.points[:, 0], dtype=torch.bool)
     inner[_indices(ConvexHull(triangulation.points.numpy()).vertices)] = False
     return inner
 
@@ -133,7 +133,7 @@ def barycentric_weights(triangulation: Triangulation, x: Tensor) -> Tensor:
     exact = matrix("x", x, columns=triangulation.points.shape[1]).detach().double().cpu()
     simplex = _indices(triangulation.found.find_simplex(exact.numpy()))
     inside = simplex >= 0
-    weights = torch.zeros(len(x), triangulation.classes, dtype=torch.float64)
+    weights = exact.new_zeros(len(x), triangulation.classes)
     transform = torch.from_numpy(triangulation.found.transform)[simplex[inside]]
     some = torch.einsum("nij,nj->ni", transform[:, :-1], exact[inside] - transform[:, -1])
     coordinates = torch.cat([some, 1 - some.sum(1, keepdim=True)], 1).clamp_min(0)
@@ -197,7 +197,7 @@ def _labelled(x: Tensor, labels: Tensor | None) -> Tensor:
     """The labels, zeros for None, of distinct points."""
     points("x", x, matrix=True)
     if labels is None:
-        labels = torch.zeros(len(x), dtype=torch.int64)
+        labels = torch.zeros(len(x), dtype=torch.int64, device=x.device)
     if int(class_vector("labels", labels, len(x)).min()) < 0:
         raise ValueError(f"labels must be from 0; {int(labels.min())} was given")
     if twice := len(x) - len(torch.unique(x.detach(), dim=0)):

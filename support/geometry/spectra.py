@@ -78,7 +78,8 @@ def boundary_spectrum(
     if way == "centred":
         exact, freedom = exact - exact.mean(0), len(x) - 1
     elif way == "differences":
-        order = torch.randperm(len(x), generator=random_stream(generator)).to(x.device)
+        stream = random_stream(generator)
+        order = torch.randperm(len(x), generator=stream, device=stream.device).to(x.device)
         freedom = len(x) // 2
         first, second = exact[order[: 2 * freedom]].chunk(2)
         exact = (first - second) / math.sqrt(2)
@@ -164,7 +165,8 @@ def flat_spectrum(
     whole_number("samples", samples, 2)
     whole_number("dimensions", dimensions, 1)
     stream = random_stream(generator)
-    gauss = torch.randn(samples, dimensions, generator=stream, dtype=torch.float64)
+    drawn = {"dtype": torch.float64, "generator": stream, "device": stream.device}
+    gauss = torch.randn(samples, dimensions, **drawn)
     gauss = gauss - gauss.mean(0)
     u, values, v = torch.linalg.svd(gauss, full_matrices=False)
     rank = min(samples - 1, dimensions)

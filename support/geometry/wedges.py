@@ -108,9 +108,9 @@ def wedge_normals(dimensions: int, angles: Tensor | Sequence[float]) -> Tensor:
         ValueError: as :func:`project_wedge`.
     """
     whole_number("dimensions", dimensions, 1)
-    _, tangents = _tangents(torch.zeros(1, dimensions), angles)
+    _, tangents = _tangents(torch.zeros(1, dimensions, dtype=torch.float64, device="cpu"), angles)
     theta = tangents.atan()
-    normals = torch.zeros(len(theta) + 1, dimensions, dtype=torch.float64)
+    normals = theta.new_zeros(len(theta) + 1, dimensions)
     normals[0, 0] = 1
     normals[1:, 0] = -theta.sin()
     normals[range(1, len(normals)), range(1, len(normals))] = theta.cos()

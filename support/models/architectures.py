@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from support.common.arguments import choice, whole_number
 from support.models.heads import LinearHead
@@ -28,7 +29,7 @@ class Normalise(nn.Module):
     def __init__(self, mean: float | Sequence[float], std: float | Sequence[float]):
         super().__init__()
         for name, value in (("mean", mean), ("std", std)):
-            column = torch.as_tensor(value, dtype=torch.float32).reshape(-1, 1, 1)
+            column = torch.as_tensor(value, dtype=torch.float32, device="cpu").reshape(-1, 1, 1)
             self.register_buffer(name, column)
         if not (self.std > 0).all():
             raise ValueError(f"std must be positive; {std} was given")
@@ -254,10 +255,73 @@ def fingerprint(model: nn.Module) -> str:
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Draws of its own from the CPU's generator; torch.manual_seed would reach the GPUs' too."""
-    with torch.random.fork_rng(devices=[]):
+    """Float32 on the CPU, with draws of its own from the CPU's generator; torch.manual_seed would
+    reach the GPUs' too."""
+    dtype = torch.get_default_dtype()
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.random.default_generator.manual_seed(seed)
-        yield
+        torch.set_default_dtype(torch.float32)
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(dtype)
+
+
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+def plain_layers(module: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """The layers of a Classifier or a Sequential in the order in which they are applied, by name,
+    one that stands there twice twice; any other module is one layer.
+
+    For what reads a network's weights instead of asking it: each layer computes what its class says
+    of its weights, or is refused. Whether the class is known is for the caller to see.
+
+    Raises:
+        ValueError: as :func:`refuse_altered`.
+    """
+    refuse_altered(module, name)
+    if type(module) is Classifier:  # not isinstance: a subclass may compute something else
+        yield from plain_layers(module.body, f"{name}.body".lstrip("."))
+        yield from plain_layers(module.head, f"{name}.head".lstrip("."))
+    elif type(module) is nn.Sequential:
+        for place, part in enumerate(module):
+            yield from plain_layers(part, f"{name}.{place}".lstrip("."))
+    else:
+        yield name or "the model", module
+
+
+def refuse_altered(module: nn.Module, name: str = "") -> None:
+    """Refuse a module that may compute something else than its class says, or with other weights
+    than it holds.
+
+    Raises:
+        ValueError: hooks (``nn.utils.prune``, ``weight_norm`` and ``spectral_norm`` leave some), a
+            parametrization, a method that was replaced, weights that are not plain, real and
+            finite, or were made under ``torch.inference_mode``.
+    """
+    if isinstance(module, torch.jit.ScriptModule):
+        return  # of a class that nobody knows
+    kind, everywhere = type(module), nn.modules.module
+    values = (*module.parameters(recurse=False), *module.buffers(recurse=False))
+    own = [name for name in vars(module) if callable(getattr(kind, name, None))]
+    maker = next(one for one in kind.__mro__ if "forward" in vars(one))
+    own += ["forward"] if maker.forward.__module__ != maker.__module__ else []
+    if is_parametrized(module):
+        why = "a parametrization: torch.nn.utils.parametrize.remove_parametrizations takes it off"
+    elif any(getattr(module, n) or getattr(everywhere, f"_global{n}") for n in _HOOKS):
+        why = "hooks, which may change weights, inputs or outputs: remove them first"
+    elif own:
+        why = f"a {own[0]} that is not its class's own"
+    elif any(value.is_inference() for value in values):
+        why = "weights made under torch.inference_mode: make it outside"
+    elif any(type(value) not in (Tensor, nn.Parameter) or value.is_complex() for value in values):
+        why = "weights of a kind of their own, where real tensors are wanted"
+    elif not all(bool(value.detach().isfinite().all()) for value in values):
+        why = "weights or statistics that are not finite"
+    else:
+        return
+    raise ValueError(f"{name or 'the model'} ({kind.__name__}) has {why}")
 
 
 def linear_classifier(body: Iterable[nn.Module], d: int, n_classes: int) -> Classifier:

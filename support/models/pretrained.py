@@ -79,7 +79,8 @@ def network(name: str) -> nn.Sequential:
             f"unknown network {name!r}: choose one of torchvision's classifiers, such as "
             "squeezenet1_0 or resnet50"
         )
-    net = tv_models.get_model(name, weights=None)
+    with seeded(0):  # the weights that are drawn are replaced
+        net = tv_models.get_model(name, weights=None)
     net.load_state_dict(_weights(name, tv_models.get_model_weights(name).IMAGENET1K_V1))
     return nn.Sequential(Normalise(_MEAN, _STD), net).eval().requires_grad_(False)
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.func import vjp, vmap
 from torch.nn import functional
 
-from support.models.architectures import Classifier, Normalise
+from support.models.architectures import Normalise, plain_layers
 from support.models.heads import LinearHead
 
 ROWS = 1024
@@ -101,13 +101,13 @@ def chain(model: nn.Module) -> Chain:
 
     Raises:
         ValueError: a layer that the kernel does not support, by its name and type; weights that
-            several layers share; hooks, which may compute weights from others; no linear layer at
-            the end.
+            several layers share; no linear layer at the end; what
+            :func:`support.models.architectures.refuse_altered` refuses.
     """
     stages, place = [], 0
-    for name, module in _leaves(model):
+    for name, module in plain_layers(model):
         kind = type(module)
-        if kind in _PLAIN:
+        if kind in _PLAIN and not getattr(module, "return_indices", False):
             stages.append(Stage(module, _PLAIN[kind] or module))
         elif kind in _LINEAR or (kind is nn.Conv2d and _plain(module)):
             weight, bias = tuple(module.weight.shape), module.bias is not None
@@ -124,7 +124,7 @@ def chain(model: nn.Module) -> Chain:
         raise ValueError(
             f"the model must end in a linear layer that gives the scores; it ends in {end}"
         )
-    own = [id(p) for p in parameters(stages)]
+    own = [p.data_ptr() for p in parameters(stages)]  # also of two Parameters on one storage
     if len(set(own)) < len(own):
         raise ValueError("two layers share a parameter, which the path kernel would train apart")
     return tuple(stages)
@@ -431,24 +431,6 @@ def _patched(delta: Tensor, columns: Tensor) -> Tensor:
     joined = delta.transpose(0, 1).flatten(1, 2)
     found = torch.bmm(joined, columns.transpose(1, 2))
     return found.view(len(columns), len(delta), -1).transpose(0, 1)
-
-
-def _leaves(module: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """The layers of a chain in order, one that occurs again included, by their names."""
-    state = getattr(module, "__dict__", {})
-    if "forward" in state or any(v for key, v in state.items() if key.endswith("_hooks")):
-        raise ValueError(
-            f"{name or 'the model'} ({type(module).__name__}) has hooks, as spectral_norm and "
-            "weight_norm leave them, or a forward of its own: the path kernel would pass over them"
-        )
-    if type(module) is Classifier:
-        yield from _leaves(module.body, "body")
-        yield from _leaves(module.head, "head")
-    elif type(module) is nn.Sequential:
-        for place, part in enumerate(module):
-            yield from _leaves(part, f"{name}.{place}".lstrip("."))
-    else:
-        yield name or "the model", module
 
 
 def _plain(m: nn.Conv2d) -> bool:

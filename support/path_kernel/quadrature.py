@@ -96,7 +96,7 @@ def fixed(stages: Chain, w: Tensor, dw: Tensor, x: Tensor, name: str, count: int
     """The nodes of a :func:`fixed_rule`, the same for all queries."""
     points, weights = fixed_rule(name, count)
     n, first, change = len(x), begin(stages, w, dw, x), 0
-    t, weight = (torch.as_tensor(v).to(x).repeat_interleave(n) for v in (points, weights))
+    t, weight = (x.new_tensor(v).repeat_interleave(n) for v in (points, weights))
     row = torch.arange(n, device=x.device).repeat(len(points))
     for place, share in zip(points, weights, strict=True):
         slope = derivative(stages, w, dw, first, x.new_full((n,), float(place)))[1]
@@ -141,7 +141,7 @@ def adaptive(
         here, width = (first[0][row], first[1][row]), high - low
         places = [low + float(p) * width for p in points]
         slopes = torch.stack([derivative(stages, w, dw, here, at)[1] for at in places])
-        part = width[:, None] * torch.einsum("j,jrk->rk", torch.as_tensor(weights).to(x), slopes)
+        part = width[:, None] * torch.einsum("j,jrk->rk", x.new_tensor(weights), slopes)
         done = (part - (f_high - f_low)).abs().amax(1) <= allowed[row]
         done |= (row.bincount(minlength=n)[row] > _CROWD) | (level == _LEVELS)
         change.index_add_(0, row[done], part[done])

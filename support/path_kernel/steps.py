@@ -126,7 +126,7 @@ def recipe_for(
     if batch_size is not None and whole_number("batch_size", batch_size, 1) < len(x):
         generator, batches = torch.Generator().manual_seed(seed), []
         while len(batches) < steps:
-            order = torch.randperm(len(x), generator=generator)
+            order = torch.randperm(len(x), generator=generator, device=generator.device)
             batches += order.to(x.device).split(batch_size)
     loss = named_loss(loss, y, stages[-1].weight[0])
     return Recipe(stages, x, y.clone(), loss, rates, optimizer, momentum, tuple(batches[:steps]))

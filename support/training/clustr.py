@@ -11,6 +11,7 @@ from torch import Tensor
 
 from support import models
 from support.attacks import interval, kernel_scores
+from support.attacks.base import uniform
 from support.clustering import Clusters, class_clusters
 from support.common import progress
 from support.common.arguments import number, whole_number
@@ -161,7 +162,7 @@ def fine_tune(
     x, y = x.to(device), y.to(device)
     scores = kernel_scores if as_published else fitting.mixed_scores
     optimizer = torch.optim.Adam(body.parameters(), lr=lr)
-    losses = torch.full((len(x),), float("nan"), device=device)
+    losses = torch.full((len(x),), float("nan"), dtype=torch.float32, device=device)
     steps = -(-len(x) // (sampled * images))
     mean_losses, began = [], fitting.clock(device)
     tuned, found = _clustered(model, x, y, n_classes, clusters, generator)
@@ -169,7 +170,7 @@ def fine_tune(
         on_epoch(tuned, -1)
     with progress.bar(epochs * steps, name) as bar:
         for epoch in range(epochs):
-            around, total = magnet.neighbourhoods(found), torch.zeros((), device=device)
+            around, total = magnet.neighbourhoods(found), x.new_zeros(())
             for _ in range(steps):
                 batch = magnet.sample(around, losses, m=sampled, d=images, generator=generator)
                 shown, labels = x[batch.images], y[batch.images]
@@ -183,7 +184,7 @@ def fine_tune(
                 loss = each.mean()
                 if weight:
                     clean = tuned.head(f)
-                    noise = torch.rand(shown.shape, generator=generator, dtype=x.dtype).to(device)
+                    noise = uniform(shown.shape, generator, shown)
                     inner = fitting.evaluating(tuned, scores)
                     adversary = quick_adversary(inner, shown, clean, noise, eps, step_size)
                     quick = soft_cross_entropy(scores(tuned, adversary), clean)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from support.attacks.base import LEAST_ROWS, first_outputs
 from support.common import arguments, progress
 from support.common.cache import Cache, Tensors
 from support.models.architectures import Classifier
@@ -244,11 +245,12 @@ def random_crop_flip(x: Tensor, generator: torch.Generator) -> Tensor:
     The draws come from the CPU ``generator``, so that they do not depend on the device.
     """
     n, _, height, width = x.shape
-    top, left = (torch.randint(2 * PADDING + 1, (n, 1), generator=generator) for _ in range(2))
-    mirrored = torch.rand(n, 1, generator=generator) < 0.5
-    columns = torch.arange(width).expand(n, width)
+    here = {"generator": generator, "device": generator.device}
+    top, left = (torch.randint(2 * PADDING + 1, (n, 1), **here) for _ in range(2))
+    mirrored = torch.rand(n, 1, dtype=torch.float32, **here) < 0.5
+    columns = torch.arange(width, device=generator.device).expand(n, width)
     columns = (left + torch.where(mirrored, columns.flip(1), columns)).to(x.device)
-    rows = (top + torch.arange(height)).to(x.device)
+    rows = (top + torch.arange(height, device=top.device)).to(x.device)
     image = torch.arange(n, device=x.device)[:, None, None]
     padded = functional.pad(x, (PADDING,) * 4)
     # Indices on both sides of the slice put the channels last.
@@ -269,10 +271,9 @@ def _epoch(
     stream = hashlib.sha256(f"{plan.seed} {epoch}".encode()).digest()[:8]
     stream = int.from_bytes(stream, "big") >> 1
     generator = torch.Generator().manual_seed(stream)
-    batches = torch.randperm(len(x), generator=generator).tensor_split(
-        -(-len(x) // plan.batch_size)
-    )
-    total_loss = torch.zeros((), device=x.device)
+    order = torch.randperm(len(x), generator=generator, device=generator.device)
+    batches = order.tensor_split(-(-len(x) // plan.batch_size))
+    total_loss = torch.zeros((), dtype=torch.float32, device=x.device)
     right = torch.zeros((), device=x.device, dtype=torch.int64)
     cuda = x.device.type == "cuda"
     layout = torch.channels_last if cuda else torch.contiguous_format
@@ -325,9 +326,10 @@ def _state(
     seconds: float,
     optimizer: torch.optim.Optimizer | None = None,
 ) -> Tensors:
-    state = {"seconds": torch.tensor(seconds, dtype=torch.float64)}
+    plain = {"dtype": torch.float64, "device": "cpu"}
+    state = {"seconds": torch.tensor(seconds, **plain)}
     state |= {f"model.{k}": v for k, v in model.state_dict().items()}
-    state |= {f"history.{k}": torch.tensor(v, dtype=torch.float64) for k, v in history.items()}
+    state |= {f"history.{k}": torch.tensor(v, **plain) for k, v in history.items()}
     for i, parameter in enumerate(optimizer.param_groups[0]["params"] if optimizer else ()):
         if (buffer := optimizer.state[parameter].get("momentum_buffer")) is not None:
             state[f"momentum.{i}"] = buffer
@@ -356,9 +358,11 @@ def _batched(
     arguments.whole_number("batch_size", batch_size, 1)
     arguments.scoring_model(model)
     device = next((t.device for t in (*model.parameters(), *model.buffers())), x.device)
-    with torch.inference_mode():
-        parts = [function(batch.to(device)) for batch in x.split(batch_size)]
-    return torch.cat(parts)  # outside: an inference tensor could not take part in a loss later
+    first_outputs(function, x[: 2 * LEAST_ROWS].to(device).contiguous(), module=model)
+    with torch.no_grad():  # copies: a model may write where it reads, or where it wrote before
+        batches = (batch.to(device, copy=True).contiguous() for batch in x.split(batch_size))
+        parts = [function(batch).clone() for batch in batches]
+    return torch.cat(parts)
 
 
 def _device(device: str | torch.device) -> torch.device:

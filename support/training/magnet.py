@@ -224,7 +224,8 @@ def sample(
     generator = random_stream(generator)
     sizes = around.starts.diff()
     known = losses.double()[around.members]
-    cluster = torch.repeat_interleave(torch.arange(len(sizes)), sizes).to(known.device)
+    cluster = torch.arange(len(sizes), device=sizes.device).repeat_interleave(sizes)
+    cluster = cluster.to(known.device)
     blank = known.new_zeros(len(sizes))
     count = blank.index_add(0, cluster, (~known.isnan()).double())
     mean = blank.index_add(0, cluster, known.nan_to_num(0.0)) / count
@@ -243,8 +244,8 @@ def sample(
 
     def draw(size: int) -> Tensor:
         if size >= d:
-            return torch.randperm(size, generator=generator)[:d]
-        return torch.randint(size, (d,), generator=generator)
+            return torch.randperm(size, generator=generator, device=generator.device)[:d]
+        return torch.randint(size, (d,), generator=generator, device=generator.device)
 
     places = torch.cat([int(around.starts[i]) + draw(int(sizes[i])) for i in clusters.tolist()])
     images = around.members[places.to(around.members.device)]

@@ -43,7 +43,7 @@ def bracket(classify, a, b, steps):
 
 # %% exercise="ties" mistake="joins the two pictures with a jump" points=3
 def tied_scores(z):
-    touch = np.stack([0 * z[:, 0], -(z[:, 0] + 2) ** 2 - z[:, 1] ** 2, -1 + 0 * z[:, 0]], 1)
+    touch = np.stack([0 * z[:, 0], -((z[:, 0] + 2) ** 2) - z[:, 1] ** 2, -1 + 0 * z[:, 0]], 1)
     meet = np.stack([z[:, 0] - 2, 2 - z[:, 0], z[:, 1]], 1)
     return np.where(z[:, :1] < 0, touch, meet)
 
@@ -58,7 +58,7 @@ def tied_scores(z):
 
 # %% exercise="ties" mistake="a boundary near B, not at it" points=2
 def tied_scores(z):
-    touch = np.stack([0 * z[:, 0], -(z[:, 0] + 2) ** 2 - z[:, 1] ** 2, -1 + 0 * z[:, 0]], 1)
+    touch = np.stack([0 * z[:, 0], -((z[:, 0] + 2) ** 2) - z[:, 1] ** 2, -1 + 0 * z[:, 0]], 1)
     cross = np.stack([z[:, 0] - 2.005, 2.005 - z[:, 0], -9 + 0 * z[:, 0]], 1)
     share = np.clip(-z[:, :1], 0, 1)
     return share * touch + (1 - share) * cross
