@@ -105,6 +105,12 @@ def held_out(count: int) -> tuple[Tensor, Tensor]:
     return x[1297 : 1297 + count], y[1297 : 1297 + count]
 
 
+def looked(count: int) -> int:
+    """Images that a model sees, in two passes, before a call on so many begins: up to eight of them, and as many negatives."""
+    both = 2 * min(max(count // 2, 1), 8)
+    return 2 * (both - (both == count))
+
+
 def same(first, second, index=slice(None)) -> bool:
     """Whether two results agree to the bit; ``index`` selects images of the second."""
     return all(torch.equal(getattr(first, name), getattr(second, name)[index]) for name in ("x_adv", "success", "margin", "queries"))

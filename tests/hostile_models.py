@@ -252,7 +252,7 @@ def lazy():
 
 def inference():
     with torch.inference_mode():
-        return plain(), None
+        return plain(), plain()
 
 
 def softrmax():
@@ -301,6 +301,7 @@ HOSTILE = {
     "randomised ReLU": Hostile(lambda: before_head(nn.RReLU().train()), DRAWS),
     "scripted dropout": Hostile(lambda: scripted(nn.Dropout(0.4)), DRAWS),
     "traced dropout": Hostile(traced, DRAWS),
+    "plain, in training mode": Hostile(lambda: (plain().train(), plain()), None, None, None),
     "dropout": Hostile(lambda: before_head(nn.Dropout(0.4).train()), MODE),
     "alpha dropout": Hostile(lambda: before_head(nn.AlphaDropout(0.4).train()), MODE),
     "batch norm": Hostile(lambda: before_head(nn.BatchNorm1d(WIDTH).train()), MODE),
@@ -334,7 +335,7 @@ HOSTILE = {
     "writes into its input unseen": Hostile(begins_with(Layer(written), Layer(lambda layer, x: x + (0.5 * x - x).detach())), None),
     "the same storage each time": Hostile(kept_output, None, "linear in the features", UNKNOWN, {"lipschitz_upper_bound": None}),
     "a constant made at the first call": Hostile(lazy, None),
-    "made in inference mode": Hostile(inference, "inference_mode", "inference_mode", "inference_mode"),
+    "made in inference mode": Hostile(inference, "inference_mode", None, None),
     "softRmax": Hostile(softrmax, None, "linear in the features", UNKNOWN, {"lipschitz_upper_bound": None}),
     "a negative unit": Hostile(backwards, None, "no interval rule", None, {"lipschitz_upper_bound": None}),
     "a softplus that jumps": Hostile(jumping, None),

@@ -81,7 +81,7 @@ def test_the_box_of_a_convolution_is_the_smallest_one(settings):
 
 def test_models_without_a_rule_are_refused():
     x = rand(1, 1, 8, 8)
-    with pytest.raises(ValueError, match="no interval rule is known here for a BatchNorm2d"):
+    with pytest.raises(ValueError, match="no interval rule is known here for 2, a BatchNorm2d"):
         certificates.centred_score_bounds(models.small_cnn((1, 8, 8), 3), x, 0.1)
     gauss = models.with_head(models.mlp((1, 8, 8), (5,), 3), heads.GaussHead(torch.zeros(3, 5)))
     with pytest.raises(ValueError, match=r"a head with a weight is wanted.*GaussHead"):

@@ -682,7 +682,6 @@ def test_the_figure_shows_every_row_and_flag():
         ({"seed": -1}, "seed must be a whole number of at least 0"),
         ({"peer": linear((1, 8, 8), 4)}, "peer must score the same 10 classes as the model; it scores 4"),
         ({"model": lambda x: trained()(x).softmax(1)}, "probabilities"),
-        ({"model": models.small_cnn((1, 8, 8), 10).train()}, "in training mode"),
         ({"peer": models.small_cnn((1, 8, 8), 10).train()}, "in training mode"),
         ({"model": lambda x: torch.zeros(len(x), 10) - 1}, "does not depend differentiably on the image"),
     ],

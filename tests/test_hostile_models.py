@@ -2,16 +2,21 @@
 
 import contextlib
 import dataclasses
+import functools
 import random
+import sys
 
 import numpy as np
 import pytest
 import torch
-from hostile_models import CLASSES, HOSTILE, SHAPE
+from hostile_models import CLASSES, HOSTILE, SHAPE, Layer, plain
 from torch import nn
 
-from support import attacks, certificates, evaluation, geometry, smoothing, training
+from support import attacks, certificates, clustering, evaluation, geometry, models, smoothing, training
+from support.evaluation import rows
+from support.evaluation.substitute_model import substitute
 from support.path_kernel import ntk, train_path
+from support.training import clustr
 
 BUDGET = evaluation.Budget(
     images=8, noise_draws=1, bim=(2,), pgd_steps=2, targeted_images=4, square_images=8, square_queries=3, hard_label_images=4,
@@ -20,11 +25,11 @@ BUDGET = evaluation.Budget(
 
 
 def images(count=24, seed=3):
-    return torch.rand(count, *SHAPE, generator=torch.Generator().manual_seed(seed))
+    return torch.rand(count, *SHAPE, generator=torch.Generator().manual_seed(seed), device="cpu", dtype=torch.float32)
 
 
 def labels(count=24):
-    return torch.arange(count) % CLASSES
+    return torch.arange(count, device="cpu") % CLASSES
 
 
 def attacking(name, eps=True, **settings):
@@ -133,3 +138,125 @@ def test_a_hostile_model_is_treated_rightly_or_refused(name, kernel):
         assert len(found) == len(expected) > 0
         for one, other in zip(found, expected, strict=True):
             assert one.shape == other.shape and torch.allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+# What else computes, for the defaults.
+
+
+def fitted(model):
+    found = training.fit(model, images(), labels(), epochs=2, batch_size=8, augment=True)
+    return list(found.model.parameters()), found.history["loss"]
+
+
+def tuned(model):
+    return list(
+        clustr.fine_tune(model, images(), labels(), CLASSES, sampled=3, images=4, epochs=1, weight=0.5, augment=True).model.parameters()
+    )
+
+
+def loop(model):
+    seen = clustr.cluster_classifier(model, images(), labels(), CLASSES)
+    return attacks.clustr_pgd(seen, images(), labels(), 0.1, steps=2, restarts=2)
+
+
+def long_path(model):
+    path = train_path(model, images(9), labels(9), lr=0.05, steps=3, optimizer="adam", batch_size=4)
+    return path.contributions(images(2, 1).double()), path.kernel(images(2, 1).double(), both=True)
+
+
+def bent(model):
+    found = bisected(model)
+    own, other = found.classes.T
+    split = Split(model)
+    normals = geometry.gradient_normals(split, found.point, own, other)
+    frames = geometry.tangent_frames(normals, 3)
+    offsets = geometry.flat_spectrum(20, 16, dtype=torch.float32).reshape(20, *SHAPE) * 0.01
+    sample = geometry.boundary_sample(split, found.near[:2], found.far[:2], found.point[:2], offsets)
+    return (
+        geometry.curvatures(split, found.point, own, normals, frames, 0.01),
+        geometry.boundary_spectrum(sample.points[0].flatten(1)),
+        sample,
+    )
+
+
+def shapes(model):
+    x, angles = images().flatten(1)[:, :3].double(), [0.1, 0.3]
+    points = geometry.triangulate(x, labels())
+    exact = geometry.barycentric_weights(points, x + 0.01), geometry.gabriel(points), geometry.bounded_cells(points)
+    return *exact, geometry.wedge_normals(3, angles), geometry.project_wedge(x, angles), geometry.wedge_probability(x, angles, 0.3)
+
+
+def copied(model):
+    build = functools.partial(models.mlp, SHAPE, (6,), CLASSES)
+    return list(substitute(model, images(8), lambda seed: build(seed=seed), rounds=1, max_queries=12, epochs=2).model.parameters())
+
+
+def built(model):
+    return [list(models.build(name, (3, 32, 32), 10, seed=2).parameters()) for name in ("mlp", "lenet", "small_cnn")]
+
+
+OTHERS = {
+    "fit": fitted, "fine_tune": tuned, "clustr_pgd": loop, "long path": long_path, "curvatures": bent, "shapes": shapes,
+    "substitute": copied, "build": built,
+    "along_path": lambda model: smoothing.along_path(model, images(2), images(2, 4), points=3, samples=32),
+    "stability_curve": lambda model: smoothing.stability_curve(model, images(4), [0.1, 0.3], samples=32),
+    "class_clusters": lambda model: clustering.class_clusters(images().flatten(1), labels(), CLASSES, 2),
+    "region": lambda model: (geometry.adversarial_directions(model.head.weight), geometry.cone_ray(model.head.weight)),
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("kernel", {**KERNELS, **OTHERS})
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_defaults_of_device_and_dtype_change_nothing(kernel, dtype):
+    run = {**KERNELS, **OTHERS}[kernel]
+    expected, usual = numbers(run(plain())), torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(dtype)
+        with torch.device("meta"):  # whatever forgets its device has no numbers
+            found = numbers(run(plain()))
+    finally:
+        torch.set_default_dtype(usual)
+    assert len(found) == len(expected) > 0 and all(map(torch.equal, found, expected))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_inference_mode_changes_nothing(kernel):
+    expected = numbers(KERNELS[kernel](plain()))
+    model = plain()
+    with torch.inference_mode():
+        found = numbers(KERNELS[kernel](model))
+    assert len(found) == len(expected) > 0 and all(map(torch.equal, found, expected))
+
+
+AUTOATTACK = ("APGD-CE", "FAB-T", "Square")
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("kernel", [*ASKED, *AUTOATTACK])
+def test_images_in_any_order_of_memory_are_the_same_images(kernel, monkeypatch):
+    model, usual = plain(), images
+    model.body[1] = Layer(lambda layer, x: x.view(len(x), -1))  # which other orders do not allow
+    libraries = {name: functools.partial(library_row, name=name) for name in AUTOATTACK}
+    run = {**ASKED, **libraries}[kernel]
+    expected = numbers(run(model))
+    monkeypatch.setattr(sys.modules[__name__], "images", lambda *which: usual(*which).transpose(2, 3).contiguous().transpose(2, 3))
+    assert not images().is_contiguous() and torch.equal(images(), usual())
+    found = numbers(run(model))
+    assert len(found) == len(expected) > 0
+    assert all(torch.allclose(one, other, rtol=1e-5, atol=1e-6) for one, other in zip(found, expected, strict=True))
+
+
+def library_row(model, name):
+    return rows.autoattack(model, images(4), labels(4), 0.1, name=name, seed=0, queries=5)
+
+
+@pytest.mark.parametrize("kernel", [*BOUNDED, *FOLLOWED])
+def test_a_hook_on_all_modules_is_one_on_each(kernel):
+    handle = nn.modules.module.register_module_forward_hook(lambda module, given, out: 2 * out)
+    try:
+        with pytest.raises(ValueError, match="has hooks"):
+            KERNELS[kernel](plain())
+    finally:
+        handle.remove()

@@ -372,6 +372,10 @@ def first_outputs(
         try:
             first = function(x.clone())
             judge(first)
+            if not isinstance(first, Tensor) or first.shape[:1] != x.shape[:1]:
+                raise ValueError(
+                    f"a row for each of {len(x)} images is wanted, not {described(first)}"
+                )
             first = first.clone()
             why = _unsteady(function, x, first, looks, devices)
         finally:

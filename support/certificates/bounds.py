@@ -26,6 +26,7 @@ _MONOTONE = (
 )
 
 
+@torch.inference_mode(False)
 def centred_score_bounds(model: Classifier, x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """Bounds on each class's score minus the mean score over the images within eps of each x
     (interval bound propagation).

@@ -33,6 +33,7 @@ class LeastBudget:
     x: Tensor | None
 
 
+@torch.inference_mode(False)
 def least_budget(
     model: Classifier,
     x: Tensor,

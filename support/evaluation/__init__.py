@@ -191,7 +191,8 @@ def evaluate(
     """
     x, y = x[: budget.images], y[: budget.images]
     check(model, x, y, pictures=True)
-    x = x.contiguous()  # which a library may take for granted
+    # a library may take contiguous images for granted
+    x, y = x.clone(memory_format=torch.contiguous_format), y.clone()
     if x.dtype != torch.float32:
         raise ValueError(f"x must be float32, in which verdicts are judged, not {x.dtype}")
     whole_number("seed", seed, 0)

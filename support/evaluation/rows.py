@@ -30,6 +30,7 @@ from support.attacks.base import (
     streams_kept,
     uniform,
 )
+from support.models.architectures import float32_on
 
 STEPS = 100
 """Steps of APGD and FAB in AutoAttack's standard version; torchattacks takes 10 unless told."""
@@ -128,7 +129,7 @@ def cross_entropy(model: Model, x: Tensor, y: Tensor) -> Tensor:
 def _slope(loss: OwnLoss, model: Model, x: Tensor, y: Tensor) -> Tensor:
     """The gradient of a loss at each image; zero where it does not depend on the image."""
     with torch.enable_grad():
-        leaf = x.detach().contiguous().requires_grad_()
+        leaf = x.detach().clone(memory_format=torch.contiguous_format).requires_grad_()
         values = loss(model, leaf.clone(), y)
         if values.requires_grad:
             found = torch.autograd.grad(values.sum(), leaf, allow_unused=True)[0]
@@ -169,7 +170,7 @@ def autoattack(
     found, right = x.clone(), (~(margins(model, x, y) < 0)).nonzero()[:, 0]
     if len(right):
         classes = min(score(model, x[:1], 1).shape[1], TARGETS + 1)
-        with streams_kept(range(torch.cuda.device_count())):
+        with streams_kept(range(torch.cuda.device_count())), float32_on(x.device):
             random.seed(seed)
             np.random.seed(seed % 2**32)
             torch.manual_seed(seed)  # which reaches every GPU

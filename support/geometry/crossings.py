@@ -201,6 +201,7 @@ def heights(
     return found.reshape(len(x), count)
 
 
+@torch.inference_mode(False)
 def gradient_normals(
     model: Model, x: Tensor, own: Tensor, other: Tensor, *, batch_size: int = BATCH
 ) -> Tensor:
@@ -219,7 +220,9 @@ def gradient_normals(
     scoring_model(model)
     base.first_scores(model, x[:LEAST_ROWS])
     parts = []
-    for at, *pair in zip(*(part.split(batch_size) for part in (x, own, other)), strict=True):
+    for at, *pair in zip(
+        *(part.clone().split(batch_size) for part in (x, own, other)), strict=True
+    ):
         at = at.detach().clone(memory_format=torch.contiguous_format).requires_grad_()
         with torch.enable_grad():
             scores = model(at.clone())

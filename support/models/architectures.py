@@ -255,11 +255,18 @@ def fingerprint(model: nn.Module) -> str:
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Float32 on the CPU, with draws of its own from the CPU's generator; torch.manual_seed would
-    reach the GPUs' too."""
-    dtype = torch.get_default_dtype()
-    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+    """:func:`float32_on` the CPU, with draws of its own from the CPU's generator; torch.manual_seed
+    would reach the GPUs' too."""
+    with torch.random.fork_rng(devices=[]), float32_on("cpu"):
         torch.random.default_generator.manual_seed(seed)
+        yield
+
+
+@contextlib.contextmanager
+def float32_on(device: str | torch.device) -> Iterator[None]:
+    """Factory calls make float32 on this device, whatever the defaults of the process are."""
+    dtype = torch.get_default_dtype()
+    with torch.device(device):
         torch.set_default_dtype(torch.float32)
         try:
             yield
@@ -298,9 +305,9 @@ def refuse_altered(module: nn.Module, name: str = "") -> None:
     Raises:
         ValueError: hooks (``nn.utils.prune``, ``weight_norm`` and ``spectral_norm`` leave some), a
             parametrization, a method that was replaced, weights that are not plain, real and
-            finite, or were made under ``torch.inference_mode``.
+            finite.
     """
-    if isinstance(module, torch.jit.ScriptModule):
+    if not isinstance(module, nn.Module) or isinstance(module, torch.jit.ScriptModule):
         return  # of a class that nobody knows
     kind, everywhere = type(module), nn.modules.module
     values = (*module.parameters(recurse=False), *module.buffers(recurse=False))
@@ -313,8 +320,6 @@ def refuse_altered(module: nn.Module, name: str = "") -> None:
         why = "hooks, which may change weights, inputs or outputs: remove them first"
     elif own:
         why = f"a {own[0]} that is not its class's own"
-    elif any(value.is_inference() for value in values):
-        why = "weights made under torch.inference_mode: make it outside"
     elif any(type(value) not in (Tensor, nn.Parameter) or value.is_complex() for value in values):
         why = "weights of a kind of their own, where real tensors are wanted"
     elif not all(bool(value.detach().isfinite().all()) for value in values):

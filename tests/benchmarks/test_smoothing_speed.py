@@ -8,7 +8,7 @@ import time
 
 import pytest
 import torch
-from attack_nets import Counted
+from attack_nets import Counted, looked
 from scipy import stats
 from torch import nn
 
@@ -81,7 +81,7 @@ def test_a_generic_model_beside_its_bare_forward_passes(benchmark, clip):
     counted = Counted(model)
     found = persistence(counted, x, samples=600, clip=clip)
     total = int(found.queries.sum())
-    assert counted.images == total  # nothing is computed that is not counted
+    assert counted.images == total + looked(60)  # nothing else is computed
 
     def bare(size):
         batch = torch.rand(size, 1, 28, 28)
