@@ -67,21 +67,22 @@ def magnitude_margin_ratio(
     choice("norm", norm, ("mean", "l2"))
     function("scores", scores, "(model, x) -> (n, K)", optional=True)
 
-    wanted = "scores must be (n, K), a row for each image, K at least 2"
-
     def ask(at: Tensor) -> Tensor:
         return model(at) if scores is None else scores(model, at)
 
     x = x.detach().contiguous()
     few = x[:LEAST_ROWS]
-    first_outputs(ask, few, lambda z: check_scores(z, len(few), wanted), module=model)
+
+    def fits(z: Tensor) -> None:
+        check_scores(z, len(few), f"scores of {len(few)} images must be ({len(few)}, K)")
+
+    first_outputs(ask, few, fits, module=model)
     rows = even(len(x), batch_size or fast_rows(x, model=model, backward=True))
     ratios, seen = x.new_empty(len(x)), []
     for index, real in packed(torch.arange(len(x), device=x.device), rows):
         with torch.enable_grad():
             leaf, label = x[index].requires_grad_(), y[index]
             z = ask(leaf.clone())
-        check_scores(z, len(label), wanted)
         found = z.detach()
         class_vector("y", label, len(label), found.shape[1])
         rival = found.scatter(1, label[:, None], -torch.inf).argmax(1)
