@@ -14,6 +14,12 @@ from nbgrader.api import Gradebook
 from nbgrader.converters import GenerateAssignment
 from nbgrader.converters.base import NbGraderException
 from nbgrader.coursedir import CourseDirectory
+from nbgrader.preprocessors import (
+    AssignLatePenalties,
+    CheckCellMetadata,
+    LimitOutput,
+    SaveAutoGrades,
+)
 from traitlets.config import Config
 
 from support.classroom import exercises, notebook, seeds
@@ -46,18 +52,13 @@ def settings(folder: str | Path, seconds: int = SECONDS) -> Config:
         seconds: time for one cell of a student.
     """
     _reach_scripts()
-    root, ours = Path(folder).resolve(), "nbgrader.preprocessors"
-    steps = ("LimitOutput", "SaveAutoGrades", "AssignLatePenalties", "CheckCellMetadata")
-    config = Config()
+    root, config = Path(folder).resolve(), Config()
     config.CourseDirectory.root = str(root)
-    config.Execute.timeout = seconds
-    config.Execute.interrupt_on_timeout = True
+    config.FairExecute.source = str(root / "source")
+    config.FairExecute.seconds = seconds
     config.FairExecute.course_seed = seeds.read_secret(root)
-    config.Autograde.autograde_preprocessors = [
-        FairExecute,
-        "nbconvert.preprocessors.ClearMetadataPreprocessor",
-        *(f"{ours}.{name}" for name in steps),
-    ]
+    steps = (LimitOutput, SaveAutoGrades, AssignLatePenalties, CheckCellMetadata)
+    config.Autograde.autograde_preprocessors = [FairExecute, *steps]
     return config
 
 

@@ -243,6 +243,13 @@ def _asserts(tree: ast.AST, known: set[str]) -> bool:
 
 def _unknown(sources: Iterable[str]) -> list[str]:
     """What is wrong with code that uses names to which neither it nor Python gives a value."""
+    names = ", ".join(undefined(sources))
+    return [f"uses {names}, which neither it nor the cells tagged {GIVENS!r} define"] * bool(names)
+
+
+def undefined(sources: Iterable[str]) -> list[str]:
+    """The names that code uses without giving them a value, Python's own aside; none where it is
+    no Python."""
     try:
         tables = [symtable.symtable("\n".join(sources), "cells", "exec")]
     except SyntaxError:  # reported where the cell is read
@@ -258,8 +265,7 @@ def _unknown(sources: Iterable[str]) -> list[str]:
         for symbol in table.get_symbols()
         if symbol.is_referenced() and symbol.is_global()
     }
-    names = ", ".join(sorted(used - known))
-    return [f"uses {names}, which neither it nor the cells tagged {GIVENS!r} define"] * bool(names)
+    return sorted(used - known)
 
 
 def functions(source: str) -> dict[str, ast.FunctionDef]:

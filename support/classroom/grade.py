@@ -5,7 +5,7 @@ import copy
 import csv
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -140,7 +140,7 @@ def _scored(submission: Submission, folder: Path) -> Submission:
             scores[notebook.exercise_of(one.cell.name)] += one.score
         most = graded.max_score
         late = book.find_submission(chapter, identity).total_seconds_late
-    notes = list(_trouble(autograded))
+    notes = list(autograded.metadata[fair_execute.JUDGED]["notes"])
     if late:
         notes.append(f"late by {late / 3600:.1f} hours")
     owner = autograded.metadata.get("assignment", {}).get("student")
@@ -148,16 +148,6 @@ def _scored(submission: Submission, folder: Path) -> Submission:
         notes.append(f"the notebook was made for {owner}")
     shown = page if page.is_file() else None
     return replace(submission, scores=scores, most=most, feedback=shown).noted(*notes)
-
-
-def _trouble(autograded: NotebookNode) -> Iterator[str]:
-    """What kept cells of a submission from being judged."""
-    said = {fair_execute.TIMED_OUT: "took too long", fair_execute.DIED: "the kernel died"}
-    for cell in autograded.cells:
-        for output in cell.get("outputs", []):
-            name = notebook.exercise_of(notebook.grade_id(cell)) or "a cell of the student's own"
-            if output.get("ename") in said:
-                yield f"{name}: {said[output['ename']]}"
 
 
 def _set_due(folder: Path, chapter: str, due: str) -> None:

@@ -5,7 +5,6 @@ import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from support.classroom import cells
 from support.classroom.exercises import Assignment, Exercise, functions
@@ -16,17 +15,33 @@ MOST = 3  # for one exercise
 
 @dataclass(frozen=True)
 class WrongAnswer:
-    """A wrong answer to an exercise, what is wrong with it, and the score that it must get."""
+    """A wrong answer to an exercise, what is wrong with it, and the score that it must get (None
+    where that is no whole number)."""
 
     exercise: str
     mistake: str
-    points: int
+    points: int | None
     source: str
 
 
 def file(chapter: str) -> Path:
     """Where the wrong answers to a chapter's exercises stand."""
     return paths.root() / "tests" / "wrong_answers" / f"{chapter}.py"
+
+
+def of_chapter(chapter: str) -> list[WrongAnswer]:
+    """The wrong answers to a chapter's exercises, in the order of their file; none without it."""
+    source = file(chapter)
+    return [
+        WrongAnswer(
+            str(cell.metadata["exercise"]),
+            str(cell.metadata.get("mistake", "")),
+            found if type(found := cell.metadata.get("points")) is int else None,
+            cell.source,
+        )
+        for cell in (cells.of_file(source) if source.is_file() else [])
+        if cell.cell_type == "code" and "exercise" in cell.metadata
+    ]
 
 
 def read(assignment: Assignment) -> tuple[list[WrongAnswer], list[str]]:
@@ -36,15 +51,13 @@ def read(assignment: Assignment) -> tuple[list[WrongAnswer], list[str]]:
     if not source.is_file():
         missing = f"tests/wrong_answers/{source.name} is missing"
         return [], [f"{source.name}: there are no wrong answers: {missing}"]
-    answers, problems = [], []
     exercises = {exercise.name: exercise for exercise in assignment.exercises}
-    for cell in cells.of_file(source):
-        given = cell.metadata
-        if cell.cell_type == "code" and "exercise" in given:
-            name, mistake = str(given["exercise"]), str(given.get("mistake", ""))
-            answers.append(WrongAnswer(name, mistake, cells.points(cell), cell.source))
-            found = _problems(given, cell.source, exercises.get(name))
-            problems += [f"wrong answer to {name!r}: {problem}" for problem in found]
+    answers = of_chapter(assignment.chapter)
+    problems = [
+        f"wrong answer to {answer.exercise!r}: {problem}"
+        for answer in answers
+        for problem in _problems(answer, exercises.get(answer.exercise))
+    ]
     for name in exercises:
         count = sum(answer.exercise == name for answer in answers)
         if not 1 <= count <= MOST:
@@ -52,16 +65,19 @@ def read(assignment: Assignment) -> tuple[list[WrongAnswer], list[str]]:
     return answers, problems
 
 
-def _problems(given: dict[str, Any], source: str, exercise: Exercise | None) -> Iterator[str]:
-    points = given.get("points")
+def _problems(answer: WrongAnswer, exercise: Exercise | None) -> Iterator[str]:
     if exercise is None:
         yield "there is no such exercise"
-    elif type(points) is not int or not 0 <= points < exercise.points:
-        yield f"its points must be a whole number from 0 to {exercise.points - 1}, not {points!r}"
-    if not str(given.get("mistake") or "").strip():
+    elif answer.points is None or not 0 <= answer.points < exercise.points:
+        most = exercise.points - 1
+        yield f"its points must be a whole number from 0 to {most}, not {answer.points!r}"
+    if not answer.mistake.strip():
         yield 'it does not say its mistake="..."'
     try:
-        found, wanted = functions(source), functions(exercise.solution) if exercise else {}
+        found, wanted = (
+            functions(answer.source),
+            functions(exercise.solution) if exercise else {},
+        )
     except SyntaxError as error:
         yield f"it is not Python: {error.msg}"
         return

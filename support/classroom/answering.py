@@ -1,0 +1,72 @@
+"""The process in which a student's code runs: executes cells, and calls the functions that they
+defined. It gets no test and gives no grade; :mod:`~support.classroom.judge` talks to it.
+
+Run by its file, with the module ``wire`` beside it, so that it needs nothing of the package.
+"""
+
+import os
+import sys
+
+import wire
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.utils.capture import capture_output
+
+_OUTPUT = 20_000  # characters of a cell
+_PICTURE = 1_000_000
+
+
+def main() -> None:
+    """Serve the process that started this one, by its standard streams."""
+    lines, answers = os.fdopen(os.dup(0), encoding="utf-8"), os.dup(1)
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):
+        os.dup2(nowhere, stream)
+    sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    shell = InteractiveShell.instance(colors="nocolor", history_length=0)
+
+    def send(text: str) -> None:
+        data = memoryview(f"{text}\n".encode())
+        while data:
+            data = data[os.write(answers, data) :]
+
+    def receive() -> str:
+        if not (line := lines.readline()):
+            raise EOFError
+        return line
+
+    def resolve(name: str):
+        if name == wire.RUN:
+            return lambda source: _run(shell, source)
+        if name not in shell.user_ns:
+            raise NameError(f"name {name!r} is not defined")
+        return shell.user_ns[name]
+
+    wire.Peer(send, receive, resolve).serve()
+
+
+def _run(shell: InteractiveShell, source: str) -> dict:
+    """Execute a cell: what it wrote and showed, and its error if it ended in one."""
+    with capture_output() as captured:
+        result = shell.run_cell(source, store_history=True)
+        if "matplotlib.pyplot" in sys.modules:
+            from matplotlib_inline.backend_inline import flush_figures
+
+            flush_figures()
+    error = result.error_before_exec or result.error_in_exec
+    shown = [
+        {kind: data for kind, data in output.data.items() if isinstance(data, str)}
+        for output in captured.outputs
+    ]
+    return {
+        "stdout": captured.stdout[:_OUTPUT],
+        "stderr": captured.stderr[:_OUTPUT],
+        "shown": [
+            {kind: data for kind, data in each.items() if len(data) <= _PICTURE}
+            for each in shown[:20]
+        ],
+        "error": None if error is None else [type(error).__name__, str(error)[:2000]],
+    }
+
+
+if __name__ == "__main__":
+    main()
