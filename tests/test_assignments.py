@@ -3,7 +3,6 @@
 import ast
 import collections
 import re
-import shutil
 
 import nbformat
 import pytest
@@ -11,7 +10,7 @@ import small_assignment  # noqa: F401  (its gradebooks wait for no disk)
 
 pytest.importorskip("nbgrader")
 
-from support.classroom import cells, course, exercises, notebook, seeds, self_check, teacher_page, wrong_answers
+from support.classroom import cells, course, exercises, feedback, judge, notebook, seeds, self_check, teacher_page, texts, wrong_answers
 from support.classroom.cells import BEGIN, END
 
 CHAPTERS = cells.chapters()
@@ -19,24 +18,21 @@ LEAST = 5
 
 
 @pytest.fixture(scope="module")
-def courses(tmp_path_factory):
-    """A course folder for all assignments and one for all checks of them, with the gradebook that nbgrader takes seconds to make."""
-    folders = tmp_path_factory.mktemp("course"), tmp_path_factory.mktemp("checks")
-    course.gradebook(folders[0]).close()
-    shutil.copy(folders[0] / "gradebook.db", folders[1])
-    return folders
+def folder(tmp_path_factory):
+    """A course folder for all assignments."""
+    return tmp_path_factory.mktemp("course")
 
 
 @pytest.fixture(scope="module")
-def released(courses):
+def released(folder):
     """``released(chapter)``: the assignment and the student's version, made once."""
     made = {}
 
     def of(chapter):
         if chapter not in made:
             assignment = exercises.read(chapter)
-            course.build(assignment, courses[0])
-            made[chapter] = assignment, course.released(courses[0], chapter)
+            course.build(assignment, folder)
+            made[chapter] = assignment, course.released(folder, chapter)
         return made[chapter]
 
     return of
@@ -113,7 +109,12 @@ def test_the_student_s_version_is_what_nbgrader_wants(chapter, released):
     kinds = collections.Counter((mark["grade"], mark["solution"], mark["locked"]) for mark in marks)
     tests = sum(len(each.tests) for each in assignment.exercises)
     others = 2 + len(assignment.givens) + len(assignment.exercises)
-    assert kinds == {(True, False, True): tests, (False, True, False): len(assignment.exercises), (False, False, True): others}
+    assert kinds == {
+        (True, False, True): tests,
+        (False, True, False): len(assignment.exercises),
+        (False, False, True): others,
+        (True, True, False): len(assignment.exercises),
+    }
     assert all(cell.metadata.editable is False for cell in release.cells if cell.metadata.nbgrader["locked"])
 
 
@@ -138,15 +139,78 @@ def test_the_solutions_pass_with_every_seed(chapter):
 
 
 @pytest.mark.parametrize("chapter", CHAPTERS)
-def test_solution_untouched_and_wrong_answers_get_exactly_their_points(chapter, courses):
+def test_solution_untouched_and_wrong_answers_get_exactly_their_points(chapter):
     assignment = exercises.read(chapter)
     wrong, _ = wrong_answers.read(assignment)
-    results = self_check.outcomes(assignment, wrong, courses[1])
+    results = self_check.outcomes(assignment, wrong)
     assert [str(each) for each in results if each.got != each.wanted] == []
     kinds = collections.Counter(each.answer for each in results)
     assert kinds[self_check.SOLUTION] == kinds[self_check.UNTOUCHED] == len(assignment.exercises)
     assert len(results) == 2 * len(assignment.exercises) + len(wrong)
     assert sum(each.got for each in results if each.answer == self_check.SOLUTION) == assignment.points
+
+
+# Answers that know nothing, of which some are equal to nothing, some to everything, and some have the right shape.
+JUNK = (
+    "None",
+    "True",
+    "0",
+    "1.0",
+    "float('nan')",
+    "float('inf')",
+    "''",
+    "[]",
+    "(None, None)",
+    "a[0]",
+    "0 * a[0]",
+    "a[0] + float('nan')",
+    "a[-1]",
+)
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_known_mistakes_are_told_apart_and_feedback_gives_no_hidden_test_away(chapter):
+    """For every exercise and every wrong answer, by the tests themselves, here; with answers that know nothing as the null."""
+    assignment = exercises.read(chapter)
+    instructor = notebook.instructor(assignment)
+    tests, wrong = judge.Tests(instructor), wrong_answers.of_chapter(chapter)
+    graded = {notebook.grade_id(cell): cell for cell in instructor.cells if notebook.marks(cell).get("grade") and cell.cell_type == "code"}
+    for each in assignment.exercises:
+        told, numbers = _hidden_and_open(each)
+        for test in each.tests:
+            assert not test.hidden or re.fullmatch(r"\D{20,}", cells.criterion(test.source)), (
+                each.name,
+                "a criterion in words, without a number",
+            )
+        names = list(exercises.functions(each.solution))
+        junk = ["\n".join(f"def {name}(*a, **k): return {value}" for name in names) for value in JUNK]
+        mistaken = [(answer.source, answer.mistake, answer.points) for answer in wrong if answer.exercise == each.name]
+        for source, mistake, points in [*mistaken, *((source, "", 0) for source in junk), (each.answer, "", each.points)]:
+            found = tests.outcomes(each.name, source)
+            got = sum(notebook.marks(graded[identity])["points"] for identity, one in found.items() if not one.error)
+            assert got == points, (each.name, mistake, source)
+            if mistake:
+                assert tests.mistake(each.name, found) == mistake, each.name
+            for identity, one in found.items():
+                cell = graded[identity].copy()
+                cell["metadata"] = cell.metadata | {judge.VERDICT: {"error": one.error, "said": one.said, "mistake": mistake}}
+                words = feedback.words(cell)
+                if judge.is_hidden(identity):
+                    assert cells.criterion(cell.source) in words
+                    assert [line for line in told if line in words] == []
+                    assert set(re.findall(r"\d[\d.]*", words.replace(texts.cell(mistake), ""))) <= numbers
+                assert ("Not met" in words) == bool(one.error)
+                assert not mistake or not one.error or texts.cell(mistake) in words
+
+
+def _hidden_and_open(exercise) -> tuple[list[str], set[str]]:
+    """Lines and messages of the hidden tests of an exercise that nobody else has, and the numbers that a student knows anyway."""
+    hidden = [test.source for test in exercise.tests if test.hidden]
+    shown = "\n".join([exercise.prompt, *(test.source for test in exercise.tests if not test.hidden)])
+    lines = [line.strip() for source in hidden for line in source.splitlines() if not line.startswith("# ")]
+    criteria = "\n".join(map(cells.criterion, hidden))
+    told = [line for line in lines if len(line) > 8 and line not in shown and line.strip('"') not in criteria]
+    return told, set(re.findall(r"\d[\d.]*", exercise.title))
 
 
 def test_the_teacher_s_page_has_the_exercises_points_and_mistakes_of_the_sources():

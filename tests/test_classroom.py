@@ -1,7 +1,6 @@
 """The classroom's machinery on a tiny chapter: what is made, fair grading of hostile work, bad input, private tests, seeds, the kit."""
 
 import copy
-import csv
 import json
 import os
 import shutil
@@ -22,7 +21,7 @@ pytest.importorskip("nbgrader")
 
 from support import cli
 from support.book import manifests
-from support.classroom import cells, course, exercises, grade, kit, notebook, seeds, texts, wrong_answers
+from support.classroom import cells, course, exercises, grade, grade_table, kit, notebook, roster, seeds, texts, wrong_answers
 from support.classroom.cells import AssignmentError
 from support.common import paths
 
@@ -175,11 +174,12 @@ def test_the_course_has_nbgrader_s_layout(classroom):
     ids = [notebook.grade_id(cell) for cell in release.cells]
     assert ids == [notebook.grade_id(cell) for cell in instructor.cells]
     assert ids[:4] == ["01-about", "01-givens-1", "01-assignment-parameters", "01-double-prompt"]
+    assert release.cells[4].source == "YOUR ANSWER HERE" and ids[4] == "01-double-derivation"
     assert "doubled_here" in nbformat.writes(instructor) and "doubled_here" not in nbformat.writes(release)
     assert "the empty sum is zero" in nbformat.writes(instructor) and "the empty sum is zero" not in nbformat.writes(release)
     stub = 'def double(number):\n    """Twice a number."""\n    # YOUR CODE HERE\n    raise NotImplementedError()'
-    assert release.cells[4].source == stub
-    assert release.cells[6].source == "# Hidden tests (3 points) run here when the work is graded."
+    assert release.cells[5].source == stub
+    assert release.cells[7].source == "# Hidden tests (3 points) run here when the work is graded."
     assert course.made(classroom) == [CHAPTER, OTHER]
 
 
@@ -295,27 +295,28 @@ def test_everybody_gets_the_points_that_the_work_deserves(graded):
         assert said or found.notes == ()
 
 
-def test_the_machine_s_start_up_files_and_switches_change_no_grade(classroom, tmp_path, monkeypatch):
-    start_up = tmp_path / "ipython" / "profile_default" / "startup"
-    start_up.mkdir(parents=True)
-    (start_up / "left_by_somebody.py").write_text("import os\nos._exit(1)", encoding="utf-8")
-    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
-    monkeypatch.setenv("PYTHONOPTIMIZE", "1")
-    answers = {"double": "def double(number):\n    return 0", "root-sum": ROOT_SUM}
-    notebook.write(notebook.answered(course.released(classroom, CHAPTER), answers), tmp_path / "in" / "x.ipynb")
-    (found,) = grade.grade(tmp_path / "in", classroom, seconds=PATIENCE, feedback=False)
-    assert (found.scores, found.notes) == ({"double": 0, "root-sum": 8}, ())
+def test_the_grades_stand_in_a_table(graded, classroom):
+    rows = {row["student"]: row for row in grade_table.rows(classroom)}
+    mine = rows["Jörg Müller"]
+    assert [mine[name] for name in ("assignment", "01/double", "01/root-sum", "total", "max")] == [CHAPTER, "4", "8", "12", "12"]
+    assert (mine["file"], mine["id"], mine["feedback"]) == ("Jörg Müller.ipynb", "Jörg Müller", "")
+    assert set(graded) <= set(rows), "the second call has kept the lines of the first"
+    assert (classroom / "grades.csv").read_bytes().startswith("\ufeff".encode())
 
 
-def test_the_grades_stand_in_a_table(graded, tmp_path):
+def test_a_table_keeps_its_lines_and_holds_no_formula(tmp_path):
+    def entered(*found):
+        grade_table.enter(found, tmp_path, tmp_path / "in")
+        return [(row["student"], row["assignment"], row["total"], row["notes"]) for row in grade_table.rows(tmp_path)]
+
     formula = grade.Submission("=1+cmd", None, notes=("-nothing",))
-    file = grade.write_csv([*(found for _, found in graded.values()), formula], tmp_path)
-    rows = list(csv.DictReader(file.read_text(encoding="utf-8-sig").splitlines()))
-    assert len(rows) == len(graded) + 1
-    assert (rows[-1]["student"], rows[-1]["total"], rows[-1]["notes"]) == ("'=1+cmd", "", "'-nothing")
-    mine = next(row for row in rows if row["student"] == "Jörg Müller")
-    assert (mine["assignment"], mine["double"], mine["root-sum"], mine["total"], mine["max"]) == (CHAPTER, "4", "8", "12", "12")
-    assert file.read_bytes().startswith("\ufeff".encode())
+    absent = grade.Submission("ann", None, CHAPTER, notes=(grade.NOTHING,))
+    assert entered(formula, absent) == [("'=1+cmd", "", "", "'-nothing"), ("ann", CHAPTER, "", grade.NOTHING)]
+    late = grade.Submission("ann", tmp_path / "in" / "ann.ipynb", CHAPTER, "ann", scores={"double": 4}, most=12)
+    assert entered(late) == [("'=1+cmd", "", "", "'-nothing"), ("ann", CHAPTER, "4", "")]
+    other = grade.Submission("bob", tmp_path / "in" / "bob.ipynb", OTHER, "bob", scores={"root-sum": 0.5}, most=12)
+    assert entered(other)[1:] == [("ann", CHAPTER, "4", ""), ("bob", OTHER, "0.5", "")]
+    assert [row["02/root-sum"] for row in grade_table.rows(tmp_path)] == ["", "", "0.5"]
 
 
 @pytest.fixture
@@ -379,10 +380,8 @@ def test_each_notebook_is_graded_as_what_it_is_where_no_chapter_is_named(classro
     (tmp_path / "submitted" / "ann" / CHAPTER / "timestamp.txt").write_text("2026-03-01 14:30:00 UTC", encoding="utf-8")
     found = grade.grade(tmp_path, classroom, due="2026-03-01 12:00 UTC", feedback=False)
     assert [(each.student, each.chapter, each.total) for each in found] == [("ann", CHAPTER, 0), ("ann", OTHER, 0), ("bob", OTHER, None)]
-    assert found[0].notes == ("late by 2.5 hours",)
+    assert found[0].notes == ("2.5 hours late",)
     assert "another assignment" in found[2].notes[0]
-    file = grade.write_csv(found, tmp_path)
-    assert f"{OTHER}/root-sum" in file.read_text(encoding="utf-8-sig").splitlines()[0]
 
 
 @pytest.mark.parametrize(
@@ -489,7 +488,9 @@ def test_each_student_has_a_number_that_only_the_secret_gives():
 def test_work_is_graded_with_the_student_s_own_number(book):
     folder = book / "course"
     course.build(exercises.read(CHAPTER), folder)
-    made = {file.parts[-3]: nbformat.read(file, as_version=4) for file in course.release_to(["ann", " bob ", "", "Zoë"], folder, CHAPTER)}
+    (book / "class.txt").write_text("ann\n bob \n\nZoë\n", encoding="utf-8")
+    people = roster.read(book / "class.txt")
+    made = {file.parts[-3]: nbformat.read(file, as_version=4) for file in course.release_to(people, folder, CHAPTER)}
     secret = seeds.read_secret(folder)
     assert list(made) == ["ann", "bob", "Zoë"] and len(secret) == 32
     for student, own in made.items():
@@ -502,14 +503,15 @@ def test_work_is_graded_with_the_student_s_own_number(book):
     assert {student: each.scores["double"] for student, each in found.items()} == {"ann": 4, "bob": 1, "Zoë": 1, "copyist": 1}
     assert found["copyist"].notes == ("the notebook was made for bob",)
     assert found["ann"].notes == ()
-    course.release_to(["ann"], folder, CHAPTER)
+    course.release_to(people[:1], folder, CHAPTER)
     assert seeds.read_secret(folder) == secret, "a secret is made once"
 
 
-@pytest.mark.parametrize(("students", "said"), [([], "is empty"), (["ann", "ann "], "has ann twice"), (["a/b"], "which no folder")])
-def test_a_list_of_students_that_cannot_be_used_is_refused(classroom, students, said):
+@pytest.mark.parametrize(("text", "said"), [("\n", "is empty"), ("ann\nann \n", "has ann twice"), ("a/b", "which no folder")])
+def test_a_list_of_students_that_cannot_be_used_is_refused(classroom, tmp_path, text, said):
+    (tmp_path / "class.txt").write_text(text, encoding="utf-8")
     with pytest.raises(AssignmentError, match=said):
-        course.release_to(students, classroom, CHAPTER)
+        course.release_to(roster.read(tmp_path / "class.txt"), classroom, CHAPTER)
 
 
 def test_nbgrader_itself_grades_with_the_same_settings(book):

@@ -117,6 +117,8 @@ assert (nearest == (f @ weight.T).argmax(1)).all(), (
 )
 
 # %% tags=["hidden-tests"] exercise="shift" points=2
+# Criterion: weights on a common sphere give the shortest shift, at any scale of the
+# weights
 rng = np.random.default_rng([SEED, 11])
 frame = np.linalg.qr(rng.standard_normal((6, 4)))[
     0
@@ -136,6 +138,7 @@ for size in (1e-4, 1.0, 1e4):  # 12 weights on a sphere of three dimensions, in 
 assert np.abs(equidistant_shift(np.eye(5))).max() < 1e-12, "equal norms need no shift"
 
 # %% tags=["hidden-tests"] exercise="shift" points=1
+# Criterion: None where no sphere holds all weights, and a shift wherever one does
 rng = np.random.default_rng([SEED, 12])
 ends = rng.standard_normal((2, 10))
 in_line = np.stack([ends[0], 0.3 * ends[0] + 0.7 * ends[1], ends[1]])
@@ -230,6 +233,8 @@ assert a is None, "an outer weight of a line wins somewhere"
 assert ((weight[0] - weight[1:]) @ f > 0).all(), "class 0 does not win at this f"
 
 # %% tags=["hidden-tests"] exercise="hull" points=3
+# Criterion: each class gets a valid certificate, also where its cell is a very narrow
+# cone
 rng = np.random.default_rng([SEED, 21])
 
 
@@ -332,6 +337,8 @@ assert distances.min() > 1.42, (
 assert np.allclose(distances, np.sqrt(8 / 3)), "all distances should attain the bound"
 
 # %% tags=["hidden-tests"] exercise="farthest" points=2
+# Criterion: lengths and distances attain the bound, down to the smallest possible
+# dimension
 for c, d, r in (
     (2, 1, 1.0),
     (2, 5, 3.0),
@@ -420,6 +427,8 @@ for m in (0.2, 0.56, 0.9):
     )
 
 # %% tags=["hidden-tests"] exercise="width" points=2
+# Criterion: the mean confidence is met in any unit, and for distances of very different
+# size
 rng = np.random.default_rng([SEED, 31])
 for unit in (1e-15, 1e-6, 1e6, 1e15):
     s = unit * rng.chisquare(5, 300)
@@ -435,6 +444,7 @@ for m in (0.01, 0.5, 0.99):
     )
 
 # %% tags=["hidden-tests"] exercise="width" points=1
+# Criterion: None exactly where images on their centroids put the mean out of reach
 rng = np.random.default_rng([SEED, 32])
 s = np.concatenate([np.zeros(30), rng.chisquare(8, 70)])
 assert width_for(s, 0.2) is None, (
@@ -505,6 +515,7 @@ assert np.allclose(certified_radius(np.array([[1.0, 0.0]]), weight, bias, 10.0),
 )
 
 # %% tags=["hidden-tests"] exercise="bisector" points=3
+# Criterion: no class changes within the radius, and some class changes just beyond it
 rng = np.random.default_rng([SEED, 40])
 weight, bias = (
     rng.standard_normal((7, 4)) * np.geomspace(0.1, 10, 7)[:, None],
@@ -532,6 +543,7 @@ assert np.allclose(half * np.linalg.norm(a, 2), radius), (
 )
 
 # %% tags=["hidden-tests"] exercise="bisector" points=1
+# Criterion: rivals with equal weights are handled without a division by zero
 rng = np.random.default_rng([SEED, 41])
 weight, bias, x = (
     rng.standard_normal((2, 5)),
@@ -616,6 +628,7 @@ assert rate_at_coverage(confidence, right, misled, 0.2) == 0, (
 )
 
 # %% tags=["hidden-tests"] exercise="coverage" points=3
+# Criterion: the rate follows the definition, and does not depend on the kernel's width
 rng = np.random.default_rng([SEED, 50])
 for _ in range(20):
     count = int(rng.integers(50, 300))
@@ -697,6 +710,8 @@ assert np.isclose(found[1], 0.5 - 1.3), (
 )
 
 # %% tags=["hidden-tests"] exercise="pixel" points=3
+# Criterion: no search over pixels, values and rivals finds a smaller margin, or misses
+# yours
 rng = np.random.default_rng([SEED, 60])
 weight, bias = rng.standard_normal((6, 16)), rng.standard_normal(6)
 images, classes = rng.uniform(size=(40, 16)) ** 3, rng.integers(0, 6, 40)

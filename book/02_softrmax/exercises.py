@@ -204,6 +204,7 @@ assert torch.allclose(softrmax_everywhere(centres), centres, atol=1e-9), (
 )
 
 # %% tags=["hidden-tests"] exercise="pole" points=2
+# Criterion: gradients are finite at the centres, and right everywhere else
 generator = torch.Generator().manual_seed(SEED)
 for k in (2, 5, 12):
     at = torch.cat(
@@ -229,6 +230,7 @@ for k in (2, 5, 12):
     )
 
 # %% tags=["hidden-tests"] exercise="pole" points=1
+# Criterion: small probabilities keep their digits very close to a centre
 generator = torch.Generator().manual_seed(SEED + 1)
 for distance in (1e-2, 1e-4, 1e-7):
     near = torch.eye(6, dtype=torch.float64) + distance * torch.randn(
@@ -311,6 +313,7 @@ assert np.allclose(
 ), "not the log of the ratio of squared distances"
 
 # %% tags=["hidden-tests"] exercise="lead" points=2
+# Criterion: the lead is exact to rounding, for entries of any size
 rng = np.random.default_rng([SEED, 11])
 for size in (1.0, 1e3, 1e8, 1e17, 1e80, 1e160, 1e200):
     z = size * rng.uniform(-1, 1, (8, 5))
@@ -328,6 +331,7 @@ for size in (1.0, 1e3, 1e8, 1e17, 1e80, 1e160, 1e200):
             )
 
 # %% tags=["hidden-tests"] exercise="lead" points=1
+# Criterion: a centre leads by infinity, and close to a centre no digits are lost
 found = log_lead(np.eye(4))
 assert np.array_equal(np.diag(found), np.zeros(4)), (
     "a centre's own class leads itself by nothing"
@@ -408,6 +412,7 @@ assert np.allclose(found, [1 / 9, 8 / 9]), (
 )
 
 # %% tags=["hidden-tests"] exercise="limit" points=2
+# Criterion: degrees of freedom that differ: the limit is that of the heaviest tail
 rng = np.random.default_rng([SEED, 20])
 for _ in range(10):
     scales, nus, centres = (
@@ -423,6 +428,7 @@ for _ in range(10):
     )
 
 # %% tags=["hidden-tests"] exercise="limit" points=1
+# Criterion: priors, Gaussian classes and the unit of the scales are treated rightly
 rng = np.random.default_rng([SEED, 21])
 scales, priors = rng.uniform(0.5, 3, 5), rng.dirichlet(3 * np.ones(5))
 logarithm = np.log(priors) + stats.t.logpdf(-1e40, 2.5, rng.normal(size=5), scales)
@@ -506,6 +512,7 @@ assert np.isclose(largest_weight((0.0, 2.0), (0.0, 1.0), 3.0, 0.5), math.sqrt(8.
 )
 
 # %% tags=["hidden-tests"] exercise="weight" points=3
+# Criterion: no point has a larger weight, some point comes near it, in any unit
 rng = np.random.default_rng([SEED, 30])
 quantiles = np.tan(np.linspace(-math.pi / 2, math.pi / 2, 20_001)[1:-1])
 for unit in (1.0, 1e-6, 1e6):
@@ -603,6 +610,8 @@ assert bool(fallen[reachable].all()), (
 )
 
 # %% tags=["hidden-tests"] exercise="ascent" points=2
+# Criterion: every point that can be misled is, with many classes and at any size of
+# scores
 generator = torch.Generator().manual_seed(SEED + 1)
 for size in (1.0, 1e3):
     w, b = (
@@ -629,6 +638,7 @@ for size in (1.0, 1e3):
     )
 
 # %% tags=["hidden-tests"] exercise="ascent" points=1
+# Criterion: the attack also succeeds where probabilities are saturated
 generator = torch.Generator().manual_seed(SEED + 2)
 w, b = 1e3 * torch.randn(2, 5, generator=generator), torch.zeros(2)
 x = torch.randn(300, 5, generator=generator)
@@ -700,6 +710,7 @@ free = (np.abs(wanted.astype(float) - x) < 8 / 255) & (wanted >= 0) & (wanted <=
 assert (kept == wanted)[free].all(), "what is allowed stays as it is"
 
 # %% tags=["hidden-tests"] exercise="inward" points=2
+# Criterion: the bound holds when it is judged in double precision, for any budget
 rng = np.random.default_rng([SEED, 41])
 for eps in (0.0, 1e-4, 1 / 255, 8 / 255, 0.1, 0.3, 1.0):
     x = np.concatenate(
@@ -713,6 +724,7 @@ for eps in (0.0, 1e-4, 1 / 255, 8 / 255, 0.1, 0.3, 1.0):
         assert kept.min() >= 0 and kept.max() <= 1, "pixels lie in [0, 1]"
 
 # %% tags=["hidden-tests"] exercise="inward" points=1
+# Criterion: nothing is given away: no allowed number lies nearer to the wanted one
 rng = np.random.default_rng([SEED, 42])
 x = np.concatenate(
     [rng.uniform(size=100_000), rng.uniform(size=1000) ** 20, [0, 1]]
@@ -720,6 +732,9 @@ x = np.concatenate(
 for eps in (0.0, 1 / 255, 0.3):
     for direction in (np.float32(-2), np.float32(2)):
         kept = keep_inside(np.full_like(x, direction), x.copy(), eps)
+        assert np.abs(kept.astype(float) - x).max() <= eps + 1e-6, (
+            "a pixel is far outside the bound"
+        )
         beyond = np.nextafter(kept, direction)
         allowed = (
             (np.abs(beyond.astype(np.float64) - x.astype(np.float64)) <= eps)

@@ -216,6 +216,8 @@ for distance in (1.0, 1e4):
     )
 
 # %% tags=["hidden-tests"] exercise="twin" points=2
+# Criterion: a twin is found whenever there is one, whatever the rank and size of the
+# weights
 rng = np.random.default_rng([SEED, 11])
 layers = {
     "l = m": rng.standard_normal((6, 6)),
@@ -252,6 +254,7 @@ for name, weight in layers.items():
         )
 
 # %% tags=["hidden-tests"] exercise="twin" points=1
+# Criterion: None exactly where every direction changes the probabilities
 rng = np.random.default_rng([SEED, 12])
 for m, width in ((6, 5), (10, 3), (3, 1)):
     assert (
@@ -325,6 +328,8 @@ assert invisible_dimensions(weight, "gauss") == 0, (
 )
 
 # %% tags=["hidden-tests"] exercise="heads" points=3
+# Criterion: the number is right for each head, whatever the rank and the mean of the
+# weights
 rng = np.random.default_rng([SEED, 21])
 planted = rng.standard_normal((10, 4)) @ rng.standard_normal((4, 32))
 balanced = rng.standard_normal((5, 9))
@@ -423,6 +428,8 @@ assert first_change(weight, bias, h, np.array([1.0, 0.0])) == (math.inf, None), 
 )
 
 # %% tags=["hidden-tests"] exercise="exit" points=3
+# Criterion: no change before t, the named rival behind it, infinity where nobody
+# catches up
 rng = np.random.default_rng([SEED, 30])
 reached = set()
 for _ in range(200):
@@ -544,6 +551,7 @@ assert np.abs(a @ (square[4] - square)).max() < 1e-7, (
 )
 
 # %% tags=["hidden-tests"] exercise="escape" points=2
+# Criterion: each region gets the right answer with a proof that holds
 rng = np.random.default_rng([SEED, 40])
 
 
@@ -585,6 +593,8 @@ for width in (2, 3, 5):
         check_proof(simplex, k, True)  # l + 1 classes are too few for a bounded region
 
 # %% tags=["hidden-tests"] exercise="escape" points=1
+# Criterion: the borderline cases: an edge of the hull, a line, an unseen direction, a
+# unit
 rng = np.random.default_rng([SEED, 41])
 corners = np.array([[1.0, 1.0], [-1.0, 1.0], [-1.0, -1.0], [1.0, -1.0]])
 for weight, k, why in (
@@ -690,6 +700,8 @@ assert ((weight - weight.mean(0)).T @ y > 0).all(), (
 )
 
 # %% tags=["hidden-tests"] exercise="ray" points=3
+# Criterion: either a ray that the softmax does not see, or a valid reason that there is
+# none
 rng = np.random.default_rng([SEED, 50])
 
 
@@ -790,6 +802,7 @@ assert smallest_width(2, 0.75) == 3, (
 )
 
 # %% tags=["hidden-tests"] exercise="width" points=2
+# Criterion: the chance is Wendel's, for few classes and for many
 for m in (2, 3, 10, 100, 1000):
     assert np.isclose(chance_of_a_ray(2 * (m - 1), m), 0.5, rtol=1e-9), (
         "the chance is one half at l = 2 (m - 1)"
@@ -803,6 +816,7 @@ for m in (2, 3, 10, 100, 1000):
         )
 
 # %% tags=["hidden-tests"] exercise="width" points=2
+# Criterion: the width is the smallest one that has the chance
 for m in (2, 5, 10, 1000):
     assert smallest_width(m, 0.499) == 2 * (m - 1), "just below one half: l = 2 (m - 1)"
     for chance in (0.01, 0.3, 0.9, 0.999):

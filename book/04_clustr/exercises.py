@@ -205,6 +205,7 @@ for corners in (
     )
 
 # %% tags=["hidden-tests"] exercise="refute" points=3
+# Criterion: a move well inside the claimed radius changes the class, for any centres
 for case in range(12):
     scale, count, width = (
         (1e3, 1e-3, 1.0)[case % 3],
@@ -298,6 +299,7 @@ assert (
 ), "to pass from one centre of a class to another of the same class is no change"
 
 # %% tags=["hidden-tests"] exercise="certificate" points=2
+# Criterion: with one centre a class the nearest of all bisectors decides
 seats, guests = normal(7, 3, offset=2), normal(300, 3, offset=3)
 seat_kinds = torch.arange(7)
 at_seats = squared(guests, seats)
@@ -318,6 +320,7 @@ assert torch.allclose(
 ), "a smaller Lipschitz constant certifies more"
 
 # %% tags=["hidden-tests"] exercise="certificate" points=2
+# Criterion: with several centres a class the best own centre counts for each rival
 from support.certificates import robustness_radius
 
 seats, guests = normal(8, 2, offset=4), normal(400, 2, offset=5)
@@ -390,6 +393,7 @@ assert not magnet(probes_at, pole_labels, poles, pole_kinds, -1.0, 2.0)[[0, 2]].
 )
 
 # %% tags=["hidden-tests"] exercise="magnet" points=1
+# Criterion: the loss has the nearest own centre and the sum over all rival centres
 poles, probes_at = normal(6, 4, offset=6), normal(90, 4, offset=7)
 pole_kinds, pole_labels = torch.tensor([2, 0, 1, 1, 0, 2]), torch.arange(90) % 3
 at_poles = squared(probes_at, poles)
@@ -420,6 +424,7 @@ for row, kind in enumerate(pole_labels.tolist()):
     )
 
 # %% tags=["hidden-tests"] exercise="magnet" points=2
+# Criterion: far from all centres loss and gradient are still right
 poles, pole_kinds = (
     torch.tensor([[0.0, 0.0], [0.0, 2.0], [0.0, -1.0]], dtype=torch.float64),
     torch.tensor([0, 1, 1]),
@@ -518,6 +523,8 @@ assert not without_gradient(walkers, walker_labels, pairs_at, 4).any(), (
 )
 
 # %% tags=["hidden-tests"] exercise="idle" points=3
+# Criterion: points are judged as the gradient of the loss judges them, in any unit of
+# length
 from support.models import heads
 
 for stretch in (1.0, 100.0):
@@ -609,6 +616,7 @@ assert torch.equal(squared(attacked, hearts).argmin(1) == 1, can_break), (
 )
 
 # %% tags=["hidden-tests"] exercise="saturated" points=3
+# Criterion: every point that can be misclassified is, and none leaves its cube
 for width, half_width in ((3, 0.1), (3, 0.3), (20, 0.1), (20, 0.3)):
     hearts = (
         normal(10, width, offset=11)
@@ -690,6 +698,8 @@ assert forgotten == 1, (
 )
 
 # %% tags=["hidden-tests"] exercise="merge" points=3
+# Criterion: the right start is kept for each image, and each forgotten image counts
+# once
 final_losses, final_broken = (
     normal(8, 500, offset=13) - 2.0,
     normal(8, 500, offset=14) > 1.2,
@@ -766,6 +776,7 @@ for side, other_side in ((6, 6), (9, 5)):
     )
 
 # %% tags=["hidden-tests"] exercise="convolution" points=3
+# Criterion: the norm is that of the convolution as a matrix, for any shape and padding
 for number, (
     outputs,
     inputs,

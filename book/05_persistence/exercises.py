@@ -158,6 +158,7 @@ assert (
 ), "three sheets: each is kept with probability gamma^(1/3)"
 
 # %% tags=["hidden-tests"] exercise="sheets" points=2
+# Criterion: the stability crosses gamma at the answer, for sheets at unequal distances
 numbers = np.random.default_rng(SEED)
 for sheets, level, scale in (
     (2, 0.7, 1.0),
@@ -177,6 +178,7 @@ for sheets, level, scale in (
         )
 
 # %% tags=["hidden-tests"] exercise="sheets" points=2
+# Criterion: infinite exactly where the class keeps more than gamma of any noise
 for sheets, level in ((1, 0.5), (1, 0.3), (2, 0.25), (3, 0.1), (40, 1e-13)):
     assert sheet_persistence(np.linspace(1, 2, sheets), level) == math.inf, (
         f"{sheets} sheets: however large sigma is, the class keeps "
@@ -238,6 +240,7 @@ assert high_end == 1 and abs(low_end - 0.025 ** (1 / 20)) < 0.025, (
 assert interval(0, 20, 0.95)[0] == 0, "where no copy kept the class, no p is too small"
 
 # %% tags=["hidden-tests"] exercise="interval" points=2
+# Criterion: the interval holds the truth at least as often as it says
 for samples, level in ((1, 0.9), (12, 0.95), (30, 0.99), (60, 0.8)):
     ends = np.array([interval(kept, samples, level) for kept in range(samples + 1)])
     truths = np.unique(
@@ -256,6 +259,7 @@ for samples, level in ((1, 0.9), (12, 0.95), (30, 0.99), (60, 0.8)):
     )
 
 # %% tags=["hidden-tests"] exercise="interval" points=1
+# Criterion: the ends are those of Clopper and Pearson
 for kept, samples, level in (
     (0, 9, 0.95),
     (9, 9, 0.95),
@@ -335,6 +339,8 @@ assert abs(answer * stats.norm.ppf(0.7) - 1) < 1e-6, (
 assert spent_calls <= 32, f"{spent_calls} calls of stability; 32 are allowed"
 
 # %% tags=["hidden-tests"] exercise="search" points=3
+# Criterion: the crossing is found in few calls and within the range, or zero, or
+# infinity
 for told, curve, level, cap, wanted in (
     (
         "a class that keeps three quarters of any noise",
@@ -458,6 +464,7 @@ assert abs(outside_persistence(-1.0, 500.0, 0.9) * stats.norm.ppf(0.9) - 1) < 1e
 )
 
 # %% tags=["hidden-tests"] exercise="outside" points=3
+# Criterion: the answer is the first sigma at which the stability falls below gamma
 for x1, x2, level in (
     (-0.05, 0.3, 0.7),
     (0.3, -0.05, 0.7),
@@ -483,6 +490,7 @@ for x1, x2, level in (
     )
 
 # %% tags=["hidden-tests"] exercise="outside" points=1
+# Criterion: infinite where it never does, and the same in other units of length
 assert outside_persistence(-0.6, 0.5, 0.7) == math.inf, (
     "with x_2 below |x_1| the stability falls towards 3/4 all the way, and never below"
 )
@@ -559,6 +567,7 @@ assert outside_shell >= 1.05 * 2 * math.exp(-(eps_found**2) / 16), (
 )
 
 # %% tags=["hidden-tests"] exercise="units" points=3
+# Criterion: the pair refutes the bound, whatever sigma is
 for sigma_here in (4.5, 5.0, 5.5 + 0.01 * (SEED % 100), 10.0, 40.0, 1000.0):
     n_found, eps_found = refute_bound(sigma_here)
     assert n_found == int(n_found) >= 1 and eps_found > 0, (
@@ -629,6 +638,7 @@ assert (
 ), "a rule that looks once, after the last copy"
 
 # %% tags=["hidden-tests"] exercise="peeking" points=2
+# Criterion: the probability is that of a sum over all sequences of copies
 table = np.random.default_rng(SEED).random((11, 11)) < 0.08
 table[10, ::2] = True  # some walks are stopped by the last look
 for p_here in (0.2, 0.7):
@@ -643,6 +653,7 @@ for p_here in (0.2, 0.7):
     )
 
 # %% tags=["hidden-tests"] exercise="peeking" points=1
+# Criterion: many looks are counted right, and a rule that is mended keeps its promise
 tails = [
     np.cumsum(
         [math.comb(m, kept) * 0.7**kept * 0.3 ** (m - kept) for kept in range(m + 1)]
@@ -734,6 +745,7 @@ assert torch.allclose(moved_z, torch.tensor([0.44, 0.4, 0.5, 0.0, 1.0]), atol=1e
 )
 
 # %% tags=["hidden-tests"] exercise="rounding" points=2
+# Criterion: no entry leaves the ball or the box, judged in double precision
 drawn = torch.Generator().manual_seed(SEED)
 pixels_x, slopes = (
     torch.rand(50_000, generator=drawn),
@@ -749,11 +761,13 @@ for budget_here in (0.1, 8 / 255, 0.3, 1e-3):
         "farther than eps from x when judged in float64"
     )
     assert moved_z.min() >= 0 and moved_z.max() <= 1, "an image has values in [0, 1]"
+    assert (moved_z - pixels_x).abs().max() > budget_here / 2, "nothing moves"
     assert ((moved_z - pixels_x) * slopes <= 0).all(), (
         "a step towards the target goes against the sign of the gradient"
     )
 
 # %% tags=["hidden-tests"] exercise="rounding" points=2
+# Criterion: nothing but a rounding error is given away, and no gradient means no step
 moved_z = pixels_x
 for _ in range(3):  # with steps of eps / 2 the third is cut
     plain = (moved_z - 0.05 * slopes.sign()).clamp(

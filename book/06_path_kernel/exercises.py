@@ -101,6 +101,7 @@ assert abs(float(found) - 142.5) < 1e-9, (
 )
 
 # %% tags=["hidden-tests"] exercise="by-hand" points=2
+# Criterion: the kernel is the average over the step, for any number of units and inputs
 draw = torch.Generator().manual_seed(SEED + 1)
 a0, b0, da, db, queries_, inputs_ = (
     torch.randn(size, generator=draw, dtype=torch.float64)
@@ -131,6 +132,7 @@ assert torch.allclose(found, wanted, atol=1e-9), (
 )
 
 # %% tags=["hidden-tests"] exercise="by-hand" points=1
+# Criterion: kernel and loss slopes add up to the change of the scores
 draw = torch.Generator().manual_seed(SEED + 2)
 a0, b0, inputs_, aims = (
     torch.randn(size, generator=draw, dtype=torch.float64)
@@ -204,6 +206,7 @@ assert torch.allclose(
 ), "m_1 of a unit that is on up to t = 1/4 is the integral of t from 0 to 1/4"
 
 # %% tags=["hidden-tests"] exercise="crossing" points=2
+# Criterion: both moments are right for units that switch on, off, or not at all
 draw = torch.Generator().manual_seed(SEED + 3)
 pre = torch.randn(40, 50, generator=draw, dtype=torch.float64)
 shift_ = torch.randn(40, 50, generator=draw, dtype=torch.float64) * 3
@@ -222,6 +225,7 @@ assert torch.allclose(
 ), "z m_0 + delta m_1 is not the average output"
 
 # %% tags=["hidden-tests"] exercise="crossing" points=1
+# Criterion: units that stand still or begin at the kink are treated rightly
 pre = torch.tensor([0.7, -0.7, 0.0, 0.0, 0.0, 2.0, -2.0], dtype=torch.float64)
 shift_ = torch.tensor([0.0, 0.0, 0.0, 1.5, -1.5, 1e-320, -1e-320], dtype=torch.float64)
 zeroth, first_ = switch_moments(pre, shift_)
@@ -313,6 +317,7 @@ assert (
 ), "a score's gradient has nothing in another score's row of V"
 
 # %% tags=["hidden-tests"] exercise="blocks" points=4
+# Criterion: all blocks agree with automatic differentiation, each the right way round
 draw = torch.Generator().manual_seed(SEED + 5)
 u_, w_, v_, one_side, other_side = (
     torch.randn(size, generator=draw, dtype=torch.float64)
@@ -408,6 +413,7 @@ assert torch.allclose(found, -0.25 * places_), (
 )
 
 # %% tags=["hidden-tests"] exercise="jump" points=1
+# Criterion: the residual is right for any number of left points
 draw = torch.Generator().manual_seed(SEED + 6)
 w_, dw_, places_ = (
     torch.randn(size, generator=draw, dtype=torch.float64)
@@ -424,6 +430,7 @@ for count_ in (1, 2, 7, 100):
     ), f"with {count_} left points"
 
 # %% tags=["hidden-tests"] exercise="jump" points=2
+# Criterion: the leading term is quadratic in the step, and the error behind it is cubic
 draw = torch.Generator().manual_seed(SEED + 7)
 w_, dw_, places_ = (
     torch.randn(size, generator=draw, dtype=torch.float64)
@@ -531,6 +538,7 @@ assert torch.allclose(
 )
 
 # %% tags=["hidden-tests"] exercise="momentum" points=2
+# Criterion: a gradient pushes its own and all later steps, and no earlier one
 draw = torch.Generator().manual_seed(SEED + 9)
 mean_, seen, loss_ = (
     torch.randn(size, generator=draw, dtype=torch.float64)
@@ -551,6 +559,7 @@ for seen_at in range(4):
     )
 
 # %% tags=["hidden-tests"] exercise="momentum" points=2
+# Criterion: the contributions add up to the change of the scores in training
 draw = torch.Generator().manual_seed(SEED + 10)
 w_, velocity = torch.randn(16, generator=draw, dtype=torch.float64), 0.0
 inputs_, queries_ = (
@@ -654,6 +663,7 @@ assert torch.allclose(added, torch.tensor([[0.2, -0.4]], dtype=torch.float64)), 
 )
 
 # %% tags=["hidden-tests"] exercise="decay" points=1
+# Criterion: the two parts add up to the score
 draw = torch.Generator().manual_seed(SEED + 11)
 w_, inputs_, aims, queries_ = (
     torch.randn(size, generator=draw, dtype=torch.float64)
@@ -669,6 +679,7 @@ for rate_, lam, count_ in ((0.05, 0.8, 2), (0.05, 0.8, 9), (0.02, 0.0, 30)):
     )
 
 # %% tags=["hidden-tests"] exercise="decay" points=2
+# Criterion: what is left of the start, and what each point adds, decay as they should
 draw = torch.Generator().manual_seed(SEED + 15)
 w_, inputs_, aims, queries_ = (
     torch.randn(size, generator=draw, dtype=torch.float64)
@@ -759,6 +770,7 @@ assert torch.allclose(
 ), "the machine has other values than the sum"
 
 # %% tags=["hidden-tests"] exercise="one-machine" points=2
+# Criterion: weights that factor give one machine, with signs in the right place
 draw = torch.Generator().manual_seed(SEED + 13)
 roots = torch.randn(5, 6, 2, generator=draw, dtype=torch.float64)
 grams, by_point = roots @ roots.mT, torch.randn(6, generator=draw, dtype=torch.float64)
@@ -783,12 +795,16 @@ for by_step in (
     ), "the machine has other values than the sum"
 
 # %% tags=["hidden-tests"] exercise="one-machine" points=2
+# Criterion: None where the weights do not factor
 draw = torch.Generator().manual_seed(SEED + 14)
 roots = torch.randn(3, 4, 4, generator=draw, dtype=torch.float64)
 grams, by_point = roots @ roots.mT, torch.randn(4, generator=draw, dtype=torch.float64)
 signs_only = torch.rand(3, 4, generator=draw, dtype=torch.float64) * by_point.sign()
 assert single_machine(grams, signs_only) is None, (
     "constant signs do not make weights that factor"
+)
+assert single_machine(grams, by_point.expand(3, 4)) is not None, (
+    "equal weights at every step factor"
 )
 assert (
     single_machine(

@@ -92,6 +92,7 @@ assert (near_side <= [0.3, 0.075]).all() and (far_side > [0.3, 0.075]).all(), (
 )
 
 # %% tags=["hidden-tests"] exercise="bracket" points=2
+# Criterion: the near side keeps the class of a, the far side has another, among many
 draw = np.random.default_rng(SEED + 1)
 slopes_ = draw.normal(size=(5, 4))
 
@@ -117,6 +118,7 @@ assert (
 ).all(), "the far side must have another class than a"
 
 # %% tags=["hidden-tests"] exercise="bracket" points=1
+# Criterion: all segments are bisected at once, with one call for each step
 calls_ = []
 
 
@@ -204,6 +206,7 @@ assert len(set(around_b)) > 1, (
 )
 
 # %% tags=["hidden-tests"] exercise="ties" points=2
+# Criterion: the two points are what they should be at every distance
 turns_ = 2 * np.pi * (np.arange(720) + 0.123) / 720
 for radius_ in (1e-3, 1e-5, 1e-6):
     rim = radius_ * np.stack([np.cos(turns_), np.sin(turns_)], 1)
@@ -224,6 +227,7 @@ assert not (
 ), "B must not belong to the level set"
 
 # %% tags=["hidden-tests"] exercise="ties" points=1
+# Criterion: the scores are continuous
 draw = np.random.default_rng(SEED + 3)
 spots = np.concatenate(
     [
@@ -231,6 +235,7 @@ spots = np.concatenate(
         np.array([[-2.0, 0.0], [2.0, 0.0]]).repeat(2_000, 0),
     ]
 )
+assert tied_scores(spots).shape == (len(spots), 3), "three scores for each point"
 for gap in (1e-2, 1e-4, 1e-7):
     beside_ = spots + gap * draw.normal(size=spots.shape)
     jumps_ = np.abs(tied_scores(beside_) - tied_scores(spots)).max(1) / np.linalg.norm(
@@ -299,6 +304,7 @@ assert steep_triangle.sum() == 6, (
 )
 
 # %% tags=["hidden-tests"] exercise="midpoint" points=3
+# Criterion: edges agree with a walk from point to point, in any number of dimensions
 for dimensions_, count_ in ((2, 18), (3, 16), (6, 14)):
     cloud_ = np.random.default_rng(SEED + 10 * dimensions_).uniform(
         size=(count_, dimensions_)
@@ -385,6 +391,7 @@ assert np.allclose(found[0], [0.25, 0.75, 0]), (
 assert np.allclose(found[1], 0), "no triangle holds the second query"
 
 # %% tags=["hidden-tests"] exercise="weights" points=1
+# Criterion: of two possible triangulations the one with empty circles counts
 kite = np.array(
     [[0.0, 0.0], [4.0, 0.1], [2.0, 1.0], [2.1, -1.2]]
 )  # two triangles on either diagonal; the short one is Delaunay's
@@ -399,6 +406,7 @@ assert (found[:2, 1] == 0).all() and found[2, 0] == 0, (
 )
 
 # %% tags=["hidden-tests"] exercise="weights" points=3
+# Criterion: the weights are those of the Delaunay triangulation
 from scipy.spatial import Delaunay
 
 draw = np.random.default_rng(SEED + 4)
@@ -475,6 +483,7 @@ assert np.allclose(
 )
 
 # %% tags=["hidden-tests"] exercise="wedge" points=2
+# Criterion: faces, edge, apex and inside of a wedge are all projected rightly
 sixty = np.array([[1.0, 0.0], [-math.sin(math.pi / 3), math.cos(math.pi / 3)]])
 asked = np.array([[0.1, -5.0], [1.0, 4.0], [2.0, 0.0], [-1.0, 2.0], [-1.0, -3.0]])
 ray = np.array([0.5, math.sqrt(0.75)])
@@ -494,6 +503,7 @@ assert np.allclose(found[3], [0, 2], atol=1e-6) and np.allclose(
 ), "(-1, 2) lands on the upright face, (-1, -3) on the apex"
 
 # %% tags=["hidden-tests"] exercise="wedge" points=3
+# Criterion: the nearest point satisfies the conditions of optimality, for any faces
 draw = np.random.default_rng(SEED + 6)
 tips_ = draw.uniform(0.2, 1.2, 4)
 tipped_ = np.zeros((5, 6))
@@ -576,6 +586,7 @@ assert np.allclose(found[:3], 1) and np.allclose(found[3:], 0.5 - 0.5 / np.pi), 
 )
 
 # %% tags=["hidden-tests"] exercise="spectrum" points=2
+# Criterion: the centred spectrum agrees with integration, wherever the centre is
 shape_of_noise = np.linspace(-12, 12, 400_001)
 density_ = (
     np.exp(-0.5 * shape_of_noise**2)
@@ -598,6 +609,7 @@ for k_, n_ in ((1, 3), (3, 3), (4, 9)):
     )
 
 # %% tags=["hidden-tests"] exercise="spectrum" points=2
+# Criterion: the spectrum about the centre has the common mean of the coordinates
 draw = np.random.default_rng(SEED + 8)
 shape_of_noise = np.linspace(-12, 12, 400_001)
 density_ = (
@@ -679,6 +691,7 @@ assert abs(norm.cdf(1 / corner_persistence(1.0, 10, 0.7)) ** 10 - 0.7) < 1e-9, (
 )
 
 # %% tags=["hidden-tests"] exercise="drop" points=2
+# Criterion: at the persistence the class is kept with probability gamma, on either side
 draw = np.random.default_rng(SEED + 9)
 for k_, gamma_ in ((1, 0.9), (2, 0.9), (3, 0.95), (5, 0.999)):
     far_off = draw.uniform(0.2, 3)
@@ -698,6 +711,7 @@ for k_, gamma_ in ((1, 0.9), (2, 0.9), (3, 0.95), (5, 0.999)):
         )
 
 # %% tags=["hidden-tests"] exercise="drop" points=2
+# Criterion: infinite exactly where some share of the noise always keeps the class
 assert corner_persistence(-1.0, 2, 0.7) == math.inf, (
     "behind two faces at least 3/4 of the noise stays outside"
 )

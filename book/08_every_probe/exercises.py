@@ -67,6 +67,7 @@ assert auroc(np.array([1.0, 4.0]), np.array([2.0, 3.0])) == 0.5, (
 assert auroc(np.ones(3), np.ones(5)) == 0.5, "all scores tie, and a tie counts one half"
 
 # %% tags=["hidden-tests"] exercise="auroc" points=3
+# Criterion: the area is that of the count over all pairs, and fast for many scores
 rng = np.random.default_rng(SEED)
 for _ in range(20):
     a, b = (
@@ -137,6 +138,7 @@ assert error == 1 and floor == 0, (
 )
 
 # %% tags=["hidden-tests"] exercise="calibration" points=3
+# Criterion: error and floor agree with a count by hand and with known values
 rng = np.random.default_rng(SEED)
 sure, answers = np.append(rng.random(380), np.ones(20)), rng.random(400) < 0.7
 places = np.minimum(np.floor(sure * 15), 14)
@@ -229,6 +231,7 @@ assert np.isnan(partial_rank([1, 2, 3, 4], [4, 1, 3, 2], [10, 20, 30, 40])), (
 
 
 # %% tags=["hidden-tests"] exercise="partial" points=3
+# Criterion: the correlation is that of the closed form, and only ranks count
 def correlation_of_ranks(u, v):
     return np.corrcoef(rankdata(u), rankdata(v))[0, 1]
 
@@ -301,6 +304,7 @@ assert np.allclose(holm([0.6, 0.7]), [1, 1]), "no p-value exceeds 1"
 
 
 # %% tags=["hidden-tests"] exercise="holm" points=3
+# Criterion: each answer is that of the procedure, step by step, at every level
 def says_yes(p, level):
     """The procedure itself, step by step."""
     yes = np.zeros(len(p), dtype=bool)
@@ -374,6 +378,7 @@ assert np.allclose(found[~np.isnan(found)], -1), (
 )
 
 # %% tags=["hidden-tests"] exercise="redraw" points=3
+# Criterion: whole networks are drawn, with the known frequencies of each outcome
 rng = np.random.default_rng(SEED)
 order = rng.permutation(3)
 x3 = np.array([0.0, 1.0, 2.0])[order][:, None] + 0.1 * rng.normal(size=(3, 4)) * [

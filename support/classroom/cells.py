@@ -10,7 +10,8 @@ cell                                what it holds
 ``solution``                        functions whose bodies stand between ``### BEGIN SOLUTION`` and
                                     ``### END SOLUTION``
 ``tests``, ``points=1``             tests that the student sees
-``hidden-tests``, ``points=1``      tests that only the grader runs
+``hidden-tests``, ``points=1``      tests that only the grader runs; they begin with a comment,
+                                    ``# Criterion: what they ask for``, which gives nothing away
 ``solution-text`` (Markdown)        why the solution is right; shown on the page, not in an
                                     assignment
 =================================== ================================================================
@@ -31,11 +32,14 @@ from support.common import paths
 PART = "exercises"
 GIVENS, PARAMETERS = "assignment", "assignment-parameters"
 SOLUTION, TESTS, HIDDEN, TEXT = ROLES = ("solution", "tests", "hidden-tests", "solution-text")
-PROMPT = "prompt"
+PROMPT, DERIVATION = "prompt", "derivation"
 BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
 DISPLAY = re.compile(
     r"(hide|remove)-(input|output|cell)|output_scroll|nbval-[\w-]+|raises-exception"
 )
+
+
+_CRITERION = re.compile(r"# Criterion: (.*(?:\n# .*)*)")
 
 
 class AssignmentError(ValueError):
@@ -78,3 +82,9 @@ def roles(cell: NotebookNode) -> list[str]:
 def role(cell: NotebookNode) -> str:
     """What a cell of an exercise is: one of :data:`ROLES`, :data:`PROMPT`, or nothing known."""
     return next(iter(roles(cell)), PROMPT if cell.cell_type == "markdown" else "")
+
+
+def criterion(source: str) -> str:
+    """What a hidden test asks for, in words: the comment at its beginning; empty without one."""
+    found = _CRITERION.search(source)
+    return found[1].replace("\n# ", " ").strip() if found else ""

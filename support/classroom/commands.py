@@ -2,7 +2,7 @@
 command that needs it."""
 
 import os
-import tempfile
+import sys
 import time
 from pathlib import Path
 from typing import Annotated
@@ -27,7 +27,11 @@ def _path(flag: str, metavar: str, text: str, default: str | bool = False):
 
 Course = _path("--course", "FOLDER", "The course folder, in nbgrader's layout.", "_build/course")
 Private = _path("--private", "FOLDER", "Your own tests and points, laid over the book's.")
-Students = _path("--students", "FILE", "A list, one a line: each gets a version of their own.")
+_LIST = "The class, one name a line or as Moodle and Canvas export it"
+Students = _path("--students", "FILE", f"{_LIST}: each gets a version of their own.")
+Roster = _path("--students", "FILE", f"{_LIST}: shows who handed in nothing.")
+Derivation = Annotated[int, typer.Option(min=0, help="Points for each derivation, given by hand.")]
+Jobs = Annotated[int, typer.Option(min=0, help="Submissions at a time; 0: one for each core.")]
 Lint = Annotated[bool, typer.Option("--lint", help="Only look at the cells; execute nothing.")]
 Seconds = Annotated[int, typer.Option(min=1, help="Time for one cell of a student.")]
 Submissions = Annotated[Path, typer.Argument(metavar="FOLDER", help="What was handed in.")]
@@ -57,11 +61,13 @@ def build(
     folder: Course = None,
     private: Private = None,
     students: Students = None,
+    derivation: Derivation = 0,
 ) -> None:
     """Make the instructor's version (source/) and the student's version (release/) of an
     assignment, in nbgrader's course layout.
 
-    The student's version has no solution and no hidden test. With --students there is also
+    The student's version has no solution and no hidden test. Each exercise has a cell for the
+    derivation, which is graded by hand in nbgrader's Formgrader. With --students there is also
     release-by-student/, in which the numbers of the exercises differ from student to student; they
     follow from secret.txt in the course folder, which is made once: keep it.
 
@@ -74,10 +80,10 @@ def build(
     """
     from support.classroom import course, exercises
 
-    folder, listed = folder or course.default_folder(), _lines(students)
+    folder, listed = folder or course.default_folder(), _people(students)
     for name in _chosen(chapter):
         assignment = exercises.read(name, private)
-        made = _shown(course.build(assignment, folder))
+        made = _shown(course.build(assignment, folder, derivation))
         count = f"{len(assignment.exercises)} exercises, {assignment.points} points"
         typer.echo(f"{name}: {count}, {made}")
         if listed is not None:
@@ -104,7 +110,7 @@ def kit(chapter: OneChapter, folder: Course = None, students: Students = None) -
 
     folder, (name,) = folder or course.default_folder(), _chosen(chapter)
     course.make_missing([name], folder)
-    for made in archive.pack(name, folder, _lines(students)):
+    for made in archive.pack(name, folder, _people(students)):
         typer.echo(f"{_shown(made)}, {made.stat().st_size / 1e6:.1f} MB")
 
 
@@ -115,34 +121,77 @@ def grade(
     chapter: Only = "",
     due: Due = "",
     seconds: Seconds = 6,
+    students: Roster = None,
+    jobs: Jobs = 0,
 ) -> None:
-    """Grade a folder of submissions: grades.csv, a feedback page for each student, and nbgrader's
-    gradebook, all in the course folder.
+    """Grade what was handed in: grades.csv, a feedback page for each student, nbgrader's gradebook,
+    and what report makes, all in the course folder.
 
-    FOLDER holds anna.ipynb, ben.ipynb, ...; or anna/, ben/, ... with notebooks in them, as nbgrader
-    and learning platforms give; or it is a course folder with submitted/. What cannot be graded has
-    a line that says why, and stops nothing. The grades are read from the gradebook. Assignments
-    that the course folder lacks are made from the book first.
+    FOLDER holds anna.ipynb, ben.ipynb, ...; or anna/, ben/, ... with notebooks in them; or it is
+    what Moodle or Canvas gives, a zip or unpacked; or a course folder with submitted/. What cannot
+    be graded has a line that says why, and stops nothing. Each line of grades.csv is written as
+    soon as it is known, and no other line is lost; a grading that was stopped goes on when it is
+    called again. Assignments that the course folder lacks are made from the book first.
 
     \b
     Examples:
       python -m support assign grade handed-in
+      python -m support assign grade moodle.zip --course ~/course --students participants.csv
       python -m support assign grade handed-in --course ~/course --chapter 01 --seconds 10
       python -m support assign grade ~/course --course ~/course --due "2026-03-01 12:00 UTC"
     """
-    from support.classroom import course
+    from support.book import parallel
+    from support.classroom import course, sandbox
     from support.classroom import grade as grading
 
-    folder = folder or course.default_folder()
+    folder, people = folder or course.default_folder(), _people(students) or ()
     name = _chosen(chapter)[0] if chapter else ""
     if name or not course.made(folder):
         course.make_missing(_chosen(chapter), folder)
-    found = grading.grade(submissions, folder, chapter=name, due=due, seconds=seconds)
-    for each in found:
+    if missing := sandbox.weakness():
+        typer.echo(f"note: {missing}", err=True)
+
+    def tell(each: grading.Submission) -> None:
         points = "-" if each.total is None else f"{each.total:g} of {each.most:g}"
         said = [f"{each.student}: {points}", each.chapter, "; ".join(each.notes)]
-        typer.echo("  ".join(filter(None, said)))
-    typer.echo(f"wrote {_shown(grading.write_csv(found, folder))}")
+        _say("  ".join(filter(None, said)))
+
+    chosen = {"chapter": name, "due": due, "seconds": seconds, "people": people}
+    grading.grade(submissions, folder, **chosen, jobs=jobs or parallel.cores(), tell=tell)
+    _report(folder, people)
+
+
+@assign_app.command()
+def report(folder: Course = None, students: Roster = None) -> None:
+    """What was graded so far: grades.csv with the points of today's gradebook, a page on how each
+    exercise did, and the class list with the points.
+
+    Call it again after you have graded derivations by hand. items.csv and report.html have, for
+    each exercise, the share that was right, how well it tells good work from bad, the time it took
+    and the known mistakes that were made, and name submissions that are alike. With --students,
+    points.csv is that list with a column for each assignment; Moodle and Canvas import it.
+
+    \b
+    Examples:
+      python -m support assign report --course ~/course
+      python -m support assign report --course ~/course --students canvas-export.csv
+    """
+    from support.classroom import course
+
+    _report(folder or course.default_folder(), _people(students) or ())
+
+
+def _report(folder: Path, people) -> None:
+    from support.classroom import item_analysis
+
+    for file in item_analysis.report(folder, people):
+        _say(f"wrote {_shown(file)}")
+
+
+def _say(line: str) -> None:
+    """A line on the terminal, whatever characters that knows."""
+    encoding = sys.stdout.encoding or "ascii"
+    typer.echo(line.encode(encoding, "replace").decode(encoding))
 
 
 @assign_app.command()
@@ -171,8 +220,7 @@ def check(chapter: AllOrOne = None, private: Private = None, lint: Lint = False)
             typer.echo(f"{name}: {count}, {len(wrong)} wrong answers")
             continue
         started = time.perf_counter()
-        with tempfile.TemporaryDirectory(prefix="assign-check-") as temporary:
-            results = self_check.outcomes(assignment, wrong, Path(temporary))
+        results = self_check.outcomes(assignment, wrong)
         bad = [str(each) for each in results if each.got != each.wanted]
         problems += bad
         good = f"{len(results) - len(bad)} of {len(results)} answers get their points"
@@ -195,12 +243,10 @@ def _chosen(chapter: str | None) -> list[str]:
     return known
 
 
-def _lines(file: Path | None) -> list[str] | None:
-    from support.classroom.cells import AssignmentError
+def _people(file: Path | None):
+    from support.classroom import roster
 
-    if file and not file.is_file():
-        raise AssignmentError(f"there is no file {file}")
-    return file.read_text(encoding="utf-8-sig").splitlines() if file else None
+    return roster.read(file) if file else None
 
 
 def _shown(path: Path) -> str:

@@ -1,11 +1,12 @@
 """A course folder in nbgrader's layout: ``source/`` with the solutions, ``release/`` for the
 students, the gradebook, the settings."""
 
+import collections
 import os
 import secrets
 import sysconfig
-import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
@@ -22,13 +23,15 @@ from nbgrader.preprocessors import (
 )
 from traitlets.config import Config
 
-from support.classroom import exercises, notebook, seeds
+from support.classroom import exercises, feedback, notebook, seeds
 from support.classroom.cells import AssignmentError
 from support.classroom.exercises import Assignment
 from support.classroom.fair_execute import FairExecute
+from support.classroom.roster import Person
 from support.common import paths
 
 SECONDS = 6
+BY_HAND, LATE = "to grade by hand", "hours late"
 RELEASE, PERSONAL = "release", "release-by-student"
 _CONFIG = '''"""nbgrader's settings for this course; `python -m support assign` uses the same."""
 
@@ -39,12 +42,27 @@ c.merge(course.settings("."))
 '''
 
 
+class Exactly:
+    """nbgrader's converters for one notebook, whatever characters its path has; they take paths for
+    file patterns."""
+
+    def init_notebooks(self) -> None:
+        """Look for the notebook of the assignment."""
+        names = self.coursedir.assignment_id, self.coursedir.student_id
+        folder = self._format_source(*names)
+        self.notebooks, self.assignments = [], {folder: [f"{folder}/{names[0]}.ipynb"]}
+
+
+class _Generate(Exactly, GenerateAssignment):
+    """Makes the students' version."""
+
+
 def default_folder() -> Path:
     """Where assignments are made unless another folder is named: ignored by git."""
     return paths.output() / "course"
 
 
-def settings(folder: str | Path, seconds: int = SECONDS) -> Config:
+def settings(folder: str | Path, seconds: float = SECONDS) -> Config:
     """nbgrader's configuration for a course folder.
 
     Args:
@@ -59,6 +77,7 @@ def settings(folder: str | Path, seconds: int = SECONDS) -> Config:
     config.FairExecute.course_seed = seeds.read_secret(root)
     steps = (LimitOutput, SaveAutoGrades, AssignLatePenalties, CheckCellMetadata)
     config.Autograde.autograde_preprocessors = [FairExecute, *steps]
+    feedback.configure(config)
     return config
 
 
@@ -98,13 +117,14 @@ def released(folder: Path, chapter: str) -> NotebookNode:
     return nbformat.read(file_of(folder, RELEASE, chapter), as_version=4)
 
 
-def build(assignment: Assignment, folder: Path) -> Path:
+def build(assignment: Assignment, folder: Path, derivation: int = 0) -> Path:
     """Make the two versions of an assignment, by nbgrader's own converter, and enter it into the
     gradebook.
 
     Args:
         assignment: what to set; a teacher's private tests are in it already.
         folder: the course folder.
+        derivation: points of the derivation of each exercise, which you give by hand.
 
     Returns:
         The student's version.
@@ -116,12 +136,12 @@ def build(assignment: Assignment, folder: Path) -> Path:
     config_file, chapter = folder / "nbgrader_config.py", assignment.chapter
     if not config_file.is_file():
         config_file.write_text(_CONFIG, encoding="utf-8")
-    instructor = notebook.instructor(assignment, notebook.pictures(chapter))
+    instructor = notebook.instructor(assignment, notebook.pictures(chapter), derivation)
     notebook.write(instructor, file_of(folder, "source", chapter))
     config = settings(folder)
     here = directory(folder, config, assignment_id=chapter)
     try:
-        GenerateAssignment(coursedir=here, config=config, force=True).start()
+        _Generate(coursedir=here, config=config, force=True).start()
     except NbGraderException as error:
         with gradebook(folder) as book:
             if not book.assignment_submissions(chapter):
@@ -139,26 +159,57 @@ def gradebook(folder: Path) -> Gradebook:
     return Gradebook(f"sqlite:///{(folder / 'gradebook.db').resolve()}")
 
 
-def release_to(students: Iterable[str], folder: Path, chapter: str) -> list[Path]:
+@dataclass(frozen=True)
+class Points:
+    """What a student has in the gradebook: points by exercise, those of its tests and the highest
+    that these give, the highest score, and notes."""
+
+    scores: Mapping[str, float]
+    tested: Mapping[str, float]
+    highest: Mapping[str, float]
+    most: float
+    notes: tuple[str, ...]
+
+
+def points(folder: Path, chapter: str, identity: str = "") -> dict[str, Points]:
+    """The points of an assignment by nbgrader's ids of students; of one, or of all."""
+    found = {}
+    with gradebook(folder) as book:
+        if identity:
+            graded = [book.find_submission_notebook(chapter, chapter, identity)]
+        else:
+            graded = book.notebook_submissions(chapter, chapter)
+        for one in graded:
+            scores, tested, highest = (collections.defaultdict(float) for _ in range(3))
+            for part in one.grades:
+                name = notebook.exercise_of(part.cell.name)
+                scores[name] += part.score
+                if part.cell.cell_type == "code":
+                    tested[name] += part.score
+                    highest[name] += part.max_score
+            waiting = sum(part.needs_manual_grade and part.max_score > 0 for part in one.grades)
+            late = one.assignment.total_seconds_late
+            notes = [f"{late / 3600:.1f} {LATE}"] * bool(late)
+            notes += [f"{waiting} {BY_HAND}"] * bool(waiting)
+            found[one.student.id] = Points(scores, tested, highest, one.max_score, tuple(notes))
+    return found
+
+
+def release_to(people: Iterable[Person], folder: Path, chapter: str) -> list[Path]:
     """The student's version once for each student, each with another SEED.
 
     Args:
-        students: names as they will stand on what is handed in.
-        folder: the course folder; the secret is made there where it is missing.
+        people: the class; the secret is made in the course folder where it is missing.
+        folder: the course folder.
         chapter: an assignment that was made in the folder.
 
     Returns:
         The notebooks, ``release-by-student/<student>/<chapter>/<chapter>.ipynb``.
 
     Raises:
-        AssignmentError: the list is empty or names somebody twice or in a way that no folder can be
-            called.
+        AssignmentError: somebody has a name that no folder can be called.
     """
-    names = list(filter(None, (unicodedata.normalize("NFC", name).strip() for name in students)))
-    if not names:
-        raise AssignmentError("the list of students is empty")
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise AssignmentError(f"the list of students has {', '.join(twice)} twice")
+    names = [each.name for each in people]
     if any(character in name for name in names for character in '/\\:*?"<>|'):
         raise AssignmentError(
             "a student's name has one of the characters / \\ : * ? \" < > |, which no folder can "

@@ -1,13 +1,16 @@
-"""A folder of submissions goes in; grades.csv, nbgrader's gradebook and its feedback pages come
+"""Submissions go in; nbgrader's gradebook, a feedback page for each student and ``grades.csv`` come
 out, with a line for everybody."""
 
 import copy
-import csv
+import dataclasses
+import hashlib
 import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import replace
 from datetime import datetime
+from multiprocessing import get_context
 from pathlib import Path
 
 import nbformat
@@ -16,12 +19,41 @@ from nbgrader.converters import Autograde, GenerateFeedback
 from nbgrader.utils import parse_utc
 from traitlets.config import Config
 
-from support.classroom import course, fair_execute, notebook, seeds, submissions
+from support.classroom import (
+    course,
+    fair_execute,
+    grade_table,
+    notebook,
+    roster,
+    seeds,
+    submissions,
+)
 from support.classroom.cells import AssignmentError
+from support.classroom.roster import Person
 from support.classroom.submissions import Submission
 
 TIMESTAMP = "timestamp.txt"
 MENDED = "mended"
+NOTHING = "handed in nothing"
+
+
+class _Autograde(course.Exactly, Autograde):
+    """Enters points into the gradebook."""
+
+
+class _Feedback(course.Exactly, GenerateFeedback):
+    """Makes a page of feedback."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Course:
+    """A course folder as grading needs it."""
+
+    folder: Path
+    config: Config
+    released: Mapping[str, NotebookNode]
+    known: Sequence[str]
+    feedback: bool
 
 
 def grade(
@@ -30,14 +62,20 @@ def grade(
     *,
     chapter: str = "",
     due: str = "",
-    seconds: int = course.SECONDS,
+    seconds: float = course.SECONDS,
     feedback: bool = True,
+    people: Sequence[Person] = (),
+    jobs: int = 1,
+    tell: Callable[[Submission], None] = lambda _: None,
 ) -> list[Submission]:
-    """Grade everything in a folder.
+    """Grade everything in a folder, and enter each into ``grades.csv`` as soon as it is graded.
+
+    What is in the gradebook already, as it was handed in and with the same tests, is not executed
+    again: a grading that was interrupted goes on.
 
     Args:
-        folder: a notebook for each student, or a folder for each student, or a course folder with
-            ``submitted/``.
+        folder: a notebook or a folder for each student, a platform's zip of either, or a course
+            folder with ``submitted/``.
         course_folder: where the assignments were made; the gradebook and the feedback are there
             too.
         chapter: grade this assignment only; by default each notebook is graded as what it is.
@@ -45,6 +83,10 @@ def grade(
             ``timestamp.txt`` that nbgrader's exchange leaves.
         seconds: time for one cell.
         feedback: also make the feedback pages.
+        people: the class; names on submissions become theirs, and whoever handed in nothing has a
+            line.
+        jobs: how many submissions are executed at a time.
+        tell: called with each when it is done.
 
     Returns:
         One entry for each notebook, and one for each student and file of which nothing could be
@@ -54,75 +96,164 @@ def grade(
         AssignmentError: no such folder, nothing in it, no assignment was made, or a date that
             cannot be read.
     """
-    handed_in = folder / "submitted" if (folder / "submitted").is_dir() else folder
-    if not handed_in.is_dir():
-        raise AssignmentError(f"{folder} is not a folder")
     released = {name: course.released(course_folder, name) for name in course.made(course_folder)}
     known = [chapter] if chapter else list(released)
     if not known or not released.keys() >= set(known):
         command = f"python -m support assign build {chapter}".rstrip()
         raise AssignmentError(f"{course_folder} has no assignment {chapter or 'at all'}: {command}")
     config = course.settings(course_folder, seconds)
-    for name in known if due else ():
-        _set_due(course_folder, name, due)
-    if not (found := submissions.found(handed_in)):
-        raise AssignmentError(
-            f"{folder} is empty: it should hold a notebook or a folder for each student"
-        )
-    return [_graded(each, released, known, course_folder, config, feedback) for each in found]
+    here = _Course(course_folder, config, released, known, feedback)
+    with submissions.opened(folder) as handed_in:
+        found = [_named(each, people) for each in submissions.found(handed_in)]
+        if not found:
+            raise AssignmentError(
+                f"{folder} is empty: it should hold a notebook or a folder for each student"
+            )
+        for name in known if due else ():
+            _set_due(course_folder, name, due)
+        done = {}
+        for number, each in _graded(found, here, jobs):
+            done[number] = each
+            grade_table.enter([each], course_folder, handed_in)
+            tell(each)
+        absent = _absent(people, found, known)
+        grade_table.enter(absent, course_folder, handed_in)
+    return [*(done[number] for number in sorted(done)), *absent]
 
 
-def _graded(
-    submission: Submission,
-    released: Mapping[str, NotebookNode],
-    known: list[str],
-    folder: Path,
-    config: Config,
-    feedback: bool,
-) -> Submission:
-    if not submission.identity:
+def _named(submission: Submission, people: Sequence[Person]) -> Submission:
+    """With the name that the class list has."""
+    if not people:
         return submission
+    person = roster.match(people, *submission.also, submission.student)
+    if person is None:
+        return submission.noted("not on the class list")
+    return replace(submission, student=person.name).identified()
+
+
+def _absent(
+    people: Sequence[Person], found: list[Submission], known: Sequence[str]
+) -> list[Submission]:
+    there = {each.student for each in found}
+    chapter = known[0] if len(known) == 1 else ""
+    return [
+        Submission(each.name, None, chapter, notes=(NOTHING,))
+        for each in people
+        if each.name not in there
+    ]
+
+
+def _graded(found: list[Submission], here: _Course, jobs: int) -> Iterator[tuple[int, Submission]]:
+    """Each submission with its number, as soon as it is graded."""
+    waiting: dict[int, tuple[Submission, tuple]] = {}
+    for number, each in enumerate(found):
+        each, task = _prepared(each, here)
+        if task is None:
+            yield number, each
+        else:
+            waiting[number] = each, task
+    if jobs <= 1:
+        for number, (each, task) in waiting.items():
+            yield number, _entered(each, here, lambda task=task: _executed(*task))
+        return
+    # The environment of the first process is no concern of the others'.
+    with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
+        futures: dict[Future, int] = {
+            pool.submit(_executed, *task): number for number, (_, task) in waiting.items()
+        }
+        try:
+            for future in as_completed(futures):
+                number = futures[future]
+                yield number, _entered(waiting[number][0], here, future.result)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _prepared(submission: Submission, here: _Course) -> tuple[Submission, tuple | None]:
+    """A submission put where nbgrader is told to look for it, and how it is to be executed; nothing
+    if it cannot be graded, or was graded before."""
+    if not submission.identity:
+        return submission, None
+    released = here.released
     chapter = next((name for name in released if name.partition("_")[0] == submission.chapter), "")
     submission = replace(submission, chapter=chapter)
     if not chapter:
-        return submission.noted("not graded: it has no cell of an assignment that was made here")
+        why = "not graded: it has no cell of an assignment that was made here"
+        return submission.noted(why), None
     expected = submission.file.parent.name
-    if chapter not in known or (expected in released and expected != chapter):
-        other = f"{chapter}, not of {known[0] if chapter not in known else expected}"
-        return submission.noted(f"not graded: a notebook of another assignment, {other}")
+    if chapter not in here.known or (expected in released and expected != chapter):
+        other = f"{chapter}, not of {here.known[0] if chapter not in here.known else expected}"
+        return submission.noted(f"not graded: a notebook of another assignment, {other}"), None
     try:
         mended, notes = submissions.mend(submissions.read(submission.file), released[chapter])
         submission = submission.noted(*notes)
-        _submit(mended, submission, folder)
-        _autograde(submission, folder, config, feedback)
-        return _scored(submission, folder)
+        place = course.file_of(here.folder / MENDED, submission.identity, chapter)
+        target = notebook.write(mended, place).with_name(TIMESTAMP)
+        stamp = submission.file.with_name(TIMESTAMP)
+        target.unlink(missing_ok=True)
+        if stamp.is_file():
+            shutil.copy2(stamp, target)
+        instructor = course.file_of(here.folder, "source", chapter)
+        secret = seeds.read_secret(here.folder)
+        seed = seeds.seed_of(secret, submission.student) if secret else None
+        task = (place, instructor, seed, here.config.FairExecute.seconds)
+        if _digest(*task) != _known_digest(submission, here):
+            return submission, task
+        return _scored(submission, here.folder), None
     except Exception as error:  # whatever one submission does, the others are graded
-        why = f"{type(error).__name__}: {submissions.line(error)}"
-        return submission.noted(f"not graded: {why}")
+        return _failed(submission, error), None
 
 
-def _submit(mended: NotebookNode, submission: Submission, folder: Path) -> None:
-    """Put a notebook where nbgrader is told to look for it; what was handed in stays as it is."""
-    place = course.file_of(folder / MENDED, submission.identity, submission.chapter)
-    target = notebook.write(mended, place).with_name(TIMESTAMP)
-    stamp = submission.file.with_name(TIMESTAMP)
-    target.unlink(missing_ok=True)
-    if stamp.is_file():
-        shutil.copy2(stamp, target)
+def _digest(place: Path, instructor: Path, seed: int | None, seconds: float) -> str:
+    said = f"{place.read_text(encoding='utf-8')}{instructor.read_text(encoding='utf-8')}"
+    return hashlib.sha256(f"{said}{seed}{seconds}".encode()).hexdigest()
 
 
-def _autograde(submission: Submission, folder: Path, config: Config, feedback: bool) -> None:
-    config = copy.deepcopy(config)
-    config.CourseDirectory.submitted_directory = MENDED
-    if secret := seeds.read_secret(folder):
-        own = seeds.seed_of(secret, submission.student)
-        config.FairExecute.own_seeds = {submission.identity: own}
-    names = {"assignment_id": submission.chapter, "student_id": submission.identity}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of SQLAlchemy about nbgrader's own sessions
-        for converter in (Autograde, GenerateFeedback) if feedback else (Autograde,):
-            here = course.directory(folder, config, **names)
-            converter(coursedir=here, config=config, force=True).start()
+def _known_digest(submission: Submission, here: _Course) -> str:
+    """The digest of what was graded last under this name; empty if nothing was, or if a page of
+    feedback is missing."""
+    file = course.file_of(here.folder / "autograded", submission.identity, submission.chapter)
+    if not file.is_file() or (here.feedback and not _page(submission, here.folder).is_file()):
+        return ""
+    metadata = nbformat.read(file, as_version=4).metadata
+    return metadata.get(fair_execute.JUDGED, {}).get("digest", "")
+
+
+def _page(submission: Submission, folder: Path) -> Path:
+    made = course.file_of(folder / "feedback", submission.identity, submission.chapter)
+    return made.with_suffix(".html")
+
+
+def _executed(place: Path, instructor: Path, seed: int | None, seconds: float) -> NotebookNode:
+    """A submission with the outputs of its cells."""
+    made, tests = (nbformat.read(file, as_version=4) for file in (place, instructor))
+    done = fair_execute.judged(made, tests, seed, seconds)
+    done.metadata[fair_execute.JUDGED]["digest"] = _digest(place, instructor, seed, seconds)
+    return done
+
+
+def _entered(
+    submission: Submission, here: _Course, execute: Callable[[], NotebookNode]
+) -> Submission:
+    """With its points, which nbgrader has entered into the gradebook."""
+    try:
+        config = copy.deepcopy(here.config)
+        config.CourseDirectory.submitted_directory = MENDED
+        config.FairExecute.judged = {submission.identity: execute()}
+        names = {"assignment_id": submission.chapter, "student_id": submission.identity}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of SQLAlchemy about nbgrader's own sessions
+            for converter in (_Autograde, _Feedback) if here.feedback else (_Autograde,):
+                place = course.directory(here.folder, config, **names)
+                converter(coursedir=place, config=config, force=True).start()
+        return _scored(submission, here.folder)
+    except Exception as error:  # whatever one submission does, the others are graded
+        return _failed(submission, error)
+
+
+def _failed(submission: Submission, error: Exception) -> Submission:
+    why = f"{type(error).__name__}: {submissions.line(error)}"
+    return submission.noted(f"not graded: {why}")
 
 
 def _scored(submission: Submission, folder: Path) -> Submission:
@@ -131,23 +262,14 @@ def _scored(submission: Submission, folder: Path) -> Submission:
     chapter, identity = submission.chapter, submission.identity
     file = course.file_of(folder / "autograded", identity, chapter)
     autograded = nbformat.read(file, as_version=4)
-    page = course.file_of(folder / "feedback", identity, chapter).with_suffix(".html")
-    names = [notebook.exercise_of(notebook.grade_id(cell)) for cell in autograded.cells]
-    scores: dict[str, float] = dict.fromkeys(filter(None, names), 0.0)
-    with course.gradebook(folder) as book:
-        graded = book.find_submission_notebook(chapter, chapter, identity)
-        for one in graded.grades:
-            scores[notebook.exercise_of(one.cell.name)] += one.score
-        most = graded.max_score
-        late = book.find_submission(chapter, identity).total_seconds_late
-    notes = list(autograded.metadata[fair_execute.JUDGED]["notes"])
-    if late:
-        notes.append(f"late by {late / 3600:.1f} hours")
+    found = course.points(folder, chapter, identity)[identity]
+    notes = [*autograded.metadata[fair_execute.JUDGED]["notes"], *found.notes]
     owner = autograded.metadata.get("assignment", {}).get("student")
     if owner and owner != submission.student:
         notes.append(f"the notebook was made for {owner}")
+    page = _page(submission, folder)
     shown = page if page.is_file() else None
-    return replace(submission, scores=scores, most=most, feedback=shown).noted(*notes)
+    return replace(submission, scores=found.scores, most=found.most, feedback=shown).noted(*notes)
 
 
 def _set_due(folder: Path, chapter: str, due: str) -> None:
@@ -157,30 +279,3 @@ def _set_due(folder: Path, chapter: str, due: str) -> None:
         raise AssignmentError(f"{due!r} is not a date such as 2026-03-01 12:00 UTC") from error
     with course.gradebook(folder) as book:
         book.update_or_create_assignment(chapter, duedate=date)
-
-
-def write_csv(found: list[Submission], folder: Path) -> Path:
-    """Write ``grades.csv`` into a folder, one line for each submission; a line without a total
-    could not be graded, and its notes say why."""
-    file = folder / submissions.CSV
-    columns = list(dict.fromkeys((each.chapter, name) for each in found for name in each.scores))
-    several = len({chapter for chapter, _ in columns}) > 1
-    names = ["/".join(column) if several else column[1] for column in columns]
-    folder.mkdir(parents=True, exist_ok=True)
-    # With a mark, without which spreadsheets garble umlauts.
-    with file.open("w", newline="", encoding="utf-8-sig") as stream:
-        table = csv.writer(stream)
-        titles = ("student", "assignment", "total", "max", *names, "notes", "file", "feedback")
-        table.writerow(titles)
-        for each in found:
-            own = {(each.chapter, name): score for name, score in each.scores.items()}
-            numbers = [each.total, each.most, *map(own.get, columns)]
-            points = ["" if value is None else f"{value:g}" for value in numbers]
-            told = ["; ".join(each.notes), each.file or "", each.feedback or ""]
-            table.writerow([_text(each.student), each.chapter, *points, *map(_text, told)])
-    return file
-
-
-def _text(words: object) -> str:
-    """A cell that no spreadsheet takes for a formula."""
-    return f"'{words}" if str(words).startswith(("=", "+", "-", "@")) else str(words)

@@ -108,28 +108,33 @@ class Tests:
             return Outcome(type(error).__name__, said, line or 0, tuple(answers))
         return Outcome(answers=tuple(answers))
 
-    def mistake(self, exercise: str, outcomes: Mapping[str, Outcome]) -> str:
-        """The known mistake whose answers are those of a student, to all tests of an exercise;
-        empty if there is none."""
-        if exercise not in self._known:
-            self._known[exercise] = [
-                (answer.mistake, self._outcomes(answer.source, outcomes))
-                for answer in wrong_answers.of_chapter(self.chapter)
-                if answer.exercise == exercise
-            ]
-        found = (name for name, known in self._known[exercise] if _alike(known, outcomes))
-        return next(found, "")
-
-    def _outcomes(self, source: str, wanted: Mapping[str, Outcome]) -> dict[str, Outcome]:
+    def outcomes(self, exercise: str, source: str) -> dict[str, Outcome]:
+        """Run all tests of an exercise on an answer that can be trusted."""
         answers: list = []
         names = self.names(_none, answers)
         defined = dict(names)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            exec(_compiled(source, "mistake"), defined)
+            exec(_compiled(source, "answer"), defined)
         own = {name: defined[name] for name in self.asked if defined[name] is not names[name]}
         names |= {name: _recorded(function, answers) for name, function in own.items()}
-        return {identity: self.outcome(identity, names, answers) for identity in wanted}
+        return {
+            identity: self.outcome(identity, names, answers)
+            for identity in self.graded
+            if notebook.exercise_of(identity) == exercise
+        }
+
+    def mistake(self, exercise: str, found: Mapping[str, Outcome]) -> str:
+        """The known mistake whose answers are those of a student, to all tests of an exercise;
+        empty if there is none."""
+        if exercise not in self._known:
+            self._known[exercise] = [
+                (answer.mistake, self.outcomes(exercise, answer.source))
+                for answer in wrong_answers.of_chapter(self.chapter)
+                if answer.exercise == exercise
+            ]
+        alike = (name for name, known in self._known[exercise] if _alike(known, found))
+        return next(alike, "")
 
 
 @functools.lru_cache(maxsize=2)

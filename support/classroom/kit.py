@@ -17,6 +17,7 @@ from support.book import execute, manifests, publish
 from support.classroom import cells as tagged
 from support.classroom import course, notebook, texts
 from support.classroom.cells import HIDDEN, PROMPT, SOLUTION, TEXT, AssignmentError, tags
+from support.classroom.roster import Person
 from support.common import fingerprint, paths
 
 KITS = "kits"
@@ -29,13 +30,13 @@ _LEFT_OUT = ("_sources", ".*", "objects.inv", "genindex.html", "search.html")
 _DATE = (2026, 1, 1, 0, 0, 0)  # the same kit is the same file
 
 
-def pack(chapter: str, folder: Path, students: Iterable[str] | None = None) -> list[Path]:
+def pack(chapter: str, folder: Path, students: Iterable[Person] | None = None) -> list[Path]:
     """Make the kit of an assignment, or one kit for each student.
 
     Args:
         chapter: an assignment that was made in the course folder.
         folder: the course folder.
-        students: names; each gets a kit with another SEED. By default one kit for all.
+        students: the class; each gets a kit with another SEED. By default one kit for all.
 
     Returns:
         The archives, ``kits/<chapter>.zip`` or ``kits/<student>/<chapter>.zip``.

@@ -16,7 +16,7 @@ from nbgrader.utils import compute_checksum
 from support.book import manifests
 from support.classroom import cells as tagged
 from support.classroom import seeds, texts
-from support.classroom.cells import HIDDEN, PARAMETERS, PROMPT, SOLUTION, TESTS
+from support.classroom.cells import DERIVATION, HIDDEN, PARAMETERS, PROMPT, SOLUTION, TESTS
 from support.classroom.exercises import Assignment
 from support.common import files
 
@@ -25,13 +25,16 @@ PICTURE = "expected.png"
 _KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 
 
-def instructor(assignment: Assignment, pictures: Mapping[str, bytes] | None = None) -> NotebookNode:
+def instructor(
+    assignment: Assignment, pictures: Mapping[str, bytes] | None = None, derivation: int = 0
+) -> NotebookNode:
     """The instructor's version: prompts, solutions between nbgrader's markers, all tests.
 
     Args:
         assignment: what to set.
         pictures: of an exercise's name, the PNG picture that its solution draws; shown below the
             prompt as a hint.
+        derivation: points of the derivation of each exercise, which a teacher gives by hand.
     """
     number = assignment.chapter.partition("_")[0]
     about = new_markdown_cell(texts.fill("about.md.j2", assignment=assignment))
@@ -49,6 +52,9 @@ def instructor(assignment: Assignment, pictures: Mapping[str, bytes] | None = No
             prompt["attachments"] = {PICTURE: {"image/png": encoded}}
         solution = new_code_cell(exercise.solution)
         cells.append(_marked(f"{identity}-{PROMPT}", prompt))
+        place = new_markdown_cell("The derivation stands in the solution on the chapter's page.")
+        by_hand = {"locked": False, "solution": True, "grade": True, "points": derivation}
+        cells.append(_marked(f"{identity}-{DERIVATION}", place, **by_hand))
         cells.append(_marked(f"{identity}-{SOLUTION}", solution, locked=False, solution=True))
         kinds: list[str] = []
         for test in exercise.tests:
@@ -84,7 +90,7 @@ def grade_id(cell: NotebookNode) -> str:
 def exercise_of(identity: str) -> str:
     """Name of the exercise that a cell belongs to, by nbgrader's name of the cell; empty if to
     none."""
-    kinds = rf"{PROMPT}|{SOLUTION}|(?:{TESTS}|{HIDDEN})-\d+"
+    kinds = rf"{PROMPT}|{DERIVATION}|{SOLUTION}|(?:{TESTS}|{HIDDEN})-\d+"
     found = re.fullmatch(rf"[^-]+-(.+?)-(?:{kinds})", identity)
     return found[1] if found else ""
 

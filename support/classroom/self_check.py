@@ -3,31 +3,32 @@ must get what they deserve."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-from support.classroom import course, grade, notebook
+from nbformat.v4 import new_code_cell
+from nbgrader.preprocessors import ClearSolutions
+
+from support.classroom import judge, notebook
 from support.classroom.exercises import Assignment, Exercise
 from support.classroom.wrong_answers import WrongAnswer
 
 SOLUTION, UNTOUCHED = "the solution", "nothing"
-STUDENT = "everything"
 SECONDS = 120  # for a cell: the question is what is right, not how fast a busy machine is
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The points of one answer to one exercise: what was handed in, what it should get, what it got
-    (None: not graded)."""
+    """The points of one answer to one exercise: what was handed in, what it should get, what it
+    got."""
 
     chapter: str
     exercise: str
     answer: str
     wanted: float
-    got: float | None
+    got: float
 
     def __str__(self) -> str:
-        got = "is not graded" if self.got is None else f"gets {self.got:g}"
-        return f"{self.chapter}, {self.exercise}: {self.answer} {got}, wanted {self.wanted:g}"
+        got = f"{self.answer} gets {self.got:g}, wanted {self.wanted:g}"
+        return f"{self.chapter}, {self.exercise}: {got}"
 
 
 def answers(
@@ -42,25 +43,34 @@ def answers(
     yield SOLUTION, float(exercise.points), exercise.answer
 
 
-def outcomes(assignment: Assignment, wrong: list[WrongAnswer], folder: Path) -> list[Outcome]:
-    """Make an assignment in a course folder, hand in all :func:`answers`, grade them, and say what
-    each got.
+def outcomes(assignment: Assignment, wrong: list[WrongAnswer]) -> list[Outcome]:
+    """Hand in all :func:`answers` to an assignment, judge them, and say what each got.
 
     Exercises do not depend on one another, so one notebook holds them all: each exercise stands in
-    it once for each of its answers, and one kernel grades it.
+    it once for each of its answers, and one process runs them.
     """
-    chapter, copies, handed_in, wanted = assignment.chapter, [], {}, {}
+    copies, handed_in, wanted = [], {}, {}
     for exercise in assignment.exercises:
         for number, (answer, points, code) in enumerate(answers(exercise, wrong)):
             name = f"{exercise.name}-{number}"
             copies.append(replace(exercise, name=name))
             wanted[name] = (exercise.name, answer, points)
-            handed_in |= {name: code} if code is not None else {}
-    course.build(replace(assignment, exercises=tuple(copies)), folder)
-    made = notebook.answered(course.released(folder, chapter), handed_in)
-    place = notebook.write(made, folder / "handed-in" / chapter / f"{STUDENT}.ipynb").parent
-    (graded,) = grade.grade(place, folder, chapter=chapter, seconds=SECONDS, feedback=False)
+            handed_in[name] = stub(exercise) if code is None else code
+    instructor = notebook.instructor(replace(assignment, exercises=tuple(copies)))
+    made = notebook.answered(instructor, handed_in)
+    judge.judge(made, instructor, seconds=SECONDS, likely=False)
+    got = dict.fromkeys(wanted, 0.0)
+    for cell in made.cells:
+        if cell.metadata.get(judge.VERDICT, {}).get("error") == "":
+            name = notebook.exercise_of(notebook.grade_id(cell))
+            got[name] += notebook.marks(cell)["points"]
     return [
-        Outcome(chapter, exercise, answer, points, graded.scores.get(name))
+        Outcome(assignment.chapter, exercise, answer, points, got[name])
         for name, (exercise, answer, points) in wanted.items()
     ]
+
+
+def stub(exercise: Exercise) -> str:
+    """What a student is given: the solution as nbgrader's own preprocessor clears it."""
+    cell = new_code_cell(exercise.solution, metadata={"nbgrader": {"solution": True}})
+    return ClearSolutions().preprocess_cell(cell, {"language": "python"}, 0)[0].source

@@ -1,11 +1,17 @@
 """What was handed in: whose it is, which assignment it answers, and how it becomes a notebook that
 nbgrader can grade."""
 
+import contextlib
 import copy
 import hashlib
 import json
+import os
 import re
+import shutil
+import tempfile
+import time
 import unicodedata
+import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,9 +21,13 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_raw_cell
 
 from support.classroom import notebook, seeds
-from support.classroom.cells import PARAMETERS
+from support.classroom.cells import PARAMETERS, AssignmentError
 
 CSV = "grades.csv"
+_MOST = 2e9  # bytes that a zip file may hold
+# "Anna Example_12345_assignsubmission_file", and "exampleanna_LATE_12345_67890_notebook".
+_MOODLE = re.compile(r"(?P<name>.+?)_(?P<number>\d+)_assignsubmission_(file|onlinetext)_?")
+_CANVAS = re.compile(r"(?P<name>[^_]+)(_late)?_(?P<number>\d+)_\d+_.*", re.I)
 _SKIPPED = re.compile(r"\.|__MACOSX$|Thumbs\.db$|desktop\.ini$")
 _UNSAFE = re.compile(r"[^\w .,@()'-]")  # nbgrader reads students' names as file patterns
 
@@ -35,6 +45,7 @@ class Submission:
         notes: what the teacher should know.
         scores: points by exercise, empty if it could not be graded.
         most: the highest score.
+        also: names and numbers that a learning platform put beside the name.
         feedback: the page for the student.
     """
 
@@ -46,6 +57,7 @@ class Submission:
     scores: Mapping[str, float] = field(default_factory=dict)
     most: float | None = None
     feedback: Path | None = None
+    also: tuple[str, ...] = ()
 
     @property
     def total(self) -> float | None:
@@ -55,6 +67,52 @@ class Submission:
     def noted(self, *notes: str) -> "Submission":
         """With more notes."""
         return replace(self, notes=(*self.notes, *notes))
+
+    def identified(self) -> "Submission":
+        """With the id that goes with the name, and the number behind it where there is one."""
+        number = re.search(r" \(\d+\)$", self.identity)
+        own = f"{_safe(self.student)}{number[0] if number else ''}"
+        return replace(self, identity=own) if self.identity else self
+
+
+@contextlib.contextmanager
+def opened(place: Path) -> Iterator[Path]:
+    """The folder of what was handed in: a course folder's ``submitted``, a folder, or a zip file,
+    unpacked. Zip files in it are unpacked where they lie in a copy.
+
+    Raises:
+        AssignmentError: it is neither, or the zip cannot be unpacked.
+    """
+    if place.is_dir():
+        folder = place / "submitted" if (place / "submitted").is_dir() else place
+        if not any(file.suffix.lower() == ".zip" for file in folder.rglob("*")):
+            yield folder
+            return
+    elif not zipfile.is_zipfile(place):
+        raise AssignmentError(f"{place} is not a folder, and no zip file of one")
+    with tempfile.TemporaryDirectory(prefix="assign-zip-") as temporary:
+        target = Path(temporary) / "handed-in"
+        if place.is_dir():
+            shutil.copytree(folder, target)
+        else:
+            _unpack(place, target)
+        for inner in sorted(target.rglob("*")):
+            if inner.suffix.lower() == ".zip" and zipfile.is_zipfile(inner):
+                _unpack(inner, inner.with_suffix(""))
+                inner.unlink()
+        yield target
+
+
+def _unpack(file: Path, target: Path) -> None:
+    with zipfile.ZipFile(file) as archive:
+        if sum(each.file_size for each in archive.infolist()) > _MOST:
+            raise AssignmentError(f"{file.name} holds more than {_MOST / 1e9:g} GB")
+        archive.extractall(target)  # which keeps names within the folder
+        for each in archive.infolist():
+            made = target / each.filename
+            if made.is_file():
+                at = time.mktime((*each.date_time, 0, 0, -1))
+                os.utime(made, (at, at))
 
 
 def found(folder: Path) -> list[Submission]:
@@ -69,18 +127,26 @@ def _entries(folder: Path) -> Iterator[Submission]:
         if _SKIPPED.match(entry.name) or entry.name == CSV:
             continue
         if entry.is_dir():
-            student, below = _name(entry.name), sorted(entry.rglob("*"))
+            (student, also), below = _whose(entry.name), sorted(entry.rglob("*"))
             files = [file for file in below if file.is_file() and not _hidden(file, entry)]
-            notebooks = [file for file in files if file.suffix == ".ipynb"]
-            yield from (Submission(student, file) for file in notebooks)
+            notebooks = [file for file in files if file.suffix.lower() == ".ipynb"]
+            yield from (Submission(student, file, also=also) for file in notebooks)
             if not notebooks:
                 holds = f"only {', '.join(file.name for file in files[:5])}" if files else "nothing"
-                yield Submission(student, None, notes=(f"no notebook: the folder holds {holds}",))
-        elif entry.suffix == ".ipynb":
-            without_chapter = re.sub(r"[ _.-]*\b\d\d_[a-z0-9_]+$", "", entry.stem)
-            yield Submission(_name(without_chapter) or _name(entry.stem), entry)
+                note = f"no notebook: the folder holds {holds}"
+                yield Submission(student, None, notes=(note,), also=also)
+        elif entry.suffix.lower() == ".ipynb":
+            student, also = _whose(entry.stem)
+            without_chapter = re.sub(r"[ _.-]*\b\d\d_[a-z0-9_]+$", "", student)
+            yield Submission(_name(without_chapter) or student, entry, also=also)
         else:
             yield Submission(_name(entry.stem), entry, notes=(f"{entry.name} is not a notebook",))
+
+
+def _whose(name: str) -> tuple[str, tuple[str, ...]]:
+    """The student that a folder or file is of, and the platform's number of that student."""
+    found = _MOODLE.fullmatch(name) or _CANVAS.fullmatch(name)
+    return (_name(found["name"]), (found["number"],)) if found else (_name(name), ())
 
 
 def _hidden(file: Path, folder: Path) -> bool:

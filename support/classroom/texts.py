@@ -41,7 +41,7 @@ def _points(count: int) -> str:
     return f"{count} point{'s' * (count != 1)}"
 
 
-def _cell(words: str) -> str:
+def cell(words: str) -> str:
     """Text for a table cell of Markdown."""
     return re.sub(r"([|*_<>\\\[\]$])", r"\\\1", words)
 
@@ -52,4 +52,4 @@ _TEMPLATES = jinja2.Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_TEMPLATES.filters |= {"plain": plain, "points": _points, "cell": _cell}
+_TEMPLATES.filters |= {"plain": plain, "points": _points, "cell": cell}
