@@ -186,6 +186,8 @@ def _prepared(submission: Submission, here: _Course) -> tuple[Submission, tuple 
         return submission.noted(f"not graded: a notebook of another assignment, {other}"), None
     try:
         mended, notes = submissions.mend(submissions.read(submission.file), released[chapter])
+        if used := submissions.unusual(mended):
+            notes.append(f"uses {', '.join(used)}")
         submission = submission.noted(*notes)
         place = course.file_of(here.folder / MENDED, submission.identity, chapter)
         target = notebook.write(mended, place).with_name(TIMESTAMP)

@@ -24,6 +24,10 @@ from support.classroom import notebook, seeds
 from support.classroom.cells import PARAMETERS, AssignmentError
 
 CSV = "grades.csv"
+_UNUSUAL = {
+    "os", "subprocess", "socket", "ctypes", "inspect", "gc", "builtins", "importlib", "exec", "eval",
+    "get_ipython", "ast_transformers", "urllib", "pickle",
+}  # fmt: skip
 _MOST = 2e9  # bytes that a zip file may hold
 # "Anna Example_12345_assignsubmission_file", and "exampleanna_LATE_12345_67890_notebook".
 _MOODLE = re.compile(r"(?P<name>.+?)_(?P<number>\d+)_assignsubmission_(file|onlinetext)_?")
@@ -261,6 +265,16 @@ def mend(submitted: NotebookNode, release: NotebookNode) -> tuple[NotebookNode, 
     if isinstance(whose, dict) and isinstance(whose.get("student"), str):
         metadata["assignment"]["student"] = whose["student"]
     return new_notebook(cells=cells, metadata=metadata), notes
+
+
+def unusual(submitted: NotebookNode) -> list[str]:
+    """What the student's own code uses that no answer needs: names of modules and functions by
+    which a cheat would have to go."""
+    words = set()
+    for cell in submitted.cells:
+        if cell.get("cell_type") == "code" and not notebook.marks(cell).get("locked"):
+            words |= set(re.findall(r"\b[A-Za-z_]+\b", _source(cell)))
+    return sorted(words & _UNUSUAL)
 
 
 def _source(cell: NotebookNode) -> str:

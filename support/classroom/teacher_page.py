@@ -1,33 +1,46 @@
-"""The computed part of the teacher's page, made from the exercises and their wrong answers:
-``python -m support.classroom.teacher_page``."""
+"""A small Sphinx extension, named in ``_config.yml``: the tables of the teacher's page, computed
+from the exercises and their wrong answers.
+
+A placeholder names its table: three backticks and ``{assignments} overview`` is the table of all
+assignments with their points, ``{assignments} mistakes`` the mistakes that are known to lose some.
+"""
 
 import re
 from pathlib import Path
+from typing import Any
 
 from support.classroom import cells, exercises, texts, wrong_answers
 from support.common import paths
 
-_BLOCK = re.compile(r"(<!-- computed: (\w+) -->\n).*?(<!-- end -->)", re.S)
+PLACEHOLDER = re.compile(r"^```\{assignments\} (overview|mistakes)\n```$", re.M)
+_NAME = "book/teach"
 
 
 def page() -> Path:
     """The teacher's page."""
-    return paths.root() / "book" / "teach.md"
+    return paths.root() / f"{_NAME}.md"
 
 
-def text(old: str) -> str:
-    """The page's text with its computed parts as the sources have them now: a table of all
-    assignments with their points, and for each a table of the mistakes that are known to lose
-    some."""
+def filled(text: str) -> str:
+    """The page with its tables as the sources have them now."""
     assignments = [exercises.read(chapter) for chapter in cells.chapters()]
-    known = [(each, wrong_answers.read(each)[0]) for each in assignments]
+    known = [(each, wrong_answers.of_chapter(each.chapter)) for each in assignments]
     values = {"assignments": assignments, "chapters": known}
-
-    def made(found: re.Match) -> str:
-        return f"{found[1]}\n{texts.fill(f'{found[2]}.md.j2', **values)}\n\n{found[3]}"
-
-    return _BLOCK.sub(made, old)
+    return PLACEHOLDER.sub(lambda found: texts.fill(f"{found[1]}.md.j2", **values), text)
 
 
-if __name__ == "__main__":
-    page().write_text(text(page().read_text(encoding="utf-8")), encoding="utf-8", newline="\n")
+def setup(app: Any) -> dict[str, Any]:
+    """Called by Sphinx."""
+
+    def fill(_: Any, name: str, source: list[str]) -> None:
+        if name == _NAME:
+            source[0] = filled(source[0])
+
+    def again(_: Any, env: Any, names: list[str]) -> None:
+        """It changes with the exercises, not with its source."""
+        if _NAME in env.found_docs and _NAME not in names:
+            names.append(_NAME)
+
+    app.connect("source-read", fill)
+    app.connect("env-before-read-docs", again)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
