@@ -25,8 +25,8 @@ from support.classroom.cells import PARAMETERS, AssignmentError
 
 CSV = "grades.csv"
 _UNUSUAL = {
-    "os", "subprocess", "socket", "ctypes", "inspect", "gc", "builtins", "importlib", "exec", "eval",
-    "get_ipython", "ast_transformers", "urllib", "pickle",
+    "os", "subprocess", "socket", "ctypes", "inspect", "gc", "builtins", "importlib", "exec",
+    "eval", "get_ipython", "ast_transformers", "urllib", "pickle",
 }  # fmt: skip
 _MOST = 2e9  # bytes that a zip file may hold
 # "Anna Example_12345_assignsubmission_file", and "exampleanna_LATE_12345_67890_notebook".
