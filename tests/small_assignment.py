@@ -59,6 +59,7 @@ def double(number):
 assert double(2) == 4, "twice two is four"
 
 # %% tags=["hidden-tests"] exercise="double" points=3
+# Criterion: twice any number, also a negative one
 assert double(-1.5) == -3
 assert double(1000 + SEED) == 2000 + 2 * SEED
 
@@ -86,9 +87,11 @@ def root_sum(numbers):
 assert root_sum([4, 9]) == 5
 
 # %% tags=["hidden-tests"] exercise="root-sum" points=2
+# Criterion: zero for an empty list
 assert root_sum([]) == 0, "the empty sum is zero"
 
 # %% tags=["hidden-tests"] exercise="root-sum" points=4
+# Criterion: roots that are no whole numbers
 assert abs(root_sum([2.0, 2.0]) - 2 * 2**0.5) < 1e-12
 
 '''

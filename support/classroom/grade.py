@@ -104,13 +104,13 @@ def grade(
     config = course.settings(course_folder, seconds)
     here = _Course(course_folder, config, released, known, feedback)
     with submissions.opened(folder) as handed_in:
+        for name in known if due else ():
+            _set_due(course_folder, name, due)
         found = [_named(each, people) for each in submissions.found(handed_in)]
         if not found:
             raise AssignmentError(
                 f"{folder} is empty: it should hold a notebook or a folder for each student"
             )
-        for name in known if due else ():
-            _set_due(course_folder, name, due)
         done = {}
         for number, each in _graded(found, here, jobs):
             done[number] = each

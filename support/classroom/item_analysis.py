@@ -59,7 +59,7 @@ class Item:
 
 
 @dataclass(frozen=True)
-class _Work:
+class Work:
     """What one student handed in."""
 
     points: Points
@@ -83,21 +83,21 @@ def report(folder: Path, people: Sequence[Person] = ()) -> list[Path]:
     grade_table.refresh(folder)
     works = {chapter: _works(folder, chapter) for chapter in course.made(folder)}
     works = {chapter: of for chapter, of in works.items() if of}
-    items = {chapter: _items(chapter, list(of.values())) for chapter, of in works.items()}
+    found = {chapter: items(chapter, list(of.values())) for chapter, of in works.items()}
     totals = {
         chapter: {name: sum(work.points.scores.values()) for name, work in of.items()}
         for chapter, of in works.items()
     }
     shown = {
         chapter: (
-            items[chapter],
-            _picture(items[chapter], list(totals[chapter].values())),
+            found[chapter],
+            _picture(found[chapter], list(totals[chapter].values())),
             similarity.pairs(_answers(of)),
         )
         for chapter, of in works.items()
     }
     page = texts.fill("report.html.j2", chapters=shown, totals=totals)
-    table = _table([item for of in items.values() for item in of])
+    table = _table([item for of in found.values() for item in of])
     files.write_all({folder / ITEMS: f"\ufeff{table}", folder / PAGE: f"{page}\n"})
     written = [folder / submissions.CSV, folder / ITEMS, folder / PAGE]
     if people:
@@ -106,7 +106,7 @@ def report(folder: Path, people: Sequence[Person] = ()) -> list[Path]:
     return written
 
 
-def _works(folder: Path, chapter: str) -> dict[str, _Work]:
+def _works(folder: Path, chapter: str) -> dict[str, Work]:
     """The newest work of each student."""
     points = course.points(folder, chapter)
     return {
@@ -118,7 +118,7 @@ def _works(folder: Path, chapter: str) -> dict[str, _Work]:
     }
 
 
-def _work(folder: Path, row: Mapping[str, str], points: Points) -> _Work:
+def _work(folder: Path, row: Mapping[str, str], points: Points) -> Work:
     file = course.file_of(folder / "autograded", row["id"], row["assignment"])
     made = nbformat.read(file, as_version=4)
     about = made.metadata.get(fair_execute.JUDGED, {})
@@ -128,10 +128,11 @@ def _work(folder: Path, row: Mapping[str, str], points: Points) -> _Work:
         if judge.is_solution(name := notebook.grade_id(cell))
     }
     told = (about.get(name, {}) for name in ("seconds", "mistakes", "lost"))
-    return _Work(points, *told, answers)
+    return Work(points, *told, answers)
 
 
-def _items(chapter: str, works: Sequence[_Work]) -> list[Item]:
+def items(chapter: str, works: Sequence[Work]) -> list[Item]:
+    """How the exercises of an assignment did in a class, in their order."""
     highest = works[0].points.highest
     table = np.array([[work.points.tested[name] for name in highest] for work in works])
     found = []
@@ -167,7 +168,7 @@ def _table(items: Sequence[Item]) -> str:
     return stream.getvalue()
 
 
-def _answers(works: Mapping[str, _Work]) -> dict[str, dict[str, str]]:
+def _answers(works: Mapping[str, Work]) -> dict[str, dict[str, str]]:
     found: dict[str, dict[str, str]] = {}
     for student, work in works.items():
         for exercise, code in work.answers.items():

@@ -89,12 +89,15 @@ def _clean(name: str) -> str:
 def _keys(text: str) -> frozenset[str]:
     """What a name, an address or a number may be recognised by: its letters, in either order."""
     text = text.strip().casefold().removeprefix("participant ").removeprefix("teilnehmer/in")
-    plain = unicodedata.normalize("NFKD", text)
-    parts = re.findall(r"\w+", "".join(each for each in plain if not unicodedata.combining(each)))
-    # The letters of an umlaut as some platforms write it: Müller is mueller, too.
-    wide = text.translate({ord("ä"): "ae", ord("ö"): "oe", ord("ü"): "ue", ord("ß"): "ss"})
-    found = {"".join(parts), "".join(parts[-1:] + parts[:-1]), "".join(re.findall(r"\w+", wide))}
-    return frozenset(found | {text} - {""}) - {""}
+    # An umlaut is written in two ways where there is none: Müller is muller, and mueller.
+    wide = text.translate({ord("ä"): "ae", ord("ö"): "oe", ord("ü"): "ue"})
+    found = {text}
+    for written in (text, wide):
+        plain = unicodedata.normalize("NFKD", written.replace("ß", "ss"))
+        plain = "".join(each for each in plain if not unicodedata.combining(each))
+        parts = re.findall(r"\w+", plain)
+        found |= {"".join(parts), "".join(parts[-1:] + parts[:-1])}
+    return frozenset(found - {""})
 
 
 def match(people: Iterable[Person], *names: str) -> Person | None:
