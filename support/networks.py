@@ -425,6 +425,10 @@ def _far(model: Classifier) -> Classifier:
     return _softrmax(model, 100.0)
 
 
+def _far_softmax(model: Classifier) -> Classifier:
+    return models.with_head(model, heads.LinearHead(100 * model.head.weight, 100 * model.head.bias))
+
+
 _FIRST, _SECOND = "epochs lr batch_size weight_decay augment", "tuned tuned_lr augment"
 _MAGNET = "magnet_lr clusters alpha augment"
 _PENALISED = "epochs lr strength"
@@ -445,6 +449,9 @@ RECIPES = {
     "proximal": Recipe(
         _proximal, "epochs lr", head=_without_bias,
         line="cross-entropy, class weights on equal norms"),
+    "softmax/far": Recipe(
+        _softmax, _FIRST, head=_far_softmax,
+        line="cross-entropy from a last layer 100 times as large"),
     "softrmax": Recipe(_softmax, _FIRST, head=_softrmax, line="its own log-probability"),
     "softrmax/far": Recipe(
         _softmax, _FIRST, head=_far, line="softrmax from a last layer 100 times as large"),

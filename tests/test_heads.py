@@ -295,6 +295,17 @@ def test_moving_all_logits_alike_changes_softrmax_and_not_softmax():
     assert (heads.softrmax(z + 5) - 1 / 3).abs().max() < 0.05 < 0.5 < heads.softrmax(z).max() - 1 / 3
 
 
+@pytest.mark.parametrize("k", [2, 5, 10])
+def test_the_loss_of_a_correct_point_falls_inside_the_unit_sphere_and_rises_outside_it(k):
+    """Along a ray r u, |z - e_y|^2 / |z - e_k|^2 changes with the sign of (u_y - u_k)(r^2 - 1); for the least entry it is the other way round."""
+    rays = torch.nn.functional.normalize(torch.randn(100, k, dtype=torch.float64, generator=torch.Generator().manual_seed(0)), dim=1)
+    for label, sign in ((rays.argmax(1), 1), (rays.argmin(1), -1)):
+        for radii, rising in ((torch.linspace(0.02, 1, 50), -sign), (torch.linspace(1, 8, 200), sign)):
+            z = radii.double()[:, None, None] * rays
+            loss = -heads.log_softrmax(z.flatten(0, 1)).unflatten(0, (len(radii), -1)).gather(2, label.expand(len(radii), -1)[..., None])
+            assert (rising * loss.diff(dim=0) > 0).all()
+
+
 # --- clusters ---------------------------------------------------------------------------------------------------------
 
 

@@ -153,6 +153,9 @@ run.show("fig-logistic")
 run.show("fig-rays")
 
 # %% [markdown]
+# Along a ray $z = r u$ the ratio $\lVert z - e_y \rVert^2 / \lVert z - e_k \rVert^2$ changes with the sign of $(u_y - u_k)(r^2 - 1)$.
+# So for a correct point, whose $u_y$ is the largest, the loss falls inside the unit sphere and rises outside it; for a misclassified one it can do the opposite.
+#
 # Two facts matter for what follows.
 # A point that is classified correctly has $p_y \geq 1/k$, so its loss is at most $\log k$, the grey line, and in the tail it comes as near to that maximum as one likes.
 # Larger losses are those of misclassified points, on the other side of a boundary.
@@ -217,7 +220,7 @@ run.say(
 # ```
 #
 # A speed of $1 / \log t$ looks like a standstill on an axis of epochs, and like a slope on a logarithmic one.
-# We train on separable points of the plane, some of which lie near the boundary, by full-batch gradient descent, for both heads, and measure the margin after each step: the smallest distance of a training point to the boundary, negative if it lies on the wrong side.
+# We draw separable points of the plane many times, some of them near the boundary, train both heads by full-batch gradient descent, and measure the margin after each step: the smallest distance of a training point to the boundary, negative if it lies on the wrong side.
 # The dotted line is the maximum margin, from a support vector machine.
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Six panels: bands of the posterior over two classes of points in the plane after few, some and all epochs, softmax above and softRmax below; softmax bands become narrow, softRmax bands stay wide."}}
@@ -493,13 +496,13 @@ run.show("fig-protocol")
 # ## What did not reproduce, and why
 #
 # The table collects the verdicts of this run.
-# The corrections below it come from the claims registry; each is shown by a cell of the {doc}`evidence <evidence>`.
+# Below it stand the mistakes of the paper, each with the test or the cell of the {doc}`evidence <evidence>` that shows it.
 
 # %% tags=["hide-input"]
 run.show_verdicts()
 
 # %% [markdown]
-# What is *refuted* is refuted by exact arithmetic or float64: the printed BIM, the weight of one, the loss that rises everywhere towards the tail, the margin as the only option, the average-sample attack's guarantee, and the reading of the published Table 2.
+# What is *refuted* is refuted by exact arithmetic or float64: the weight of one, the margin as the only option, and the average-sample attack's guarantee.
 # Three limits hold with a condition that the paper leaves out: a common scale of the t densities, a strict lead for the softmax, a growing $z$ for softRmax.
 #
 # The conservative tail itself is real, and does what it promises where the question is what a classifier says about points far from all data, and where outliers meet importance weights.
