@@ -297,7 +297,7 @@ def test_moving_all_logits_alike_changes_softrmax_and_not_softmax():
 
 @pytest.mark.parametrize("k", [2, 5, 10])
 def test_the_loss_of_a_correct_point_falls_inside_the_unit_sphere_and_rises_outside_it(k):
-    """Along a ray r u, |z - e_y|^2 / |z - e_k|^2 changes with the sign of (u_y - u_k)(r^2 - 1); for the least entry it is the other way round."""
+    """Along a ray r u, |z - e_y|^2 / |z - e_k|^2 changes with the sign of (u_y - u_k)(r^2 - 1); for the least entry the other way."""
     rays = torch.nn.functional.normalize(torch.randn(100, k, dtype=torch.float64, generator=torch.Generator().manual_seed(0)), dim=1)
     for label, sign in ((rays.argmax(1), 1), (rays.argmin(1), -1)):
         for radii, rising in ((torch.linspace(0.02, 1, 50), -sign), (torch.linspace(1, 8, 200), sign)):

@@ -857,7 +857,7 @@ def moon_histories(log_p: Callable, *, marks: list[int], seeds: list[int]) -> Mo
 def edge_of(
     log_p: Callable, layers: list, i: int, lead: Tensor, x: Tensor, axes: tuple
 ) -> tuple[Tensor, Tensor]:
-    """Distances (n,) of points to the boundary of network i, and the median slope of the
+    """Distances (n,) of points to network i's boundary, and the median slope of the
     posterior on it; NaN where there is no boundary."""
     edge = traced(lead, axes)
     if not len(edge):
