@@ -16,7 +16,7 @@
 #
 # Each claim has its row in the {doc}`evidence <evidence>`.
 # *Identity* claims are theorems: they hold or fail on any computer.
-# *Open* ones are questions that the paper leaves; *robustness* claims are judged twice, the second time under today's protocol.
+# *Questions* are what the paper leaves open or conjectures, and our own; they are answered. *Robustness* claims are judged twice, the second time under today's protocol.
 
 # %% tags=["parameters", "hide-input"]
 profile: str = "quick"  # quick, standard or paper: see data/profiles
@@ -460,8 +460,9 @@ run.say(
 #
 # ## The second question: what survives?
 #
-# Two claims are about robustness: that parallel layers protect classes which are not adjacent, and that adversarial directions are what makes fully connected layers prone to adversarial examples.
-# For the second we compare members of the family: $l = 9$ has no adversarial direction, the widest has many, and the layers before are of the same size.
+# The claim about robustness is that parallel layers protect classes which are not adjacent.
+# A question is whether adversarial directions are what makes fully connected layers prone to adversarial examples.
+# For it we compare members of the family: $l = 9$ has no adversarial direction, the widest has many, and the layers before are of the same size.
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Clean accuracy and accuracy under PGD against the width of the last layer, with a line where the first adversarial direction appears; there is no step at the line."}}
 run.show("fig-width")
@@ -469,7 +470,7 @@ run.show("fig-width")
 # %% [markdown]
 # This comparison says less than it seems to: a narrow layer has less room for everything, not for adversarial directions alone, and with $l = 9$ the regions reach infinity just as well.
 #
-# An exact one needs no experiment.
+# An exact one needs no experiment, though the evidence has it.
 # Replace the features $h$ of a wide network by their coordinates in the row space of $\tilde W$.
 # What is taken away lies in the null space, so every image keeps its output, and whatever attack succeeds against the one network succeeds against the other; but the new layer, of $\operatorname{rank} \tilde W$ features, has no adversarial direction.
 # Adversarial directions as such change no robustness, neither way; what may is a training that has the room.
