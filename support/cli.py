@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -59,12 +59,16 @@ class Refused(Exception):
     """A request that cannot be carried out; the message is the line that is shown."""
 
 
-Names = Annotated[
-    list[str],
-    typer.Argument(
-        help="digits, mnist, fashion-mnist, cifar10, cifar100 or svhn", show_default=False
-    ),
-]
+_SETS = "digits, mnist, fashion-mnist, cifar10, cifar100 or svhn"
+Names = Annotated[list[str], typer.Argument(help=_SETS, show_default=False)]
+_CHAPTERS = "Chapters by name or by the beginning of it, such as 01; all when none is given."
+Chapters = Annotated[list[str] | None, typer.Argument(help=_CHAPTERS, show_default=False)]
+_MANIFEST = "A manifest (.json) or an executed notebook."
+Run = Annotated[Path, typer.Argument(help=_MANIFEST, show_default=False)]
+
+
+def _option(text: str, *flags: str, **more: Any) -> Any:
+    return typer.Option(*flags, help=text, **more)
 
 
 @app.command(name="list")
@@ -75,7 +79,7 @@ def list_() -> None:
     wrong = False
     for chapter in _some_chapters():
         listed = "" if _in_toc(chapter) else " (not in _toc.yml)"
-        typer.echo(f"{chapter}: {_title(chapter)}{listed}")
+        typer.echo(f"{chapter}: {manifests.title(chapter)}{listed}")
         try:
             manifests.check_source(chapter)
             for profile in SIZES:
@@ -92,54 +96,26 @@ def list_() -> None:
         raise typer.Exit(1)
 
 
+_CHANGE = "Change a field of the profile; can be given several times."
+_JOBS = (
+    "Chapters at a time; 0: as many as the cores and the memory carry at quick, one at a time at "
+    "the other profiles, which use all cores themselves."
+)
+
+
 @app.command()
 def run(
-    chapters: Annotated[
-        list[str] | None,
-        typer.Argument(
-            help="Chapters by name or by the beginning of it, such as 01; all when none is given.",
-            show_default=False,
-        ),
-    ] = None,
-    profile: Annotated[str, typer.Option(help="quick, standard or paper.")] = "quick",
-    seed: Annotated[int, typer.Option(help="First random seed.")] = 0,
-    device: Annotated[
-        str, typer.Option(help="cpu, cuda, or auto for a GPU where there is one.")
-    ] = "cpu",
-    changes: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="NAME=VALUE",
-            help="Change a field of the profile; can be given several times.",
-            show_default=False,
-        ),
-    ] = None,
-    jobs: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            help="Chapters at a time; 0: as many as the cores and the memory carry at quick, "
-            "one at a time at the other profiles, which use all cores themselves.",
-        ),
-    ] = 0,
-    part: Annotated[
-        str,
-        typer.Option(help="Only the evidence, the lesson or the exercises.", show_default=False),
-    ] = "",
-    limit: Annotated[
-        float, typer.Option(min=0, help="Minutes that a chapter may take; 0: as long as it takes.")
-    ] = 0,
-    estimate: Annotated[
-        bool, typer.Option("--estimate", help="Only say what it would take in time and memory.")
-    ] = False,
-    record: Annotated[
-        bool,
-        typer.Option("--record", help="Keep the results in the tracked files: book/, data/runs/."),
-    ] = False,
-    force: Annotated[
-        bool, typer.Option("--force", help="Run again even if nothing changed since the last run.")
-    ] = False,
+    chapters: Chapters = None,
+    profile: Annotated[str, _option("quick, standard or paper.")] = "quick",
+    seed: Annotated[int, _option("First random seed.")] = 0,
+    device: Annotated[str, _option("cpu, cuda, or auto for a GPU where there is one.")] = "cpu",
+    changes: Annotated[list[str] | None, _option(_CHANGE, "--set", metavar="NAME=VALUE")] = None,
+    jobs: Annotated[int, _option(_JOBS, min=0)] = 0,
+    part: Annotated[str, _option("Only the evidence, the lesson or the exercises.")] = "",
+    limit: Annotated[float, _option("Minutes for a chapter; 0: as long as it takes.", min=0)] = 0,
+    estimate: Annotated[bool, _option("Only say what it would take.", "--estimate")] = False,
+    record: Annotated[bool, _option("Keep the results in the tracked files.", "--record")] = False,
+    force: Annotated[bool, _option("Run again even if nothing changed.", "--force")] = False,
 ) -> None:
     """Execute chapters: evidence, lesson, exercises; results land in _build/runs/ and the cache.
 
@@ -257,21 +233,13 @@ def build() -> None:
 
 @app.command()
 def score(
-    write: Annotated[bool, typer.Option("--write", help="Write data/verdicts.csv.")] = False,
+    write: Annotated[bool, _option("Write data/verdicts.csv.", "--write")] = False,
     check: Annotated[
-        bool,
-        typer.Option(
-            "--check",
-            help="Exit with 1 if records, registry and data/verdicts.csv disagree.",
-        ),
+        bool, _option("Exit with 1 where records and table differ.", "--check")
     ] = False,
-    find: Annotated[
-        str,
-        typer.Option(help="Only claims with all these words in id, place, statement or verdict."),
-    ] = "",
+    find: Annotated[str, _option("Only claims with all these words, also of verdicts.")] = "",
     full: Annotated[
-        bool,
-        typer.Option("--full", help="Show what each claim says, the published numbers and ours."),
+        bool, _option("Show statements, published numbers and ours.", "--full")
     ] = False,
 ) -> None:
     """Every claim with its verdicts at each profile, computed from the recorded runs.
@@ -339,10 +307,8 @@ def _verdict(entry) -> str:
 
 @app.command()
 def diff(
-    first: Annotated[
-        Path, typer.Argument(help="A manifest (.json) or an executed notebook.", show_default=False)
-    ],
-    second: Annotated[Path, typer.Argument(help="Another one.", show_default=False)],
+    first: Run,
+    second: Run,
 ) -> None:
     """What two runs differ in: parameters, versions, machine, code, and each claim's numbers and
     verdicts. Exits with 1 if anything.
@@ -363,10 +329,7 @@ def diff(
 
 @app.command()
 def carry(
-    chapters: Annotated[
-        list[str] | None, typer.Argument(help="All when none is given.", show_default=False)
-    ] = None,
-    profile: Annotated[str, typer.Option(help="Of the records.")] = "standard",
+    chapters: Chapters = None, profile: Annotated[str, _option("Of the records.")] = "standard"
 ) -> None:
     """Keep records through a refactoring: stamp those whose numbers the new code computes as well.
 
@@ -435,17 +398,6 @@ def _some_chapters() -> list[str]:
     if not (known := manifests.chapters()):
         raise Refused(f"no chapters: {paths.root() / 'book'} holds no NN_name/evidence.py")
     return known
-
-
-def _title(chapter: str) -> str:
-    from support.book import manifests
-
-    source = manifests.source_file(chapter, manifests.parts(chapter)[-1])
-    lesson = manifests.source_file(chapter, "lesson")
-    lines = (lesson if lesson.is_file() else source).read_text(encoding="utf-8").splitlines()
-    return next(
-        (line.removeprefix("# # ").strip() for line in lines if line.startswith("# # ")), ""
-    )
 
 
 def _in_toc(chapter: str) -> bool:

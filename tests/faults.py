@@ -140,25 +140,28 @@ def small_files(size: int) -> Callable[[Place], contextlib.AbstractContextManage
     return inject
 
 
-@contextlib.contextmanager
-def full_disk(place: Place) -> Iterator[None]:
-    """The output lies on a file system of its own, on which nothing is left."""
-    disk = place.folder / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)]
-    if not POSIX or subprocess.run(mount, capture_output=True).returncode:
-        raise Absent("needs the right to mount a small tmpfs")
-    try:
-        shutil.copytree(place.file("_build"), disk / "output")
-        place.environment["BOOK_OUTPUT"] = str(disk / "output")
-        with contextlib.suppress(OSError), (disk / "filler").open("wb", buffering=0) as stream:
-            while True:
-                stream.write(b"\0" * 4096)
-        yield
-        shutil.rmtree(place.file("_build"))
-        shutil.copytree(disk / "output", place.file("_build"))
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
+def full_disk(pages: int) -> Callable[[Place], contextlib.AbstractContextManager]:
+    """The output lies on a file system of its own, on which so many pages of 4 kB are left."""
+
+    @contextlib.contextmanager
+    def inject(place: Place) -> Iterator[None]:
+        disk = place.folder / "disk"
+        disk.mkdir()
+        mount = ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(disk)]
+        if not POSIX or subprocess.run(mount, capture_output=True).returncode:
+            raise Absent("needs the right to mount a small tmpfs")
+        try:
+            shutil.copytree(place.file("_build"), disk / "output")
+            (disk / "output" / "cache").mkdir()
+            place.environment["BOOK_OUTPUT"] = str(disk / "output")
+            (disk / "filler").write_bytes(b"\0" * (shutil.disk_usage(disk).free - 4096 * pages))
+            yield
+            shutil.rmtree(place.file("_build"))
+            shutil.copytree(disk / "output", place.file("_build"))
+        finally:
+            subprocess.run(["umount", str(disk)], check=True)
+
+    return inject
 
 
 def sparse(*sizes: tuple[str, int]) -> Callable[[Place], None]:
@@ -308,7 +311,8 @@ FAULTS = [
     Fault("a kernel that is killed", "its kernel died.*a rerun continues with what the cache has", 1, inject=changed(
           "book/01_tiny/exercises.py", AT_ONCE, f"# %%\nimport os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n\n{AT_ONCE}")),
     Fault("two runs at once", rf"{DONE}.*{DONE}", meets=at_once),
-    Fault("a full disk", r"No space left on device.*free some space", 1, full_disk),
+    Fault("a full disk", r"No space left on device.*free some space", 2, full_disk(0)),
+    Fault("a disk that fills up in a run", r"exercises\.(ipynb|json) cannot be used \(No space left on device.*a rerun", 1, full_disk(2)),
     Fault("no file above 4 kB", r"File too large.*free some space", 1, small_files(4096)),
     Fault("a full disk for the verdicts", r"File too large.*free some space", 2, small_files(100), command=("score", "--write")),
     Fault("a read-only _build", r"Permission denied.*or set BOOK_OUTPUT", 2, locked("_build"), small=True),

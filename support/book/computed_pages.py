@@ -77,14 +77,6 @@ def board(pages: Iterable[str]) -> Board:
 # --- words ----------------------------------------------------------------------------------------
 
 
-def title(chapter: str) -> str:
-    """A chapter's title; its name where it has none."""
-    sources = [manifests.source_file(chapter, part) for part in ("lesson", "evidence")]
-    texts = [file.read_text(encoding="utf-8") for file in sources if file.is_file()]
-    found = re.search(r"^# # (.*)$", "\n".join(texts), re.MULTILINE)
-    return found[1].strip() if found else chapter
-
-
 def explanation(chapter: str) -> str:
     """A chapter's own words on what did not reproduce, as Markdown: its section of that name,
     without the sentences about its table.
@@ -136,7 +128,7 @@ def choices(found: Board) -> list[tuple[str, str, dict[str, str]]]:
 
     sizes = verdict_table.sizes(found.lines)
     papers = {key: authors(lines[0].paper) for key, lines in found.papers.items()}
-    chapters = {name: title(name) for name, lines in found.chapters.items() if lines}
+    chapters = {name: manifests.title(name) for name, lines in found.chapters.items() if lines}
     order = {
         "": "by chapter", "claim": "by name",
         "verdict": "by first verdict", "survives": "by second verdict",
@@ -171,7 +163,7 @@ def part(name: str, found: Board) -> str:
         counts=verdict_table.counts(found.lines),
         choices=choices(found),
         exclusions=registry_index.exclusions(),
-        title=cache(title),
+        title=cache(manifests.title),
         sizes=verdict_table.sizes(found.lines),
         questions=verdict_table.QUESTIONS,
         **{word.__name__: word for word in (authors, cited, counted, explanation)},

@@ -156,6 +156,7 @@ def execute(
             try:
                 notebook = _execute(chapter, part, *request, bars=bars, end=end)
             except OSError as error:
+                error.filename = error.filename or tempfile.gettempdir()  # of the unfinished one
                 told = f"{chapter}/{part}: {files.trouble(error)}; {CONTINUES}"
                 raise ChapterFailed(told) from error
         finished.append(record_run(notebook) if record else notebook)

@@ -117,6 +117,14 @@ def parts(chapter: str) -> list[str]:
     return [part for part in PARTS if source_file(chapter, part).is_file()]
 
 
+def title(chapter: str) -> str:
+    """A chapter's title; its name where it has none."""
+    sources = [source_file(chapter, part) for part in ("lesson", "evidence")]
+    texts = [file.read_text(encoding="utf-8") for file in sources if file.is_file()]
+    found = re.search(r"^# # (.*)$", "\n".join(texts), re.MULTILINE)
+    return found[1].strip() if found else chapter
+
+
 def resolve_chapter(name: str) -> str:
     """A chapter by its whole name or by a beginning that only it has, such as ``01`` or ``1``.
 
