@@ -24,8 +24,8 @@ def play(monkeypatch):
         def __exit__(self, *_):
             events.append("closed")
 
-        def submit(self, task):
-            name, minutes = task()
+        def submit(self, call, *given):
+            name, minutes = call(*given)
             events.append(f"+{name}")
             future = Future()
             ends[future] = (clock[0] + minutes, name)

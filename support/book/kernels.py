@@ -54,6 +54,7 @@ def manager(scratch: Path, progress: str) -> type[AsyncKernelManager]:
             "BOOK_PROGRESS": progress,
             "IPYTHONDIR": str(scratch / "ipython"),
             "MPLBACKEND": kernel_process.BACKEND,
+            "PYTHONSTARTUP": "",  # IPython would run it
             "PYTHONPATH": os.pathsep.join(
                 filter(None, [package, os.environ.get("PYTHONPATH", "")])
             ),

@@ -5,6 +5,7 @@ each has one thread, and what is trained by two of them is found in the cache by
 twice to the same bits.
 """
 
+import asyncio
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -29,6 +30,15 @@ def free_memory_gb() -> float:
             if line.startswith("MemAvailable:"):
                 return int(line.split()[1]) / 2**20
     return float("inf")
+
+
+def _with_its_loop(task: Callable[[], Any]) -> Any:
+    """A task, and the end of the event loop that waited for its process, if there was one."""
+    try:
+        return task()
+    finally:
+        with contextlib.suppress(RuntimeError):
+            asyncio.get_event_loop().close()
 
 
 def run(
@@ -60,7 +70,7 @@ def run(
                 fits = [n for n in waiting if not running or taken + needs[n][1] <= memory_gb]
                 if fits and len(running) < jobs:
                     waiting.remove(fits[0])
-                    running[pool.submit(tasks[fits[0]])] = fits[0]
+                    running[pool.submit(_with_its_loop, tasks[fits[0]])] = fits[0]
                     continue
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     yield running.pop(future), future
