@@ -33,7 +33,7 @@ Roster = _path("--students", "FILE", f"{_LIST}: shows who handed in nothing.")
 Derivation = Annotated[int, typer.Option(min=0, help="Points for each derivation, given by hand.")]
 Jobs = Annotated[int, typer.Option(min=0, help="Submissions at a time; 0: one for each core.")]
 Lint = Annotated[bool, typer.Option("--lint", help="Only look at the cells; execute nothing.")]
-Seconds = Annotated[int, typer.Option(min=1, help="Time for one cell of a student.")]
+Seconds = Annotated[int, typer.Option(min=1, help="Time that one cell of a student may compute.")]
 Submissions = Annotated[Path, typer.Argument(metavar="FOLDER", help="What was handed in.")]
 Only = Annotated[str, typer.Option(help="Grade this assignment only.", show_default=False)]
 Due = Annotated[str, typer.Option(help='When it was due: "2026-03-01 12:00 UTC".')]
