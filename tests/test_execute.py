@@ -26,7 +26,11 @@ from support.book.manifests import RecordError, local_run, manifest_of, recorded
 
 CHAPTER = tiny_book.CHAPTER
 STEPS = 'print("steps", p.steps)'  # the cell of the evidence that a test gives something else to do
-WHERE = 'import os, sys, support\nprint(sys.executable, support.__file__, os.environ["MPLBACKEND"], os.environ["BOOK_PROGRESS"])'
+WHERE = """import os, sys, support
+import matplotlib.pyplot as plt
+plt.close(plt.figure())
+drawn = plt.Figure in get_ipython().display_formatter.formatters["image/png"].type_printers
+print(sys.executable, support.__file__, os.environ["MPLBACKEND"], os.environ["BOOK_PROGRESS"], drawn)"""
 PATIENCE = 300  # seconds for what a busy machine does when it comes to it
 AT_ONCE = '# %% tags=["hide-input"]\nfrom support'  # where a cell may stand that wants no seconds for imports
 
@@ -126,7 +130,7 @@ def test_the_numbers_of_a_claim_stand_in_the_manifest_alone(finished):
 
 def test_the_kernel_is_this_python_with_this_package_and_inline_figures(finished):
     line = outputs(local_run(CHAPTER, "quick"))[0].splitlines()[0]
-    assert line.split() == [sys.executable, support.__file__, "module://matplotlib_inline.backend_inline", "off"]
+    assert line.split() == [sys.executable, support.__file__, "module://matplotlib_inline.backend_inline", "off", "True"]
 
 
 def test_a_lesson_shows_what_its_evidence_found(finished):

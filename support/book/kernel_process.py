@@ -1,5 +1,6 @@
 """The process of a kernel that is forked from one that has imported ``IMPORTED``: what notebooks
-import, by which nothing is computed and no thread of torch is started."""
+import, by which nothing is computed and no thread of torch is started. The backend of the figures
+is not among them: it asks for the shell when it is imported, and without one it draws nothing."""
 
 import multiprocessing
 import os
@@ -12,7 +13,6 @@ IMPORTED = (
     "support.common.vision",
     "ipykernel.kernelapp",
     "IPython.core.pylabtools",
-    "matplotlib_inline.backend_inline",
     "matplotlib.pyplot",
     "seaborn",
     "pandas",
