@@ -18,9 +18,10 @@ attacks, of which Square is a black box that sees scores, a black box that sees 
 - **A row's accuracy is its own.** Each row attacks all images that it sees; an image that the clean
   model gets wrong is wrong in every row.
   Rows that cost much see fewer images, always the first ones: ``table()`` says how many.
-- **The worst case** is over the first ``budget.images`` images: an image counts as right if no row
-  that saw it broke it, at this radius or at a smaller one of the same call (whose ball lies
-  inside). "transfer to peer" is no part of it: it judges the peer.
+- **The worst case** is over the images that every row saw, the first ones: an image counts as right
+  if no row broke it, at this radius or at a smaller one of the same call (whose ball lies inside).
+  So it is never above one of its rows on the same images. "transfer to peer" is no part of it: it
+  judges the peer.
 - **Verdicts are ours.** Whatever a library returns is cut to the ball and the box, exactly in
   float64, and judged by our own pass in float32. A tie is no success.
 - **At eps = 0** every row that the budget grants is the clean one.
@@ -67,7 +68,8 @@ class Budget:
     it is "not run".
 
     Attributes:
-        images: of every row that has no number of its own; the worst case is over these.
+        images: of every row that has no number of its own; the worst case is over the fewest that
+            a row sees.
         noise_draws: of each kind of noise; an image is right if it is right under all of them.
         bim: lengths of BIM, in steps of ``eps / length``.
         long_images: of BIM with 1000 steps or more.
@@ -228,7 +230,7 @@ def evaluate(
     names = row_names(budget.bim, loss_own is not None)
     for size in sizes:
         inside = [other for other in sizes if other <= size]
-        found[WORST, size] = _worst(found, names, inside, len(x))
+        found[WORST, size] = _worst(found, names, inside)
 
     slopes = {"cross-entropy": once(rows.slope, model, x, y, loss=rows.cross_entropy).cpu()}
     if loss_own is not None:
@@ -298,14 +300,13 @@ def _plan(
 
 
 def _worst(
-    found: Mapping[tuple[str, float], Tensor],
-    names: Sequence[str],
-    sizes: Sequence[float],
-    count: int,
+    found: Mapping[tuple[str, float], Tensor], names: Sequence[str], sizes: Sequence[float]
 ) -> Tensor:
-    """(count,) bool: right under each row that saw the image, at each of these radii."""
-    left = torch.ones(count, dtype=torch.bool, device=found["clean", sizes[0]].device)
-    for (name, size), seen in found.items():
-        if size in sizes and name in names and name not in (TO_PEER, WORST):
-            left[: len(seen)] &= seen
-    return left
+    """(n,) bool: right under each row, at each of these radii, for the n images that all saw."""
+    seen = [
+        mask
+        for (name, size), mask in found.items()
+        if size in sizes and name in names and name not in (TO_PEER, WORST)
+    ]
+    count = min(map(len, seen))
+    return torch.stack([mask[:count] for mask in seen]).all(0)

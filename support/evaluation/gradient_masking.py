@@ -44,6 +44,8 @@ NAMES = tuple(THRESHOLDS)
 BLACK_BOX = ("uniform noise", "Gaussian noise", "Square", "hard label", "transfer from peer")
 GRADIENT = ("FGSM", "PGD cross-entropy", "PGD margin", "PGD targeted", "APGD-CE", "APGD-T", "FAB-T")
 """White-box rows besides every BIM."""
+OTHER_LOSS = ("PGD margin", "PGD targeted", "APGD-T", "FAB-T")
+"""Those of them that do not climb the cross-entropy."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ class Flag:
         eps: the radius at which it was found: of several the one that is furthest above its
             threshold.
         curves: the numbers behind it, for its figure.
+        rows: the rows of the report that must not be believed if it is raised.
     """
 
     name: str
@@ -68,6 +71,7 @@ class Flag:
     says: str
     eps: float
     curves: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
+    rows: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,7 @@ class _Finding:
     threshold: float
     says: str
     curves: Mapping[str, Tensor]
+    rows: tuple[str, ...]
 
 
 def of_radius(
@@ -115,7 +120,8 @@ def _flag(name: str, found: _Finding | str, eps: float) -> Flag:
     if isinstance(found, str):
         return Flag(name, None, None, THRESHOLDS[name], f"not run: {found}", eps)
     raised = found.value > found.threshold
-    return Flag(name, raised, found.value, found.threshold, found.says, eps, found.curves)
+    measured = found.value, found.threshold, found.says
+    return Flag(name, raised, *measured, eps, found.curves, found.rows)
 
 
 def worst(per_radius: Sequence[tuple[Flag, ...]]) -> tuple[Flag, ...]:
@@ -143,6 +149,15 @@ def _bims(robust: Mapping[str, Tensor]) -> list[tuple[int, Tensor]]:
     return sorted(((int(row[4:]), robust[row]) for row in rows), key=lambda pair: pair[0])
 
 
+def _white(robust: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The rows that climb a gradient."""
+    return {
+        row: seen
+        for row, seen in robust.items()
+        if row.removesuffix(", own loss") in GRADIENT or row.startswith("BIM-")
+    }
+
+
 def _share(mask: Tensor) -> float:
     return float(mask.double().mean())
 
@@ -158,22 +173,23 @@ def _zero_gradient(robust: Mapping[str, Tensor], slopes: Mapping[str, Tensor]) -
         f"the gradient of the {loss} is exactly zero at {shares[loss]:.1%} of the images that are "
         "right"
     )
-    return _Finding(shares[loss], ZERO_GRADIENT, says, curves)
+    own = loss != "cross-entropy"
+    climbing = [row for row in _white(robust) if row.endswith(", own loss") == own]
+    blind = [
+        row for row in climbing if row not in ("PGD margin", "PGD targeted", "APGD-T", "FAB-T")
+    ]
+    return _Finding(shares[loss], ZERO_GRADIENT, says, curves, tuple(blind))
 
 
 def _black_box(robust: Mapping[str, Tensor]) -> _Finding | str:
-    white = [
-        seen
-        for row, seen in robust.items()
-        if row.removesuffix(", own loss") in GRADIENT or row.startswith("BIM-")
-    ]
+    white = _white(robust)
     black = {row: robust[row] for row in BLACK_BOX if row in robust}
     if not white or not black:
         return "no black box and white box to compare"
     gaps, shares = {}, {}
     for row, seen in black.items():
         together = torch.ones_like(seen)
-        for other in white:
+        for other in white.values():
             together[: len(other)] &= other[: len(seen)]
         gaps[row], shares[row] = _difference(together, seen, GAP), (_share(together), _share(seen))
     row = max(gaps, key=lambda name: gaps[name][0] - gaps[name][1])
@@ -182,14 +198,15 @@ def _black_box(robust: Mapping[str, Tensor]) -> _Finding | str:
         f"{row} leaves {black_box:.1%} right where all gradient attacks together leave "
         f"{white_box:.1%}"
     )
-    return _Finding(*gaps[row], says, _curves(gaps))
+    return _Finding(*gaps[row], says, _curves(gaps), tuple(white))
 
 
 def _iterations(robust: Mapping[str, Tensor]) -> _Finding | str:
     bims = _bims(robust)
     if len(bims) < 2:
         return "fewer than two lengths of BIM"
-    count = min(len(seen) for _, seen in bims)
+    count = min(len(robust["worst case"]), *(len(seen) for _, seen in bims))
+    rows = tuple(f"BIM-{steps}" for steps, _ in bims)
     accuracy = torch.stack([seen[:count].double().mean() for _, seen in bims])
     floor = robust["worst case"][:count]
     curves = {
@@ -213,12 +230,12 @@ def _iterations(robust: Mapping[str, Tensor]) -> _Finding | str:
             f"from BIM-{first} to BIM-{last} accuracy does not fall, and stays {above:.1%} above "
             "the worst case"
         )
-        return _Finding(above, plateau, says, curves)
+        return _Finding(above, plateau, says, curves, rows)
     pairs = zip(accuracy.tolist(), bims, strict=True)
     path = ", ".join(f"{value:.1%} with {steps}" for value, (steps, _) in pairs)
     weaker = f"{says} ({path} steps)"
     says = weaker if rise > allowed else f"more iterations are no weaker: {path} steps"
-    return _Finding(rise, allowed, says, curves)
+    return _Finding(rise, allowed, says, curves, rows)
 
 
 def _chance(sweep: Mapping[float, Tensor], y: Tensor) -> _Finding | str:
@@ -239,7 +256,7 @@ def _chance(sweep: Mapping[float, Tensor], y: Tensor) -> _Finding | str:
         "accuracy": torch.stack([sweep[radius].double().mean() for radius in radii]),
         "chance": torch.tensor([chance], dtype=torch.float32, device="cpu"),
     }
-    return _Finding(left, chance, says, curves)
+    return _Finding(left, chance, says, curves, ("PGD margin",))
 
 
 def _failed_points(robust: Mapping[str, Tensor], margins: Mapping[str, Tensor]) -> _Finding | str:
@@ -259,7 +276,8 @@ def _failed_points(robust: Mapping[str, Tensor], margins: Mapping[str, Tensor]) 
         f"at {shares[row]:.1%} of the images {row} fails and ends no nearer the boundary than the "
         "clean image or random noise"
     )
-    return _Finding(shares[row], NO_PROGRESS, says, curves)
+    stuck = tuple(name for name, stays in shares.items() if stays > NO_PROGRESS)
+    return _Finding(shares[row], NO_PROGRESS, says, curves, stuck)
 
 
 def _loss_gap(robust: Mapping[str, Tensor]) -> _Finding | str:
@@ -272,7 +290,9 @@ def _loss_gap(robust: Mapping[str, Tensor]) -> _Finding | str:
     pair = max(gaps, key=lambda key: gaps[key][0] - gaps[key][1])
     left, other = (_share(robust[row]) for row in pair)
     says = f"{pair[0]} leaves {left:.1%} right where {pair[1]} leaves {other:.1%}"
-    return _Finding(*gaps[pair], says, _curves({" against ".join(key): gaps[key] for key in gaps}))
+    weaker = tuple(first for (first, _), (gap, allowed) in gaps.items() if gap > allowed)
+    curves = _curves({" against ".join(key): gaps[key] for key in gaps})
+    return _Finding(*gaps[pair], says, curves, weaker)
 
 
 def _curves(gaps: Mapping[str, tuple[float, float]]) -> dict[str, Tensor]:

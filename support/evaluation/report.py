@@ -7,6 +7,8 @@ import pandas as pd
 from torch import Tensor
 
 from support.evaluation.gradient_masking import NAMES, Flag
+from support.measures import share
+from support.sampling import Share
 
 WORST = "worst case"
 TO_PEER = "transfer to peer"
@@ -34,10 +36,10 @@ class Report:
 
     Attributes:
         eps: the radii, in the order given, in units of [0,1].
-        images: how many images the budget granted and there were: what the worst case is over.
+        images: how many images the budget granted and there were.
         rows: the names, in the order of the table.
         found: ``(row, eps) -> (n,)`` bool, whether an image is still right; n images, the first
-            ones, of those that ran.
+            ones, of those that ran; of the worst case those that all of them saw.
         flags: signs of masked gradients, one of each kind: of several radii the worst.
     """
 
@@ -63,15 +65,15 @@ class Report:
         found = self.found.get((row, self.eps[0] if eps is None else eps))
         return self.found["clean", self.eps[0]][:0] if found is None else found
 
-    def accuracy(self, row: str = WORST, eps: float | None = None) -> float | None:
-        """Share of the images that the row saw which are right under it; ``None`` where the budget
-        left it out. ``eps``: default the first.
+    def accuracy(self, row: str = WORST, eps: float | None = None) -> Share | None:
+        """Share of the images that the row saw which are right under it, with its sampling error;
+        ``None`` where the budget left it out. ``eps``: default the first.
 
         Raises:
             ValueError: no such row, or a radius that was not run.
         """
         seen = self.robust(row, eps)
-        return float(seen.double().mean()) if len(seen) else None
+        return share(seen) if len(seen) else None
 
     def flag(self, name: str) -> Flag:
         """The flag of that name.
@@ -85,16 +87,19 @@ class Report:
         return found[0]
 
     def table(self) -> pd.DataFrame:
-        """Accuracy by row and radius, NaN where the budget left a row out, and ``images``, how many
-        a row saw (0: not run)."""
+        """Accuracy by row and radius, NaN where the budget left a row out; ``images``, how many a
+        row saw (0: not run); and ``flags``, the raised ones that speak against the row."""
         columns = {
             eps: pd.Series([self.accuracy(row, eps) for row in self.rows], dtype=float).to_numpy()
             for eps in self.eps
         }
         seen = [max(len(self.robust(row, eps)) for eps in self.eps) for row in self.rows]
-        return pd.DataFrame(
-            {**columns, "images": seen}, index=pd.Index(self.rows, name="accuracy under")
-        )
+        against = [
+            ", ".join(flag.name for flag in self.flags if flag.raised and row in flag.rows)
+            for row in self.rows
+        ]
+        index = pd.Index(self.rows, name="accuracy under")
+        return pd.DataFrame({**columns, "images": seen, "flags": against}, index=index)
 
 
 def compare(reports: Mapping[str, Report | Sequence[Report]]) -> pd.DataFrame:
@@ -106,7 +111,8 @@ def compare(reports: Mapping[str, Report | Sequence[Report]]) -> pd.DataFrame:
 
     Returns:
         Rows as in the reports; a column for each name, or, with several radii, for each (name,
-        eps).
+        eps); and ``images``, how many each row saw of each report: ``"100"``, or ``"50 to 100"``
+        where reports differ.
 
     Raises:
         ValueError: no report, or reports of different radii.
@@ -125,7 +131,15 @@ def compare(reports: Mapping[str, Report | Sequence[Report]]) -> pd.DataFrame:
     longest = max((report.rows for group in groups.values() for report in group), key=len)
     together = pd.concat(tables, axis=1).reindex(longest)
     together.index.name = "accuracy under"
-    return together.droplevel(1, axis=1) if len(eps) == 1 else together
+    if len(eps) == 1:
+        together = together.droplevel(1, axis=1)
+    every = [report.table()["images"] for group in groups.values() for report in group]
+    seen = pd.concat(every).groupby(level=0).agg(["min", "max"]).reindex(longest)
+    together["images"] = [
+        f"{least}" if least == most else f"{least} to {most}"
+        for least, most in seen.itertuples(index=False)
+    ]
+    return together
 
 
 def compare_flags(reports: Mapping[str, Report | Sequence[Report]]) -> pd.DataFrame:
