@@ -308,7 +308,7 @@ IN_FULL = ("score", "--full")
 START = "raise SystemExit('a start-up file of this machine')"
 FAULTS = [
     Fault("SIGKILL at random moments", rf"{DONE}.*; 0 folders left", meets=killed),
-    Fault("a kernel that is killed", "its kernel died.*a rerun continues with what the cache has", 1, inject=changed(
+    Fault("a kernel that is killed", "its kernel died; too little memory.*; a rerun continues", 1, inject=changed(
           "book/01_tiny/exercises.py", AT_ONCE, f"# %%\nimport os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n\n{AT_ONCE}")),
     Fault("two runs at once", rf"{DONE}.*{DONE}", meets=at_once),
     Fault("a full disk", r"No space left on device.*free some space", 2, full_disk(0)),

@@ -244,8 +244,7 @@ def _reason(error: Exception, log: Path, stopped: str) -> str:
     if stopped:
         return f"because {stopped}; {CONTINUES}"
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    usual = ("without encryption", "To connect another client", "--existing")  # when it starts
-    said = [line for line in lines if line.strip() and not any(word in line for word in usual)]
+    said = [line for line in lines if line.strip() and "without encryption" not in line]
     cause = f"it last said: {said[-1]:.200}" if said else "too little memory is the usual cause"
     return f"because its kernel died; {cause}; {CONTINUES}"
 

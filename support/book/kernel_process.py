@@ -33,15 +33,14 @@ def main(arguments: list[str], environment: dict[str, str], folder: str, log: st
         arguments: of ipykernel.
         environment: every variable that it shall have.
         folder: where it works.
-        log: the file that takes what the process itself says.
+        log: the file that takes what the process itself says of errors.
     """
     os.setsid()  # an interrupt at the terminal is for the launcher, which stops its kernels
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
-    said = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(said, 1)
-    os.dup2(said, 2)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # how another client would connect
+    os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
     threading.Thread(target=_end_with_launcher, daemon=True).start()
     import matplotlib
     from ipykernel.kernelapp import IPKernelApp
