@@ -1,6 +1,7 @@
 """A notebook's side of a run, without a kernel: parameters, seeds, device, claims, what is kept and shown, where it comes from."""
 
 import json
+import math
 import re
 import subprocess
 import time
@@ -11,6 +12,7 @@ import tiny_book
 import tiny_runs
 import torch
 
+from support import measures
 from support.book import chapter_run, manifests
 from support.book.chapter_run import RunError
 from support.book.claims import ClaimError
@@ -125,6 +127,29 @@ def test_a_claim_has_one_row_in_the_evidence_of_its_chapter(book, capsys):
     for page in (LESSON, EXERCISES):
         with pytest.raises(ClaimError, match=f"in the evidence, not in the {page.partition('/')[2]}"):
             chapter_run.start(page).claim("tiny2020.thm1", error=0)
+
+
+def test_a_claim_wants_its_null_and_keeps_what_its_numbers_know(book, capsys):
+    tiny_book.make(book, claims=tiny_book.CLAIMS.replace("    published: {error: 0}", "    nulls: {error: untrained}"))
+    run = chapter_run.start(EVIDENCE, "quick")
+    with pytest.raises(ClaimError, match=r"tiny2020\.thm1: its nulls want untrained"):
+        run.claim("tiny2020.thm1", error=0)
+    run = chapter_run.start(EVIDENCE, "quick")
+    run.claim("tiny2020.thm1", error=0, untrained=measures.share(torch.tensor([True, False])))
+    assert "without an effect untrained = 0.5 [0.01258, 0.9874]" in capsys.readouterr().out
+
+
+def test_a_lesson_finds_the_mean_of_the_numbers_whatever_they_know():
+    numbers = [{"value": 0.5, "hits": 1, "of": 2}, {"value": 1.0, "hits": 2, "of": 2}]
+    record = {"measured": {"error": [1.0, 2.0], "untrained": numbers, "nothing": [None]}, "modern": {"error": [4.0]}, "cell": 1}
+    tiny_runs.leave(manifests.local_run(CHAPTER, "quick"), tiny_runs.manifest(claims={"tiny2020.thm1": record}))
+    run = chapter_run.start(LESSON, "quick")
+    found = [run.found("tiny2020.thm1", name) for name in ("error", "untrained")]
+    assert found == [1.5, 0.75]
+    assert run.found("tiny2020.thm1", "error", modern=True) == 4
+    assert math.isnan(run.found("tiny2020.thm1", "nothing"))
+    with pytest.raises(RecordError, match="does not state tiny2020"):
+        run.found("tiny2020.thm2", "error")
 
 
 def test_the_evidence_states_every_claim_and_the_other_parts_none():
