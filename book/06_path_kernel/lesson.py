@@ -32,7 +32,7 @@ run = chapter_run.start("06_path_kernel/lesson", profile, seed, device, override
 # ## What we check
 #
 # Each claim of part II has its row in the {doc}`evidence <evidence>`, with the few numbers that the text prints.
-# *Identity* claims hold or fail on any computer; *open* ones are announced by the text without an experiment; those here are ours.
+# *Identity* claims hold or fail on any computer; *questions* are announced by the text without an experiment; those here are ours.
 
 # %% [markdown]
 # ## One step
@@ -155,7 +155,7 @@ run.show("fig-jump")
 # Remark 1 goes on: the jump *is* the error between the discrete path and the gradient flow, for each step.
 # Both can be computed for one step.
 # The jump is $J_{w_s}(x)\Delta_s - (f_{w_{s+1}}(x) - f_{w_s}(x))$, the curvature of $f$ along the straight step.
-# The flow follows the changing gradient instead; we approach it by a thousand small steps over the same time.
+# The flow follows the changing gradient instead; we approach it by 250 small steps over the same time.
 
 # %% [markdown]
 # They are different vectors, whichever the sign.
@@ -175,7 +175,8 @@ run.show("fig-jump")
 # The averaged gradient tends to the first one, and the path kernel to a sum of tangent kernels.
 # For a smooth network the difference is proportional to the step size, with the Lipschitz constant of the *gradient* in front.
 # The text has the Lipschitz constant of the model instead.
-# A single unit $\max(wx, 0)$ shows why that is not enough: in the step that crosses $w = 0$ the average is half the slope and the start none of it, however small the step is.
+# The function $f_w = \sin(A w) / A$ shows why that is not enough: its Lipschitz constant is 1, and on the step from $0$ to $\pi / A$ its averaged gradient is 0 and the first one 1.
+# A single unit $\max(wx, 0)$ needs no $A$: in the step that crosses $w = 0$ the average is half the slope and the start none of it, however small the step is.
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Largest change of a gradient within one step against step size, logarithmic axes: the tanh network follows a line of slope one, the ReLU network lies far above it until steps are too small to cross a kink at all."}}
 run.show("fig-small-steps")
@@ -196,10 +197,11 @@ run.show("fig-small-steps")
 # But the candidate $K(x, x_i) = \sum_s |a_{i,s}|\, k_s(x, x_i)$ weighs each step by its *second* argument, and is not symmetric even if every $k_s$ is.
 
 # %% [markdown]
+# To weigh by both arguments mends it: $\sum_s \alpha_s(x)\, \alpha_s(x')\, k_s(x, x')$, with $\alpha_s(x_i) = |a_{i,s}|$ for a training point and 1 for any other, is symmetric and positive semi-definite where every $k_s$ is, and off the training set the machine is the same.
+#
 # What is always true needs no sign.
 # Let $\Phi(x)$ hold the averaged gradients of all steps, one after the other.
 # The prediction is $f_{w_0}(x)$ plus one linear functional of $\Phi(x)$, with a dual point for every pair $(x_i, s)$: a kernel machine on $M \cdot S$ points.
-# It is one on $M$ points where the weights factor, $a_{i,s} = \alpha_i c_s$.
 #
 # ## What the kernel sees in the plane
 #
@@ -255,7 +257,7 @@ run.show("fig-neighbours")
 
 # %% [markdown]
 # An inner product favours training images with long gradients, whatever the query: the count of different neighbours says how often the same ones win.
-# To be another neighbour than in pixels is no finding by itself, for an image drawn at random would be another one, too; the labels of the second row say how often the neighbour has the label of the test image.
+# To be another neighbour than in pixels is no finding by itself, for an image drawn at random would be another one, too; so the row asks as well whether the neighbour has the label of the test image more often than a random image has.
 #
 # ## Which training points made this prediction?
 #
@@ -295,8 +297,8 @@ run.show("fig-leave-out")
 # %% [markdown]
 # Two numbers of its row are to be read together: whether taking out many of the largest contributors changes the answer, and whether single contributions rank single absences.
 # The first does not imply the second, for the points that stay take over a part of the work.
-# Nor is the first what it seems: with ten classes, a tenth of the training points is about as many as one class has, and the largest contributors to a class are mostly its own images.
-# To take them out comes close to deleting the class, whose answer must then change; the fair comparison, with as many random images *of that class*, is not in the row, whose random points come from all classes.
+# Nor is the first what it seems: with ten classes, a twentieth of the training points is about half of one class, and the largest contributors to a class are mostly its own images.
+# To take them out comes close to deleting the class, whose answer may change for that; so the fair comparison is with as many random images *of that class*, and the row has it.
 # The other scores of the row say what the whole path is worth here: TracIn needs eight checkpoints of it, and the final tangent kernel one.
 # The last number is the area under the curve with which a point's contribution to its *own* label finds the wrong labels: a point that had to be learnt against its neighbours had to do the work itself.
 # Here are the training images with the largest such contribution; titles give the label trained on and the true one.
@@ -321,7 +323,7 @@ run.show("fig-taught")
 run.show("fig-line")
 
 # %% [markdown]
-# That almost all of the move is off the radius is no finding: of a random move it is even more, the last number of the row.
+# That almost all of the move is off the radius is no finding: of a random move it is even more, as the row shows beside it.
 #
 # The sections with titles only are measured on the two-layer network, whose path we have in full.
 # *Section 20*: the share of pairs of a training image and a step at which the image's own downhill direction points towards the final weights.
@@ -336,7 +338,7 @@ run.show("fig-facts")
 #
 # Section 24 is a title: linearly interpolated weights "yield robust models".
 # First the reading that its time would have had, accuracy under one gradient step (FGSM) along the line; then, for the place that does best and for the trained end, the modern protocol.
-# The place that does best was chosen under FGSM on the test images on which it is then compared, which favours it there.
+# The place that does best is chosen under FGSM on training images, and compared on test images.
 # The protocol is run for one network and few images, so that a difference of a few images between its two columns says nothing.
 # Beside its accuracies stand its tests for masked gradients, one panel each.
 
@@ -386,18 +388,17 @@ run.show("fig-outsiders")
 run.show("fig-process")
 
 # %% [markdown]
-# The intervals are pooled over the classes, and for each image all targets but one are zero and easy; the coverage of the true class's target is a harder number, and stands beside it.
-# Intervals whose pooled share is right can miss the one target that matters more often than they hold it, or the reverse.
+# For each image all targets but one are zero and easy, so that a coverage that is pooled over the classes says little; the row asks for the target of the true class, and has the pooled share beside it.
 #
 # ### Dropout
 #
 # Section 18 consists of two sentences and "insert figure(s)": with dropout on, the line from an image of one class to one of another visits further classes, and the places of the crossings have a Gaussian histogram.
-# We train a network with dropout, draw new masks at every place of the line, and note every change of the predicted class.
-# A further class is one that the network, without dropout, gives to neither end.
+# We train a network with dropout, draw one mask for each line, the same at all its places, and note every change of the predicted class.
+# A mask is a network of its own, with boundaries of its own; new masks at every place would count the noise of the prediction as well.
+# A further class is one that this network gives to neither end of the line.
 #
-# With new masks at every place, two neighbouring places can differ because the masks do; such changes are noise of the prediction, not crossings of one boundary, and they do not cease at the ends of the line.
-# The Kolmogorov-Smirnov distance of the row is a weak judge of the shape: a triangular distribution has 0.016 from the Gaussian of its own mean and spread, and a uniform one only 0.057.
-# So look at the figure: where the bars at the ends stay above the curve, the histogram is not Gaussian, whatever the row's verdict.
+# A place between 0 and 1 cannot be Gaussian exactly, and a distance between distributions hardly tells a bell from a triangle here.
+# The row has the excess kurtosis instead: 0 of a Gaussian, $-0.6$ of a triangle, $-1.2$ of a uniform distribution.
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Histogram of the places on the line between two images where the predicted class changes, with dropout on and off, and the Gaussian with the same mean and spread as the former."}}
 run.show("fig-dropout")
@@ -412,7 +413,7 @@ run.show_verdicts()
 
 # %% [markdown]
 # The identity itself stands, and is sharper than the text has it: exact for every point, every start, any number of classes and every optimiser whose steps are made of gradients, with the asymmetric kernel.
-# What fails are the statements that want more of it: symmetry and exactness at the same time, a single kernel machine, a bound by the Lipschitz constant of the model, a start that ceases to matter.
+# What fails are the statements that want more of it: symmetry and exactness at the same time, a single kernel machine of the form that is printed, a bound by the Lipschitz constant of the model, a start that ceases to matter.
 #
 # A caution goes with the rest.
 # An identity that holds for every trained network cannot by itself tell a good network from a bad one, nor a right prediction from a wrong one: the adversarial images are explained to the last digit.
