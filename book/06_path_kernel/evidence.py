@@ -178,9 +178,9 @@ one_relu = small_net(nn.ReLU, 2, seed, (16,))
 two_tanh = small_net(nn.Tanh, 2, seed, (8, 8))
 three_relu = small_net(nn.ReLU, 2, seed, (12, 12, 12))
 cases = {
-    "one hidden ReLU layer, closed form": Case(one_relu, *plane, 0.5, 8),
-    "two hidden tanh layers, 4 nodes": Case(two_tanh, *plane, 0.5, 8),
-    "three hidden ReLU layers, cuts at kinks": Case(three_relu, *plane, 0.5, 8),
+    "one hidden ReLU layer, closed form": Case(one_relu, *plane, 0.5, 6),
+    "two hidden tanh layers, 4 nodes": Case(two_tanh, *plane, 0.5, 6),
+    "three hidden ReLU layers, cuts at kinks": Case(three_relu, *plane, 0.5, 6),
     "convolutions, ReLU, max pooling, tanh": Case(
         small_convnet(seed), *pictures, 0.3, 3
     ),
@@ -256,7 +256,7 @@ schemes = {
 }
 residuals = {}
 for name, options in schemes.items():
-    told = {"lr": 0.2, "steps": 25} | options
+    told = {"lr": 0.2, "steps": 15} | options
     path = path_kernel.train_path(mlp, points, labels, **told)
     residuals[name] = relative(path.contributions(queries))
 run.claim("bell2023.remark0", **residuals)
@@ -406,7 +406,7 @@ def constant_start(steps: int, time: float) -> Constant:
 
 
 few, longer, finer = (
-    constant_start(steps, time) for steps, time in ((10, 3.0), (80, 24.0), (80, 3.0))
+    constant_start(steps, time) for steps, time in ((10, 3.0), (60, 18.0), (60, 3.0))
 )
 zero = copy.deepcopy(mlp)
 zero.head.weight.data.zero_()
@@ -548,7 +548,7 @@ def sign_changes(slopes: Tensor) -> int:
     return int(((slopes.sign() != slopes.sign()[0]).any(0)).sum())
 
 
-one_output, steps = small_net(nn.Tanh, 1, seed), 40
+one_output, steps = small_net(nn.Tanh, 1, seed), 30
 logistic = {"lr": 2.0, "steps": steps, "loss": "binary_cross_entropy"}
 entropy = path_kernel.train_path(one_output, points, labels, **logistic)
 as_numbers = labels[:, None].double()
