@@ -588,7 +588,7 @@ run.claim(
     sign_changes_cross_entropy=sign_changes(entropy_slopes),
     sign_changes_squared_error=sign_changes(square_slopes),
     asymmetry_of_the_sum=round(asymmetry(candidate), 2),
-    asymmetry_weighed_by_both=asymmetry(mended),
+    asymmetry_weighed_by_both=round(asymmetry(mended), 9),
 )
 print("weighed by both arguments: positive semi-definite", least > -1e-12)
 print("and the same sum off the training set", bool(same < 1e-12))
