@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from support.common import files
+from support.common import files, paths
 
 
 def _full(real, fails_at: int):
@@ -97,6 +97,26 @@ def test_what_was_not_finished_an_hour_ago_is_swept_up(tmp_path):
 )
 def test_trouble_is_one_line_that_says_what_to_do(error, words):
     assert files.trouble(error, variable="BOOK_X") == words + " to another folder" * ("BOOK_X" in words)
+
+
+@pytest.mark.parametrize(
+    ("given", "output", "cache"),
+    [
+        ({}, "_build", "data/cache"),
+        ({"BOOK_OUTPUT": "made"}, "made", "made/cache"),
+        ({"BOOK_OUTPUT": "made", "BOOK_CACHE": "kept"}, "made", "kept"),
+        ({"BOOK_CACHE": "kept"}, "_build", "kept"),
+    ],
+)
+def test_two_variables_move_what_is_made_and_what_is_kept(tmp_path, monkeypatch, given, output, cache):
+    (tmp_path / "_toc.yml").write_text("")
+    monkeypatch.setenv("BOOK_ROOT", str(tmp_path))
+    for name in ("BOOK_OUTPUT", "BOOK_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+        if name in given:
+            monkeypatch.setenv(name, given[name])
+    assert (paths.output(), paths.local_runs()) == (tmp_path / output, tmp_path / output / "runs")
+    assert paths.cache() == tmp_path / cache
 
 
 def test_the_advice_names_the_variable_that_has_put_the_file_there(tmp_path, monkeypatch):
