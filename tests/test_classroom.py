@@ -576,7 +576,7 @@ def test_a_request_that_cannot_be_carried_out_is_one_line(book, capsys, argument
     assert line.startswith("error: ") and said in line
 
 
-@pytest.mark.parametrize("command", [[], ["build"], ["grade"], ["kit"], ["check"]])
+@pytest.mark.parametrize("command", [[], ["build"], ["grade"], ["report"], ["kit"], ["check"]])
 def test_each_assign_command_explains_itself(command, capsys):
     assert cli.main(["assign", *command, "--help"]) == 0
     shown = capsys.readouterr().out

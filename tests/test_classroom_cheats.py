@@ -158,7 +158,7 @@ def seen_by(instructor, code: str) -> str:
 
 @shut_in
 def test_the_process_sees_no_file_but_its_own(instructor, tmp_path, monkeypatch):
-    secrets = [tmp_path / "gradebook.db", Path(os.environ.get("HOME", "/root")) / ".bashrc", Path(small_assignment.__file__)]
+    secrets = [tmp_path / "gradebook.db", Path.home() / ".bashrc", Path(small_assignment.__file__)]
     secrets += [Path(exercises.__file__).parents[2] / name for name in ("book", "tests", "data")]
     secrets[0].write_text("grades", encoding="utf-8")
     monkeypatch.setenv("MY_TOKEN", "a secret of the teacher's")

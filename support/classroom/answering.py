@@ -1,15 +1,16 @@
 """The process in which a student's code runs: executes cells, and calls the functions that they
 defined. It gets no test and gives no grade; :mod:`~support.classroom.judge` talks to it.
-
-Run by its file, with the module ``wire`` beside it, so that it needs nothing of the package.
 """
 
 import os
 import sys
 
-import wire
 from IPython.core.interactiveshell import InteractiveShell
+from IPython.core.pylabtools import select_figure_formats
+from IPython.display import display
 from IPython.utils.capture import capture_output
+
+from support.classroom import wire
 
 _OUTPUT = 20_000  # characters of a cell
 _PICTURE = 1_000_000
@@ -48,10 +49,11 @@ def _run(shell: InteractiveShell, source: str) -> dict:
     """Execute a cell: what it wrote and showed, and its error if it ended in one."""
     with capture_output() as captured:
         result = shell.run_cell(source, store_history=True)
-        if "matplotlib.pyplot" in sys.modules:
-            from matplotlib_inline.backend_inline import flush_figures
-
-            flush_figures()
+        if plots := sys.modules.get("matplotlib.pyplot"):
+            select_figure_formats(shell, {"png"})
+            for number in plots.get_fignums():
+                display(plots.figure(number))
+            plots.close("all")
     error = result.error_before_exec or result.error_in_exec
     shown = [
         {kind: data for kind, data in output.data.items() if isinstance(data, str)}

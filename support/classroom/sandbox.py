@@ -27,7 +27,6 @@ from support.classroom.wire import Lost
 from support.common import fingerprint
 
 MEMORY_GB, PROCESSES, FILE_MB = 4.0, 64, 100
-_DRIVER = Path(__file__).with_name("answering.py")
 _TICK = 0.25  # seconds between two looks at memory and processes
 _LIMITS = """
 import os, resource, sys
@@ -134,7 +133,7 @@ def _command(home: str) -> list[str]:
     start = [sys.executable]
     if os.name == "posix":
         start += ["-c", _LIMITS, str(FILE_MB * 10**6), str(int(MEMORY_GB * 1e9))]
-    start += ["-u", str(_DRIVER)]
+    start += ["-um", "support.classroom.answering"]
     if not tool():
         return start
     system = ("/usr", "/lib", "/lib64", "/bin", "/sbin", "/etc/ld.so.cache", "/etc/alternatives")
@@ -165,7 +164,7 @@ def _environment(home: str) -> dict[str, str]:
             "PYTHONDONTWRITEBYTECODE": "1",
             "LANG": "C.UTF-8",
             "TZ": "UTC",
-            "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+            "MPLBACKEND": "agg",
             "MPLCONFIGDIR": home,
             "BOOK_PROGRESS": "off",
         }
