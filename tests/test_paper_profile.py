@@ -33,7 +33,7 @@ PERSISTENCE = {"data_set": "digits", "train": 400, "test": 200, "epochs": 25, "c
 NOISE = {"images": 60, "conv_images": 10, "samples": 200, "conv_samples": 100, "frequency_samples": 50, "frequency_sigmas": 10}
 NETWORKS = {"networks": ["FC10-4", "FC10-0", "FC100-100-10", "C-2"], "imagenet_networks": ["none"], "protocol_budget": "quick"}
 REST = {"eps_curve": [0.3, 0.5], "igsm_eps": 0.3, "audit_images": 20, "adaptive_draws": 2}
-BOUNDARIES = {"data": "digits", "networks": ["mlp", "small_cnn"], "train": 400, "epochs": 4, "pairs": 12, "attack_steps": 5}
+BOUNDARIES = {"data": "digits", "convolutional": "small_cnn", "train": 400, "epochs": 4, "pairs": 12, "attack_steps": 5}
 NEIGHBOURHOODS = {
     "attack_eps": 0.3,
     "centers": 2,

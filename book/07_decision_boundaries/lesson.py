@@ -34,7 +34,8 @@ run = chapter_run.start(
 #
 # Each claim has its row in the {doc}`evidence <evidence>`.
 # *Identity* claims are definitions, theorems and calculations, which hold or fail on any computer; *empirical* ones depend on trained networks.
-# *Open* claims are the announcements: the part asks, this chapter answers, and the rule that judges the answer was written before it was known.
+# *Questions* are the announcements: the part asks, this chapter answers yes, no or undecided.
+# Networks of different kinds are judged by themselves: a fully connected one and a convolutional one.
 
 # %% [markdown]
 # ## What a boundary is
@@ -137,6 +138,7 @@ run.show("fig-delaunay")
 # For a plane in $n$ dimensions the span then is $n - 1$; for a sphere, which has dimension $n - 1$ as well, it is $n$.
 # With more classes the fixed level is one more condition.
 # Between two of three linear classes with a softmax, the level fixes the third probability too, $1 - 2a$, so that only $n - 2$ directions are left in the plane.
+# The word is a definition, so it cannot be false; as a dimension it fails.
 # Counted locally, on the boundary instead of its level, the number comes out right: of a sample within radius $r$ one singular value shrinks like $r^2$, the others like $r$.
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Singular values of samples of a sphere against the sample's radius, both logarithmic: seven lines of slope one and a lowest one of slope two."}}
@@ -180,12 +182,13 @@ run.show("fig-sphere")
 # Its length is at most the diameter of the simplex, which is its longest edge.
 # ```
 #
-# No Lipschitz constant is needed, and errors retreat at rate one at least.
+# No Lipschitz constant is needed, and errors retreat with $\varepsilon$.
+# Flatness is: on a circle the longest edge never falls below $\sqrt{3}$ times the radius, since some triangle holds the centre, so that the limit is never taken.
 # The points of the weighted boundary retreat with them: a tie needs corners of two classes.
 # That is one direction only.
 # A piece of a class that is thinner than $\varepsilon$ may hold no sample; then its boundary is missed, however far from everything else it lies.
 # For fixed classes on a compact $M$ every piece is found in the end, since each holds a ball, but how soon depends on its thickness.
-# We measure the direction that the theorem bounds on ever finer jittered grids with a disc as one of the classes, and ask how far from the circle the farthest error lies.
+# We measure both directions on ever finer jittered grids with a disc as one of the classes, and draw how far from the circle the farthest error lies.
 # The second curve has one label in twenty exchanged.
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Left: a circle in a square with coarse samples, and the boundaries of the Voronoi and of the weighted Delaunay classifier around it; both follow it in steps. Right: distance of the farthest error from the true boundary against the longest Delaunay edge, both logarithmic. With true labels it falls with slope one below the diagonal; with one label in twenty exchanged it stays large."}}
@@ -245,7 +248,7 @@ print("exact:      ", np.round(exact.numpy(), 4))
 # {cite:t}`dykstra1983` has the correction that the first one lacks: each half-space takes back its last step before it makes a new one.
 
 # %% [markdown]
-# Equations 125 and 137 to 139 give the directions that the part makes orthogonal.
+# Equations 125 and 137 to 139 give the directions that the part makes orthogonal, and the evidence multiplies out each slip on the way to them.
 # They are right: up to length, the first is $w_j$ without its share of $w_i$, the second $w_k$ without its share of both.
 # Several equations on the way are not.
 # Equation 107 subtracts a number from a vector, and 110 and 142 leave the vector $e_1$ in a number; 114 asks for $w_{ij} \perp w_j$ where the text asks for $w_{ij} \perp w_i$; 137 says $w_j$ for $w_k$; the general rule after 139 sums $\tan^2\theta_i$ up to $k$ where it has to stop before; 140 to 142 exchange sine and cosine, so that they speak of other planes.
@@ -292,7 +295,7 @@ run.show("fig-tipped")
 # The picture that set the part going (section 32) is a path from an image to its adversarial example, along which persistence drops at the boundary.
 # A heading asks whether a skewed orthant recreates it.
 # We cross a plane, an orthant of ten faces and tipped wedges, along the line through their equidistant points; on the outside the class is the complement, whose persistence can be infinite and is cut at the largest $\sigma$ that we look at, 64.
-# A ratio of the two sides of an orthant is therefore as small as this cut makes it.
+# So we compare the inside with a plane at the same distance: outside, nothing is less persistent than before a plane, and the drop is at least as deep as that.
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Persistence on a logarithmic axis along the line through the equidistant points of a plane and three wedges, outside on the left. The plane's curve dips symmetrically towards zero at the crossing; those of the wedges stay at the top outside and fall to low values inside, ten faces lowest, tipped ones a little higher."}}
 run.show("fig-through")
@@ -317,7 +320,7 @@ run.show("fig-through")
 # A Gaussian sample of $N$ points in $n$ dimensions has singular values that spread over $1 \pm \sqrt{n/N}$ (the law of {cite:t}`marchenko1967`); a value counts as dropped only below that range.
 # `boundary_spectrum` estimates the noise from the middle of the spectrum and counts what lies outside.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Sorted singular values of samples projected onto orthants of four dimensions, uncentred on the left and centred on the right, over a grey band of what noise explains. Centred, exactly k values lie below the band; uncentred, one value stands far above it instead."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Sorted singular values of samples projected onto orthants of four dimensions, uncentred on the left and by differences on the right, over a grey band of what noise explains. By differences, exactly k values lie below the band; uncentred, one value stands far above it instead."}}
 run.show("fig-orthants")
 
 # %% [markdown]
@@ -389,12 +392,10 @@ run.show("table-neighbourhoods")
 #
 # Is the boundary a plane there?
 # In a ball of the small radius we call a neighbourhood planar if the spread along its fitted normal is below a twentieth of the median spread.
-# In the larger ball we count the samples that leave the class into a third one, another piece of the boundary.
-# At the quick and the standard profile most natural crossings of the MLP are planar by this measure.
-# LeNet, which the standard profile adds, is the opposite: hardly any of its crossings are, so that a mean over the two networks describes neither.
-
-# %% [markdown]
-# The normals that a least-squares fit finds are within a few degrees of the gradients of the gap between the two scores; the gradient of the loss is near them as well, since of all classes only two have a share in it at a boundary between confident regions.
+# A "slightly larger" ball has twice the radius here, and there we count the samples that leave the class into a third one, another piece of the boundary.
+# Both answers are given for each network by itself: at the standard profile most natural crossings of the MLP are planar by this measure, and hardly any of LeNet's are.
+#
+# The normals that a least-squares fit finds are near the gradients of the loss, as they are near those of the gap between the two scores: of all classes only two have a share in the loss at a boundary between confident regions.
 # The differences between noisy points and their place on the boundary are not: they lie along the lines to the parents, and so at the angle of incidence.
 #
 # ### The radius of curvature
@@ -402,8 +403,7 @@ run.show("table-neighbourhoods")
 # A plane looks flat at every radius.
 # We go a distance $r$ into random tangent directions and look how far along the normal the boundary lies from there, the height $h$, as a share of $r$; where it is not found within $r$, the share counts as one.
 # Beside it the angle between the normals at the two places, which is what the part means to compare.
-# The radius at which $h$ reaches a tenth of $r$ in the median is our radius of curvature; the row also has the radius at which the normals have turned by 30 degrees.
-# The largest radius of the range stands for "not within it": it is a lower bound.
+# The row asks whether the normals turn on a way as long as an image's distance to the boundary, beside the linear network, whose normals cannot; and at which radius they have turned by 30 degrees, where the range of radii reaches it.
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Left: height over the tangent plane as a share of the radius, against the radius, both logarithmic, for linear and curved networks; middle: angle between normals. Both stay near zero for the linear network until other pieces are met and grow for the others. Right: principal curvatures at a middle radius, for natural and adversarial crossings."}}
 run.show("fig-bending")
@@ -414,10 +414,7 @@ run.show("fig-bending")
 # The two measures need not agree: heights average over random directions, of which in many dimensions nearly all are flat, while a normal turns with the few that are not.
 # What the linear network shows at large radii is not curvature but the next piece of its boundary, where a third class begins: its normals at the places that were found do not turn.
 #
-# At the standard profile no network's heights reach a tenth within the range, so its 6.4 means "more than 6.4".
-# By normals the networks part: LeNet's turn by 6 degrees at the smallest radius, .05, by 18 at .8, within the distance of images to the boundary, and by 30 at 2.0 to 2.5; the MLP's do not turn so far within the range.
-# At the quick profile the MLP's heights reach a tenth at 1.6 to 2.1, beyond the images' distance too, and its normals do not turn by 30 degrees within 3.2.
-# "Flat as far as the images" thus holds for LeNet by heights in random directions only.
+# "Flat as far as the images" can hold by heights in random directions while it fails by normals, the comparison that the text asks for: at the standard profile LeNet's heights stay below a tenth of the way at every radius, and its normals turn by 18 degrees on a way of .8.
 #
 # ### The dimpled manifold
 #
@@ -426,9 +423,8 @@ run.show("fig-bending")
 # We take the principal directions that hold nine tenths of the training images' variance, and measure the share of squared length in them: of the line between two images, of the boundary's normals, and of a random direction.
 
 # %% [markdown]
-# The rule asks for two things: that normals hold less of the images' directions than the images' own differences do, and that they hold less than *chance* would.
-# The first is what skewness says in other words.
-# The second is the prediction that is peculiar to the dimpled manifold, and it fails clearly: at the standard profile normals hold .73 to .79 of their squared length in the images' directions, about seven times as much as a random direction, and at the quick profile .83 to .85, more than twice as much.
+# That normals hold less of the images' directions than the images' own differences do is what skewness says in other words.
+# The prediction that is peculiar to the dimpled manifold is that they hold less than *chance* would, and the answer is no, clearly: at the standard profile normals hold .73 to .79 of their squared length in the images' directions, about seven times as much as a random direction.
 # The principal directions are those of all training images together.
 # The tangent space of the images' manifold at one place is a smaller one, and a test with it could end otherwise.
 #
@@ -454,7 +450,7 @@ run.show("table-mirrored")
 # At the standard profile LeNet's ratio meets the curve near 20 faces, while the table's median is 2.80: no number of faces should be read off either.
 # Where persistence behind the crossing falls far below the ruler's, the curvatures under *The radius of curvature* should lie below zero at adversarial crossings, since then the class behind is the convex one: the cone of chapter 5, found by two measurements that share no step.
 # At the standard profile LeNet does this: its persistence behind is .25 of that before, beside .89 for the linear network, and its curvatures at L-BFGS crossings have a median of about -.06 at radius .8.
-# The MLP, with .91 there and .95 at the quick profile, does not: by persistence it cannot be told from the linear network.
+# The MLP, with .91 there, does not: by persistence it cannot be told from the linear network.
 #
 # ## What did not reproduce, and why
 #
