@@ -27,7 +27,7 @@ MODE, NEIGHBOURS, DRAWS, HOOKS = "training mode", "depend on the other images", 
 @dataclass(frozen=True)
 class Hostile:
     """``build`` returns the model and its twin, which computes the same by plain means (None where nothing is right). A reason is a
-    pattern, or None where the kernels are right; ``but`` has kernels to which something else happens."""
+    pattern, or None where the kernels are right; ``but`` has kernels to which something else happens ("": nothing is promised)."""
 
     build: Callable
     asked: str | None
@@ -276,6 +276,12 @@ def backwards():
     return model, twin
 
 
+def half_frozen():
+    model = plain()
+    model.head.requires_grad_(False)
+    return model, plain()
+
+
 def jumping():
     model, twin = plain(), plain()
     model.body.append(nn.Softplus(threshold=0))
@@ -338,6 +344,7 @@ HOSTILE = {
     "made in inference mode": Hostile(inference, "inference_mode", None, None),
     "softRmax": Hostile(softrmax, None, "linear in the features", UNKNOWN, {"lipschitz_upper_bound": None}),
     "a negative unit": Hostile(backwards, None, "no interval rule", None, {"lipschitz_upper_bound": None}),
+    "half frozen": Hostile(half_frozen, None, None, None, {"train_path": "frozen"}),
     "a softplus that jumps": Hostile(jumping, None),
     "no ReLU": Hostile(convolutional, None, None, None, {"centred_score_bounds": UNKNOWN, "least_budget": UNKNOWN}),
     "a NaN": Hostile(

@@ -17,8 +17,11 @@ nothing, and keeps one contract:
 - **Scores.** The model (a module or any callable) maps images ``(N, ...)`` in [0,1] to log-scores
   ``(N, K)``; normalisation lives inside it. Probabilities are refused, scores that all lie in [0,1]
   warn, and so does nothing else: a saturated probability has no gradient, and an attack that gets
-  none would call the model robust. Training-mode dropout or batch norm is refused, for it ties an
-  image to its neighbours; no mode, parameter or ``.grad`` is changed.
+  none would call the model robust. A model must score each image by itself and the same each time:
+  one that draws (dropout, attention or stochastic depth in training mode, scripted or not), that
+  depends on the batch, or that changes its own statistics is refused, as two looks at up to 16
+  images show it. It is handed copies, contiguous ones: it may write into its input and begin with a
+  layer in place. No mode, parameter, buffer or ``.grad`` is changed.
 - **Bounds.** ``eps`` is in pixel units of [0,1] (8/255, not 8). The box of allowed values is
   computed once in float64 and rounded inward, so that ``|x_adv - x| <= eps`` and ``0 <= x_adv <=
   1`` hold exactly in float64; ``eps=0`` returns the image itself.
@@ -36,8 +39,8 @@ nothing, and keeps one contract:
 - **Cost.** Decided images leave the batch, every ten steps (:func:`pgd`, :func:`rays`), after every
   constant (:func:`lbfgs`), generation (:func:`one_pixel`) or class (:func:`average_sample`);
   ``queries`` counts, image by image, the model passes made until it was decided, with the clean
-  pass and the last one. Rows that ride along until the next packing, and the padding of the last
-  pass, come on top.
+  pass and the last one. Rows that ride along until the next packing, the padding of the last pass,
+  and the two looks at the beginning come on top.
 
 Wrong input raises a ``ValueError`` that says what was given and what is wanted. The chapter
 "Softmax is k-means" shows each attack at work.

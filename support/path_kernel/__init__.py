@@ -408,12 +408,17 @@ def train_path(
 
     Raises:
         ValueError: inputs that do not fit together or are out of range, an unsupported layer, a
-            parameter that two layers share, hooks, or a budget that does not hold the states.
+            parameter that two layers share, hooks, parameters of which only some are frozen, or a
+            budget that does not hold the states.
         FloatingPointError: the weights became infinite or NaN.
     """
     if dtype not in (torch.float64, torch.float32):
         raise ValueError(f"dtype must be torch.float64 or torch.float32; {dtype} was given")
-    layers.chain(model)
+    free = {p.requires_grad for p in layers.parameters(layers.chain(model))}
+    if len(free) > 1:
+        raise ValueError(
+            "some parameters are frozen, and a path trains all: thaw or freeze them all"
+        )
     x = points("x", x).detach().clone().to(dtype)
     own = copy.deepcopy(model).to(device=x.device, dtype=dtype).requires_grad_(False).eval()
     stages = layers.chain(own)
