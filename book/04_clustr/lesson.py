@@ -425,7 +425,7 @@ run.show("fig-nearest")
 # ## The second question: what survives?
 #
 # The modern protocol attacks log-scores with several losses, with and without gradients, and takes for each image the worst case; {doc}`../01_softmax_kmeans/lesson` argues for its parts.
-# Rows that cost much see the first few images only, while the worst case is over all: a row may lie below it.
+# Rows that cost much see the first few images only; the worst case is over the images that every row saw.
 # Its flags say whether an attack may have been stopped by a missing gradient rather than by robustness.
 
 # %% tags=["hide-input"]
