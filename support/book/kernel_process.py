@@ -10,6 +10,7 @@ import threading
 BACKEND = "module://matplotlib_inline.backend_inline"
 IMPORTED = (
     "torch",
+    "torch._dynamo",  # the first optimiser imports it
     "support.common.vision",
     "ipykernel.kernelapp",
     "IPython.core.pylabtools",
