@@ -1963,9 +1963,11 @@ def kurtosis_of(*counts: np.ndarray) -> float:
     return float(np.average(off**4, weights=weights) / spread**2 - 3)
 
 
-def excess_kurtosis(changes: Tensor) -> Estimate:
+def excess_kurtosis(changes: Tensor) -> Estimate | None:
     """0 of a Gaussian, -0.6 of a triangle, -1.2 of a uniform distribution; the interval
-    is over the pairs of images."""
+    is over the pairs of images; None where fewer than ten of them cross."""
+    if int(changes.any(1).sum()) < 10:
+        return None
     return paired_bootstrap(kurtosis_of, *changes.T, draws=300)
 
 
