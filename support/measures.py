@@ -61,7 +61,7 @@ def paired_bootstrap(
             f"{[len(sample) for sample in given]}"
         )
     found = bootstrap(
-        given, statistic, paired=True, vectorized=False, n_resamples=draws, method="percentile",
+        given, statistic, paired=True, n_resamples=draws, method="percentile",
         rng=np.random.default_rng(seed),
     )  # fmt: skip
     value = float(statistic(*given))
