@@ -178,14 +178,14 @@ def test_the_steps_of_the_sweep_begin_with_the_whole_ball_and_fall_to_zero_from_
     x, y, eps, steps = torch.full((1, 1), 0.5, dtype=torch.float64), torch.zeros(1, dtype=torch.int64), 0.2, 8
     model = Recorder(valley)
     pgd_targets(model, x, y, eps, steps=steps, decay=0, generator=torch.Generator().manual_seed(3))
-    at = torch.stack([batch[0, 0] for batch in model.seen[1 : steps + 2]])
+    at = torch.stack([batch[0, 0] for batch in model.seen[-steps - 2 : -1]])
     u = 2 * torch.rand(1, generator=torch.Generator().manual_seed(3), dtype=torch.float64).item() - 1
     assert float(at[0]) == pytest.approx(0.5 + eps / 2 * u, abs=1e-12)
     wanted = [(at[k] - 2 * eps * (1 - k / steps) * (at[k] - 0.5).sign()).clamp(0.5 - eps, 0.5 + eps) for k in range(steps)]
     torch.testing.assert_close(at[1:], torch.stack(wanted), rtol=0, atol=1e-12)
     held = Recorder(valley)
     pgd_targets(held, x, y, eps, steps=steps, decay=0, step_size=0.05, generator=torch.Generator().manual_seed(3))
-    moves = torch.stack([batch[0, 0] for batch in held.seen[1 : steps + 2]]).diff().abs()
+    moves = torch.stack([batch[0, 0] for batch in held.seen[-steps - 2 : -1]]).diff().abs()
     torch.testing.assert_close(moves, torch.full_like(moves, 0.05), rtol=0, atol=1e-12)
 
 
@@ -195,7 +195,7 @@ def test_the_sweep_goes_on_along_its_running_sum():
     for decay in (0.0, 0.5, 1.0):
         model = Recorder(valley)
         pgd_targets(model, x, y, 0.4, steps=6, step_size=0.15, decay=decay, generator=torch.Generator().manual_seed(3))
-        places.append([round(float(batch[0, 0]) - 0.5, 6) for batch in model.seen[1:8]])
+        places.append([round(float(batch[0, 0]) - 0.5, 6) for batch in model.seen[-8:-1]])
     slopes = [[1 if at > 0 else -1 for at in row] for row in places]
     for decay, row, signs in zip((0.0, 0.5, 1.0), places, slopes, strict=True):
         total = 0
