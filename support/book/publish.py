@@ -65,17 +65,27 @@ def pages() -> list[str]:
 def chosen_run(chapter: str, part: str = "evidence") -> Path:
     """The executed notebook that a part's page shows.
 
-    The largest profile that was recorded or run here; of two runs at one profile, the one whose
-    code is current, then the newer one.
+    The largest profile that was recorded or run here, evidence only where it states every claim of
+    today's registry, to which links lead; of two runs at one profile, the one whose code is
+    current, then the newer one.
 
     Raises:
         PublishError: the part was never run.
     """
+    found = []
     for profile in reversed(SIZES):
         places = (manifests.recorded_run, manifests.local_run)
-        if found := list(filter(manifests.there, (at(chapter, profile, part) for at in places))):
-            return max(found, key=_freshness) if len(found) > 1 else found[0]
-    raise PublishError(f"{chapter}/{part} was never run: python -m support run {chapter}")
+        runs = list(filter(manifests.there, (at(chapter, profile, part) for at in places)))
+        found += sorted(runs, key=_freshness, reverse=True) if len(runs) > 1 else runs
+    if not found:
+        raise PublishError(f"{chapter}/{part} was never run: python -m support run {chapter}")
+    return next(filter(_whole, found), found[0])
+
+
+def _whole(notebook: Path) -> bool:
+    manifest = manifests.manifest_of(notebook)
+    registered = claims.of_chapter(manifest.chapter) if manifest.part == "evidence" else []
+    return all(claim.id in manifest.claims for claim in registered)
 
 
 def _freshness(notebook: Path) -> tuple[bool, datetime]:
