@@ -92,7 +92,9 @@ def test_the_evidence_says_at_its_top_what_it_was_run_with_and_the_lesson_leads_
         for part in ("lesson", "evidence"):
             box = soups[f"book/{chapter}/{part}"].select_one("article h1").find_next_sibling("div")
             assert "run-box" in box["class"]
-            words = [f"{len(manifest.claims)} claims"] + [manifest.profile, manifest.device_name] * (part == "evidence")
+            asked = sum(claim.kind == "question" for claim in claims.of_chapter(chapter))
+            told = {f"{len(manifest.claims) - asked} claims": len(manifest.claims) - asked, f"{asked} questions": asked}
+            words = [word for word, count in told.items() if count] + [manifest.profile, manifest.device_name] * (part == "evidence")
             assert all(word in box.get_text() for word in words), (chapter, part)
             assert part == "evidence" or "evidence.html" in [link["href"] for link in box.select("a")]
 

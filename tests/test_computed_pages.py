@@ -22,6 +22,8 @@ TOKEN = re.compile(r"\d+(?:\.\d+)?(?:e[+-]?\d+)?")
 # Another chapter, whose claims belong to a key of its own, and a chapter without any.
 OWN = tiny_book.CLAIMS.replace("tiny2020", "ours2026").replace("01_tiny", "02_ours").split("  - id: ours2026.table1")[0]
 
+ORDER = (*claims.VERDICTS[:4], *claims.ANSWERS)  # of the words of the first column, an answer after a verdict
+
 
 # --- what a page may say ----------------------------------------------------------------------------------------------------------
 
@@ -397,7 +399,7 @@ def test_filters_and_order_work_and_ask_nothing_of_the_network(look, lines):
     assert [name.partition(".")[0] for name in shown(tab)] == sorted(name.partition(".")[0] for name in names)
     field("sort").select_option("verdict")
     found = [facts[name]["verdict"] for name in shown(tab)]
-    assert found == sorted(found, key=claims.VERDICTS.index)
+    assert found == sorted(found, key=ORDER.index)
 
     assert complaints == []
     assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
@@ -411,10 +413,10 @@ def test_the_table_is_worked_with_the_keyboard(look, lines):
     tab.keyboard.press("Enter")
     head = tab.locator("th[data-sort=quick]")
     assert head.get_attribute("aria-sort") == "ascending"
-    assert [quick[name] for name in shown(tab)] == sorted(quick.values(), key=claims.VERDICTS.index)
+    assert [quick[name] for name in shown(tab)] == sorted(quick.values(), key=ORDER.index)
     tab.keyboard.press("Space")
     assert head.get_attribute("aria-sort") == "descending"
-    assert [quick[name] for name in shown(tab)] == sorted(quick.values(), key=claims.VERDICTS.index, reverse=True)
+    assert [quick[name] for name in shown(tab)] == sorted(quick.values(), key=ORDER.index, reverse=True)
     select = tab.get_by_label("Reproduces?")
     select.focus()
     for _ in range(claims.VERDICTS.index("reproduced") + 1):  # past "all"

@@ -215,15 +215,14 @@ def check_source(chapter: str) -> None:
         RecordError: a part that is no Python, or a registered claim of which the evidence says
             nothing: neither its id nor an f-string that could give it.
     """
-    trees = {}
-    for part in parts(chapter):
+    for part in reversed(parts(chapter)):  # the evidence last
         try:
-            trees[part] = ast.parse(source_file(chapter, part).read_text(encoding="utf-8"))
+            tree = ast.parse(source_file(chapter, part).read_text(encoding="utf-8"))
         except (SyntaxError, UnicodeDecodeError) as error:
             reason = f"line {error.lineno}: {error.msg}" if hasattr(error, "lineno") else error
             raise RecordError(f"{chapter}/{part}.py is no Python: {reason}") from error
     named = []
-    for node in ast.walk(trees["evidence"]):
+    for node in ast.walk(tree):
         pieces = node.values if isinstance(node, ast.JoinedStr) else [node]
         texts = [
             re.escape(str(getattr(piece, "value", ""))) if isinstance(piece, ast.Constant) else ".+"

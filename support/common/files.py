@@ -67,8 +67,7 @@ def check_writable(folder: Path) -> None:
             probe.flush()
             os.fsync(probe.fileno())
     except OSError as error:
-        error.filename = str(folder)
-        raise
+        raise OSError(error.errno, error.strerror, str(folder)) from error
     for left in folder.glob(".*.tmp"):
         with contextlib.suppress(FileNotFoundError):  # another process has just finished
             if time.time() - left.stat().st_mtime > _STALE_SECONDS:
