@@ -417,7 +417,7 @@ def test_the_table_is_worked_with_the_keyboard(look, lines):
     tab.keyboard.press("Space")
     assert head.get_attribute("aria-sort") == "descending"
     assert [quick[name] for name in shown(tab)] == sorted(quick.values(), key=ORDER.index, reverse=True)
-    select = tab.get_by_label("Reproduces?")
+    select = tab.get_by_label("Reproduces, or is so?")
     select.focus()
     for _ in range(claims.VERDICTS.index("reproduced") + 1):  # past "all"
         tab.keyboard.press("ArrowDown")
