@@ -5,6 +5,7 @@ Exit status: 0 done; 1 a chapter failed or a check found differences; 2 the requ
 carried out; 130 interrupted.
 """
 
+import contextlib
 import io
 import sys
 import time
@@ -170,7 +171,8 @@ def run(
     if not waiting:
         raise typer.Exit(1 if refused else 0)
     beside = min(jobs or (parallel.cores() if profile == "quick" else 1), len(waiting))
-    options = {"record": record, "force": force, "only": part, "limit": limit, "bars": beside == 1}
+    options = {"record": record, "force": force, "only": part, "limit": limit}
+    options |= {"bars": beside == 1, "checked": True}
     doing = "recording" if record else "running"
 
     def task(name: str) -> Callable[[], str]:
@@ -189,17 +191,17 @@ def run(
     failed = bool(refused)
     running = parallel.run(tasks, needs, beside, parallel.free_memory_gb(), kernels.stop)
     try:
-        for _, done in running:
-            try:
-                typer.echo(done.result())
-            except Exception as error:
-                typer.echo(_told(error), err=True)
-                failed = True
+        # Closed here: collected later, it would stop the kernels of whatever runs by then.
+        with contextlib.closing(running):
+            for _, done in running:
+                try:
+                    typer.echo(done.result())
+                except Exception as error:
+                    typer.echo(_told(error), err=True)
+                    failed = True
     except KeyboardInterrupt:
-        stopped = (
-            f"\ninterrupted: {', '.join(waiting)} at {profile}: nothing is half-written; the same "
-        )
-        typer.echo(f"{stopped}command continues with what the cache has", err=True)
+        stopped = f"\ninterrupted: {', '.join(waiting)} at {profile}: nothing is half-written"
+        typer.echo(f"{stopped}; {execute.CONTINUES}", err=True)
         raise typer.Exit(130) from None
     if failed:
         raise typer.Exit(1)

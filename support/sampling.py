@@ -37,11 +37,16 @@ class Share(_Sampled):
 
     def __sub__(self, other: float) -> float:
         """With another share over as many entries, the entries paired in order: exact where they
-        are the same, and still valid where they are independent."""
-        masks = (self.mask, getattr(other, "mask", None))
-        if any(mask is None for mask in masks) or self.of != other.of:
-            return float(self) - float(other)
-        first, second = masks
+        are the same, and still valid where they are independent. With one over other entries, as
+        the difference of two independent shares; a plain float with what is no share."""
+        plain = float(self) - float(other)
+        if not isinstance(other, Share) or np.isnan(plain):
+            return plain
+        first, second = self.mask, other.mask
+        if first is None or second is None or self.of != other.of:
+            from support import intervals  # which imports this module
+
+            return Estimate(plain, *intervals.difference(self, other), min(self.of, other.of))
         return Difference(int((first & ~second).sum()), int((second & ~first).sum()), self.of)
 
 

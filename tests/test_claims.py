@@ -173,6 +173,13 @@ def test_shares_over_the_same_images_are_judged_by_their_pairs_now_and_from_the_
     assert judge(ordered, {"a": Share(60, 100), "b": Share(50, 100)}, "quick").verdict == "undecided"
 
 
+def test_what_no_rule_names_is_told_in_one_order_now_and_from_the_record():
+    ordered = claim({"type": "ordering", "values": ["a", "b"]})
+    found = judge(ordered, {"z": 1, "a": 2, "m": 3, "b": 1}, "quick")
+    again = judge(ordered, dict(sorted(rules.plain(found.numbers).items())), "quick")
+    assert found.other_lines == again.other_lines == ["m = 3", "z = 1"]
+
+
 def _luminance(colour: str) -> float:
     parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
     return sum(

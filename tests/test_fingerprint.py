@@ -168,6 +168,10 @@ figure = tools.t
         (FIGURE.replace("figure = tools.t", "def figure():\n    return tools.t"), True),  # whoever calls it
         (FIGURE.replace("figure = tools.t", "from support.tools import t\nfigure = t"), True),
         (FIGURE.replace("figure = tools.t", "for shown in [tools.t]:\n    print(shown)"), False),
+        (FIGURE + "# %%\nfor figure in [x]:\n    print(figure)\n", False),  # a value of the loop's own
+        (FIGURE + "# %%\nfor figure in []:\n    pass\nprint(figure)\n", True),  # which may have had no turn
+        (FIGURE + "# %%\nif x:\n    figure = x\n    print(lambda: figure)\n", False),
+        (FIGURE + "# %%\nif x:\n    figure = x\nelse:\n    print(figure)\n", True),
         (FIGURE.replace("figure = tools.t", "for shown in [tools.t]:\n    print(shown)") + "# %%\nrun.claim(error=shown)\n", True),
     ],
 )

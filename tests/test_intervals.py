@@ -41,8 +41,16 @@ def test_a_share_is_a_float_that_knows_its_entries():
 def test_the_difference_of_shares_over_the_same_entries_is_paired():
     gap = share("11010") - share("10001")
     assert (gap, gap.n10, gap.n01, gap.of) == (pytest.approx(0.2), 2, 1, 5)
-    for other in (share("1100"), Share(2, 5), 0.4):
+    for other in (0.4, Share(0, 0)):
         assert type(share("11010") - other) is float
+
+
+def test_the_difference_of_shares_over_other_entries_is_that_of_independent_ones():
+    for other in (share("1100"), Share(2, 5)):  # another number of entries; no entries known
+        gap = share("11010") - other
+        assert (gap, gap.of) == (float(share("11010")) - float(other), min(5, other.of))
+        assert (gap.low, gap.high) == intervals.difference(share("11010"), other)
+        assert gap.low < gap < gap.high
 
 
 # --- one number -------------------------------------------------------------------------------------------------------------------

@@ -188,8 +188,8 @@ def test_tests_that_show_an_erratum_are_collected():
 @pytest.mark.parametrize(
     ("pointer", "there"),
     [
-        ("01_tiny/evidence#tiny2020.thm1", True), ("01_tiny/evidence#fig-steps", True), ("01_tiny/evidence#fig-none", False),
-        ("02_next/evidence#fig-steps", False), ("tests/test_tiny.py::test_it", True), ("tests/test_tiny.py::test_it[3-a]", True),
+        ("01_tiny/evidence#tiny2020.thm1", True), ("01_tiny/evidence#tiny2020.none", False),
+        ("02_next/evidence#tiny2020.thm1", False), ("tests/test_tiny.py::test_it", True), ("tests/test_tiny.py::test_it[3-a]", True),
         ("tests/test_tiny.py::test_other", False), ("tests/test_none.py::test_it", False),
     ],
 )  # fmt: skip

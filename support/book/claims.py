@@ -34,8 +34,8 @@ KINDS = get_args(Kind)
 
 class Erratum(Strict):
     """What is true where the paper is wrong, and what shows it: a test, as
-    ``tests/test_heads.py::test_x``, or a cell of an evidence by its name or by the claim that it
-    states, as ``03_adversarial_directions/evidence#cell-name``."""
+    ``tests/test_heads.py::test_x``, or the cell of an evidence that states a claim, as
+    ``03_adversarial_directions/evidence#zou2018.thm1``."""
 
     text: Annotated[str, Field(min_length=1)]
     shown_by: Annotated[
@@ -291,7 +291,9 @@ class Judgement:
         every = self.claim.every_rule
         told = {name for rule in every for name in rule.names} | set(self.claim.nulls.values())
         told |= {rules.minus(*pair) for rule in every for pair in rule.pairs}
-        return [rules.named(*found) for found in self.numbers.items() if found[0] not in told]
+        # Sorted as a record keeps them, so that a row reads the same live and from its record.
+        rest = sorted(name for name in self.numbers if name not in told)
+        return [rules.named(name, self.numbers[name]) for name in rest]
 
     @property
     def points(self) -> str:

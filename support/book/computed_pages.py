@@ -49,11 +49,10 @@ class Board:
         found = f"book/{chapter}/{part}" in self.pages
         return f"{chapter}/{part}.html{'#' * bool(claim_id)}{claim_id}" if found else ""
 
-    def shown_at(self, claim: claims.Claim) -> str:
-        """Where the cell stands that states a claim whose erratum the evidence shows; empty where a
-        test shows it."""
-        place, _, cell = claim.erratum.shown_by.partition("#")
-        return self.address(place.partition("/")[0], claim.id) if cell else ""
+    def shown_at(self, erratum: claims.Erratum) -> str:
+        """Where the cell stands that shows an erratum; empty where a test shows it."""
+        place, _, claim = erratum.shown_by.partition("#")
+        return self.address(place.partition("/")[0], claim) if claim else ""
 
     @property
     def chapters(self) -> dict[str, list[Line]]:

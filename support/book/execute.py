@@ -118,6 +118,7 @@ def execute(
     only: str = "",
     bars: bool = True,
     limit: float = 0,
+    checked: bool = False,
 ) -> list[Path]:
     """Run the parts of a chapter, evidence first, or find that they have been run.
 
@@ -132,6 +133,7 @@ def execute(
         only: run only this part; a lesson then reads the evidence that there is.
         bars: show progress bars where there is a terminal; chapters side by side show none.
         limit: minutes that the chapter may take; 0: as long as it takes.
+        checked: :func:`check_machine` has been asked.
 
     Returns:
         The executed notebooks; the manifest of each lies at
@@ -145,7 +147,7 @@ def execute(
     """
     manifests.check_request(chapter, profile, seed, overrides, record=record)
     request = (profile, seed, device, overrides)
-    finished, checked = [], False
+    finished = []
     end = time.monotonic() + 60 * limit if limit else None
     for part in wanted_parts(chapter, profile, only):
         notebook = None if force else manifests.current_run(chapter, part, *request)

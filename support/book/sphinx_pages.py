@@ -17,7 +17,7 @@ from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.errors import ExtensionError
 
-from support.book import claims, computed_pages, downloads, execute, publish
+from support.book import computed_pages, downloads, execute, publish
 from support.common import files
 
 
@@ -50,8 +50,8 @@ def _fill(
 
 
 def _anchor(app: Sphinx, doctree: nodes.document) -> None:
-    """Give the cell that states a claim the claim's name, and the cell that shows an erratum its
-    own, so that an address can end in it: ``01_softmax_kmeans/evidence.html#hess2020.thm1``."""
+    """Give the cell that states a claim the claim's name, so that an address can end in it:
+    ``01_softmax_kmeans/evidence.html#hess2020.thm1``."""
     file = Path(app.env.doc2path(app.env.docname))
     if file.suffix != ".ipynb":
         return
@@ -60,15 +60,8 @@ def _anchor(app: Sphinx, doctree: nodes.document) -> None:
         for node in doctree.findall(nodes.container)
         if node.get("nb_element") == "cell_code"
     }
-    notebook = nbformat.read(file, as_version=4)
-    for cell, record in execute.records_in(notebook, "claim"):
+    for cell, record in execute.records_in(nbformat.read(file, as_version=4), "claim"):
         cells[cell]["ids"].append(record["id"])
-    every = (claim for paper in claims.registry().values() for claim in paper.claims)
-    pointers = {claim.erratum.shown_by for claim in every if claim.erratum}
-    for index, cell in enumerate(notebook.cells):
-        place = f"{file.parent.name}/{file.stem}#{cell.metadata.get('name')}"
-        if cell.cell_type == "code" and place in pointers:
-            cells[index]["ids"].append(cell.metadata["name"])
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

@@ -15,6 +15,7 @@ result while it runs is :mod:`support.common.identity`.
 import ast
 import dis
 import hashlib
+import math
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -127,20 +128,23 @@ def _without_figures(text: str) -> str:
 
 def _needed(tree: ast.Module) -> set[str]:
     """The global names that a cell may read before it gives them a value."""
-    needed, given, certain = set(), set(), 0
-    waiting = [
-        (instruction, True) for instruction in dis.get_instructions(compile(tree, "", "exec"))
-    ]
+    needed: set[str] = set()
+    given: dict[str, float] = {}  # up to which place a name surely has a value of the cell
+    ends = [math.inf]
+    steps = dis.get_instructions(compile(tree, "", "exec"))
+    waiting = [(step, step.offset, True) for step in steps]
     while waiting:
-        step, own = waiting.pop(0)
+        step, place, own = waiting.pop(0)
         if isinstance(step.argval, CodeType):  # a function of the cell, as if called at once
-            waiting[:0] = [(inner, False) for inner in dis.get_instructions(step.argval)]
+            waiting[:0] = [(inner, place, False) for inner in dis.get_instructions(step.argval)]
         elif step.opname in ("LOAD_NAME", "LOAD_GLOBAL"):
-            needed |= {step.argval} - given
-        elif own and step.opname.startswith("POP_JUMP"):
-            certain = max(certain, step.argval)  # what is jumped over may not be done
-        elif own and step.opname == "STORE_NAME" and step.offset >= certain:
-            given.add(step.argval)
+            if given.get(step.argval, -1) <= place:
+                needed.add(step.argval)
+        elif own and step.opcode in dis.hasjrel:
+            ends.append(step.argval)  # what is jumped over may not have been done there
+        elif own and step.opname == "STORE_NAME":
+            until = min(end for end in ends if end > place)
+            given[step.argval] = max(until, given.get(step.argval, -1))
     return needed
 
 

@@ -175,9 +175,7 @@ def _zero_gradient(robust: Mapping[str, Tensor], slopes: Mapping[str, Tensor]) -
     )
     own = loss != "cross-entropy"
     climbing = [row for row in _white(robust) if row.endswith(", own loss") == own]
-    blind = [
-        row for row in climbing if row not in ("PGD margin", "PGD targeted", "APGD-T", "FAB-T")
-    ]
+    blind = [row for row in climbing if row not in OTHER_LOSS]
     return _Finding(shares[loss], ZERO_GRADIENT, says, curves, tuple(blind))
 
 

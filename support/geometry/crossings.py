@@ -107,7 +107,7 @@ def bisect(
     _check_pair(model, a, b)
     steps = whole_number("steps", STEPS[a.dtype] if steps is None else steps, 1, STEPS[a.dtype])
     rows = fast_rows(a, whole_number("batch_size", batch_size, 1), model=model)
-    base.first_scores(model, a[:rows])
+    base.first_scores(model, a[:LEAST_ROWS])
     ends = [base.score(model, part, rows) for part in (a, b)]
     base.check_log_scores(torch.cat(ends))
     own = ends[0].argmax(1)

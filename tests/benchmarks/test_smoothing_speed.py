@@ -19,9 +19,19 @@ LOOP = {"samples": 1000, "max_steps": 12, "precision": 1e-3}  # the paper's samp
 
 
 def fc100():
-    """FC100-100-10 with weights as they are drawn, which are the same on every machine, and 200 digits blown up to MNIST's size."""
-    images = nn.functional.interpolate(data.load("digits", "test").x[:200], (28, 28), mode="bilinear")
-    return models.mlp((1, 28, 28), (100, 100), 10, seed=0), images.contiguous()
+    """FC100-100-10 and 200 digits blown up to MNIST's size. Hidden weights as they are drawn, the last layer by least squares on the
+    training digits: a network that tells digits apart, with no training that another machine would end elsewhere."""
+    parts = {name: data.load("digits", name) for name in ("train", "test")}
+    wide = {name: nn.functional.interpolate(part.x, (28, 28), mode="bilinear").contiguous() for name, part in parts.items()}
+    model = models.mlp((1, 28, 28), (100, 100), 10, seed=0)
+    with torch.no_grad():
+        features = model.features(wide["train"]).double()
+        inputs = torch.cat([features, torch.ones(len(features), 1, dtype=torch.float64)], 1)
+        targets = nn.functional.one_hot(parts["train"].y, 10).double()
+        solved = torch.linalg.lstsq(inputs, 10 * targets).solution.float()
+        model.head.weight.copy_(solved[:-1].T)
+        model.head.bias.copy_(solved[-1])
+    return model, wide["test"][:200]
 
 
 def seconds(run):
@@ -54,7 +64,7 @@ def test_200_images_beside_the_published_loop(benchmark):
     }
     benchmark.extra_info |= report
     print("\n200 images, FC100-100-10: " + ", ".join(f"{name} {value:.3g}" for name, value in report.items()))
-    assert fewer >= 1.5  # of fixed weights and fixed noise, which no machine changes by more than a few answers: 2.1
+    assert fewer >= 3
     assert float(at.abs().median()) <= 5 * error
     # One interval of them all is wrong once in a million runs, whatever the images' noise shares.
     found, band = persistence(model, x, error=1e-6 / len(x)), {"confidence_level": 1 - 1e-6 / len(x)}
