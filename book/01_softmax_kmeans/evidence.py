@@ -1555,7 +1555,7 @@ axes[0].axhline(unattacked, color="grey", linewidth=0.8)
 for ax in axes:
     ax.set(xlabel=r"multiple of the chosen $\gamma$", ylim=(0, 1.02))
 axes[0].set(ylabel=rf"accuracy under PGD, $\epsilon$ = {eps:g}")
-axes[1].set(ylabel="images with gradient exactly zero")
+axes[1].set(ylabel="share with zero gradient")
 axes[0].legend(fontsize=8)
 plt.show()
 

@@ -544,8 +544,8 @@ last = len(traces[0].radius)
 for ax, (title, curve) in zip(axes, panels.items(), strict=True):
     look = {"label": title, "color": plots.PALETTE[0], "marker": ""}
     plots.band(ax, np.arange(last - curve.shape[1], last), curve, **look)
-    scale = "linear" if title == "Magnet loss" else "log"
-    ax.set(title=title, xlabel="epoch", yscale=scale)
+    ax.xaxis.set_major_locator(plt.MaxNLocator(integer=True))
+    ax.set(title=title, xlabel="epoch")
 plt.show()
 
 # %% [markdown]
@@ -1653,7 +1653,7 @@ axes[0].axhline(level, label="PGD on the margin, all clusters", **look)
 axes[0].set(ylabel=rf"accuracy, $\epsilon$ = {FIRST.eps:.3g}", ylim=(0, None))
 axes[0].legend(fontsize=8)
 plots.band(axes[1], p.nearest_grid, [one.idle for one in swept], **in_theory)
-axes[1].set(ylabel="images with gradient exactly zero", ylim=(-0.02, 1.02))
+axes[1].set(ylabel="share with zero gradient", ylim=(-0.02, 1.02))
 for ax in axes:
     ax.set(xscale="log", xlabel="D")
     ax.set_xticks(list(p.nearest_grid), list(map(str, p.nearest_grid)))

@@ -1644,8 +1644,11 @@ for name, color in zip(names, plots.PALETTE, strict=False):
     far_off = np.mean([distances[key] for key in own])
     axes[0].axvline(far_off, color=color, linewidth=0.8, linestyle=":")
 axes[0].axhline(0.1, color="grey", linewidth=0.8)
+for ax in axes[:2]:
+    ax.xaxis.set_minor_locator(plt.NullLocator())
+    ax.set_xticks(radii_shown, [f"{radius:g}" for radius in radii_shown])
 axes[0].set(xlabel="radius $r$", ylabel="height / $r$, median")
-axes[1].set(xlabel="radius $r$", ylabel="angle between normals, degrees")
+axes[1].set(xlabel="radius $r$", ylabel="angle of normals, degrees")
 handles = axes[0].get_legend_handles_labels()
 told = {"loc": "outside lower center", "ncols": len(names) * 2, "fontsize": 7}
 figure.legend(*handles, **told)
@@ -1655,12 +1658,13 @@ for name in names:
     for kind in bent:
         own = [bent[kind][key].curvature[middle].flatten() for key in by_name(name)]
         boxed = torch.cat(own).cpu()
-        boxes[f"{name}\n{KINDS[kind]}"] = boxed[~boxed.isnan()].numpy()
+        short = name.replace("two_convolutions", "two conv.")
+        boxes[f"{short}\n{KINDS[kind]}"] = boxed[~boxed.isnan()].numpy()
 look = {"showfliers": False, "widths": 0.6, "medianprops": {"color": plots.PALETTE[1]}}
 axes[2].boxplot(list(boxes.values()), **look)
 axes[2].axhline(0, color="grey", linewidth=0.8)
 axes[2].set_xticks(range(1, len(boxes) + 1), boxes, fontsize=6)
-axes[2].set(ylabel="curvature (own class convex: > 0)")
+axes[2].set(ylabel="curvature (> 0: convex)")
 axes[2].set(title=f"radius {radii_shown[middle]:g}")
 plt.show()
 
@@ -1794,8 +1798,7 @@ for name, color, style in looks:
     axes[0].axhline(level, color=color, linestyle=style, label=name)
 axes[0].minorticks_off()
 axes[0].set_xticks(face_counts, face_counts)
-axes[0].set(xlabel="faces $k$", ylabel="persistence behind / before", ylim=(0, None))
-axes[0].legend(fontsize=7)
+axes[0].set(xlabel="faces $k$", ylabel="persistence, behind / before", ylim=(0, None))
 clouds = ((f"wedge, {WEDGE} faces", faces_cloud, "o"), ("plane", plane_cloud, "s"))
 for name, cloud, marker in clouds:
     level = geometry.boundary_spectrum(cloud).values
@@ -1806,7 +1809,6 @@ level = around["least"][last, seed].values.median(0).values
 told = f"{last}, L-BFGS crossings"
 axes[1].plot(np.linspace(0, 1, len(level)), level, ".", markersize=3, label=told)
 axes[1].set(xlabel="rank / dimensions", ylabel="singular value / median")
-axes[1].legend(fontsize=7)
 for name, color, style in ((last, 0, "-"), ("linear", 1, "--")):
     for kind, alpha in (("natural", 1.0), ("least", 0.5)):
         sorted_ones = all_degrees(name, kind)
@@ -1822,7 +1824,8 @@ for faces in (2, 3, 10):
 axes[2].set(xlabel="angle of incidence, degrees", ylabel="share of crossings")
 axes[2].set(xlim=(0, 90), xticks=range(0, 91, 30))
 axes[2].set_title("dotted: through the apex of $k$ faces", fontsize=8, pad=14)
-axes[2].legend(fontsize=7)
+for ax in axes:
+    ax.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.26))
 plt.show()
 
 # %% name="table-mirrored" tags=["hide-input"]
