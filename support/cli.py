@@ -152,15 +152,14 @@ def run(
     request = (profile, seed, device, overrides)
     from support.book import execute, kernels, parallel
 
-    waiting, refused = [], []
+    waiting, refused = {}, []
     for name in names:
         try:
             manifests.check_request(name, profile, seed, overrides, record=record)
             parts = execute.wanted_parts(name, profile, part)
             again = record or force
             if again or not all(manifests.current_run(name, each, *request) for each in parts):
-                execute.check_machine(name, profile, device, overrides)
-                waiting.append(name)
+                waiting[name] = execute.check_machine(name, profile, device, overrides)
             else:
                 typer.echo(f"{name} at {profile}: up to date")
         except Exception as error:  # a chapter that cannot run does not stop the others
@@ -171,15 +170,14 @@ def run(
     if not waiting:
         raise typer.Exit(1 if refused else 0)
     beside = min(jobs or (parallel.cores() if profile == "quick" else 1), len(waiting))
-    options = {"record": record, "force": force, "only": part, "limit": limit}
-    options |= {"bars": beside == 1, "checked": True}
+    options = {"record": record, "force": force, "only": part, "limit": limit, "bars": beside == 1}
     doing = "recording" if record else "running"
 
     def task(name: str) -> Callable[[], str]:
         def do() -> str:
             typer.echo(f"{name} at {profile}: {doing} ...", err=True)
             started = time.perf_counter()
-            made = execute.execute(name, *request, **options)
+            made = execute.execute(name, *request, sums=waiting[name], **options)
             where = f"{'recorded in ' * record}{manifests.shown(made[0].parent)}"
             return f"{name} at {profile}: done in {time.perf_counter() - started:.0f} s, {where}"
 

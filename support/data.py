@@ -32,6 +32,7 @@ _ELSEWHERE = (
     "point BOOK_DATA to a folder that has the set, or take the quick profile, which needs no "
     "download"
 )
+_PLAIN = {"dtype": torch.float32, "device": "cpu"}  # whatever the defaults of the process are
 _RESPONSE_SECONDS = 30.0  # a server that is silent for so long counts as no network
 
 
@@ -80,7 +81,7 @@ class ImageData:
             )
         if seed is None and n == len(self):
             return self
-        index = torch.arange(n) if seed is None else _balanced(self.y, n, seed)
+        index = torch.arange(n, device="cpu") if seed is None else _balanced(self.y, n, seed)
         x, y = self.x[index], self.y[index]
         return replace(self, x=x, y=y, sha256=_checksum(x, y))
 
@@ -157,9 +158,9 @@ def two_gaussians(n: int, seed: int = 0, *, distance: float = 4.0) -> tuple[Tens
     Returns:
         x float32 (n, 2) and y int64 (n,), labels alternating 0, 1.
     """
-    y = torch.arange(whole_number("n", n, 1)) % 2
-    x = torch.randn(n, 2, generator=torch.Generator().manual_seed(seed))
-    x[:, 0] += distance * (y - 0.5)
+    y = torch.arange(whole_number("n", n, 1), device="cpu") % 2
+    x = torch.randn(n, 2, generator=torch.Generator().manual_seed(seed), **_PLAIN)
+    x[:, 0] += distance * (y.float() - 0.5)
     return x, y
 
 
@@ -171,11 +172,11 @@ def moons(n: int, seed: int = 0, *, noise: float = 0.1) -> tuple[Tensor, Tensor]
         x float32 (n, 2) and y int64 (n,), labels alternating 0 (upper arc), 1 (lower arc).
     """
     generator = torch.Generator().manual_seed(seed)
-    y = torch.arange(whole_number("n", n, 1)) % 2
-    angle = torch.pi * torch.rand(n, generator=generator)
+    y = torch.arange(whole_number("n", n, 1), device="cpu") % 2
+    angle = torch.pi * torch.rand(n, generator=generator, **_PLAIN)
     upper = torch.stack([angle.cos(), angle.sin()], 1)
-    x = torch.where(y[:, None] == 0, upper, torch.tensor([1.0, 0.5]) - upper)
-    return x + noise * torch.randn(n, 2, generator=generator), y
+    x = torch.where(y[:, None] == 0, upper, torch.tensor([1.0, 0.5], **_PLAIN) - upper)
+    return x + noise * torch.randn(n, 2, generator=generator, **_PLAIN), y
 
 
 # --- the sets -----------------------------------------------------------------------------------
@@ -259,7 +260,7 @@ def _read(found) -> tuple[Tensor, Tensor, tuple[str, ...]]:
     x = x.permute(0, 3, 1, 2).contiguous() if x.shape[3] == 3 else x
     y = found.targets if hasattr(found, "targets") else found.labels
     names = getattr(found, "classes", range(10))
-    return x, torch.as_tensor(y), tuple(str(name).split(" - ")[0] for name in names)
+    return x, torch.as_tensor(y, device="cpu"), tuple(str(name).split(" - ")[0] for name in names)
 
 
 def _digits(split: str) -> ImageData:
@@ -383,10 +384,10 @@ def _balanced(y: Tensor, n: int, seed: int) -> Tensor:
     """Indices of n images: all classes' first ones in a random order, then all their second ones,
     and so on; shuffled."""
     generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(y), generator=generator)
+    order = torch.randperm(len(y), generator=generator, device="cpu")
     by_class = order[y[order].argsort(stable=True)]
     counts = y.bincount()
-    rank = torch.cat([torch.arange(int(count)) for count in counts])
-    position = torch.empty_like(order).scatter_(0, order, torch.arange(len(y)))
+    rank = torch.cat([torch.arange(int(count), device="cpu") for count in counts])
+    position = torch.empty_like(order).scatter_(0, order, torch.arange(len(y), device="cpu"))
     first = by_class[(rank * len(y) + position[by_class]).argsort()[:n]]
-    return first[torch.randperm(n, generator=generator)]
+    return first[torch.randperm(n, generator=generator, device="cpu")]

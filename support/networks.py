@@ -385,7 +385,7 @@ def _magnet_training(
         "variance": head.variance,
         "loss": tuned.history["loss"],
         "seconds": tuned.seconds,
-        "trace": None if probe is None else torch.tensor(trace, dtype=torch.float64),
+        "trace": None if probe is None else torch.tensor(trace, dtype=torch.float64, device="cpu"),
     }
 
 
@@ -494,8 +494,9 @@ def _convnet(shape: Shape, classes: int, channels: int = 8, kernel: int = 0, *, 
 
 def _linear_normal(shape: Shape, classes: int, *, seed: int) -> Classifier:
     pixels, stream = math.prod(shape), torch.Generator().manual_seed(seed)
-    weight = torch.randn(classes, pixels, generator=stream) / math.sqrt(pixels)
-    return Classifier(nn.Flatten(), heads.LinearHead(weight, torch.zeros(classes)))
+    drawn = {"generator": stream, "dtype": torch.float32, "device": "cpu"}
+    weight = torch.randn(classes, pixels, **drawn) / math.sqrt(pixels)
+    return Classifier(nn.Flatten(), heads.LinearHead(weight, weight.new_zeros(classes)))
 
 
 def _two_convolutions(shape: Shape, classes: int, *, seed: int) -> Classifier:

@@ -194,7 +194,7 @@ def test_the_request_reaches_the_runner(instant, capsys):
     assert main(["run", "1", "--profile", "standard", "--seed", "3", *changes, "--force", "--part", "lesson"]) == 0
     ((given, options),) = instant
     assert given == (CHAPTER, "standard", 3, "cpu", {"steps": 7, "sizes": [1, 2.5], "rate": 0.001})
-    assert options == {"record": False, "force": True, "only": "lesson", "limit": 0, "bars": True, "checked": True}
+    assert options == {"record": False, "force": True, "only": "lesson", "limit": 0, "bars": True, "sums": {}}
     captured = capsys.readouterr()
     assert captured.err == "01_tiny at standard: running ...\n"
     assert captured.out.startswith("01_tiny at standard: done in 0 s, ")
@@ -221,7 +221,7 @@ def test_several_chapters_run_side_by_side_where_each_has_one_thread(book, insta
     assert (most, stop) == (jobs, kernels.stop) and memory > 0
     request = (made.get("profile", "quick"), made.get("seed", 0), "cpu", made.get("changed", {}))
     wanted = {"record": made.get("record", False), "force": made.get("force", False), "only": made.get("only", "")}
-    wanted |= {"limit": 0, "bars": jobs == 1, "checked": True}
+    wanted |= {"limit": 0, "bars": jobs == 1, "sums": {}}
     assert sorted(instant, key=str) == [((name, *request), wanted) for name in (CHAPTER, "02_other")]
 
 

@@ -23,6 +23,7 @@ from support import data
 from support.book import execute, manifests
 from support.book.execute import ChapterFailed
 from support.book.manifests import RecordError, local_run, manifest_of, recorded_run
+from support.models import pretrained
 
 CHAPTER = tiny_book.CHAPTER
 STEPS = 'print("steps", p.steps)'  # the cell of the evidence that a test gives something else to do
@@ -229,6 +230,33 @@ def test_data_that_a_profile_names_are_checked_before_any_cell(finished, ran, mo
     with pytest.raises(data.DataError, match=r"mnist: .* is truncated: 5 of"):
         execute.execute(CHAPTER, overrides={"data": "mnist"})
     assert ran == []
+
+
+PICTURED = tiny_book.PROFILE.replace("  wide:", """
+  published: {type: "list[str]", choices: [none, alexnet], help: "networks", quick: [none], standard: [none], paper: [alexnet]}
+  body: {type: str, choices: [mlp, alexnet], help: "what is trained here", quick: mlp, standard: mlp, paper: alexnet}
+  wide:""")  # fmt: skip
+
+
+def test_published_weights_and_pictures_are_checked_before_any_cell(tmp_path, ran, monkeypatch):
+    monkeypatch.setenv("BOOK_ROOT", str(tiny_book.make(tmp_path, profile=PICTURED)))
+    (tmp_path / "sets").mkdir()
+    monkeypatch.setenv("BOOK_DATA", str(tmp_path / "sets"))
+    (tmp_path / "sets" / "weights").mkdir()
+    (tmp_path / "sets" / "weights" / "alexnet.pth").write_bytes(b"short")
+    assert execute.check_machine(CHAPTER, "quick", "cpu", {"body": "alexnet"}) == {}
+    with pytest.raises(data.DataError, match=r"alexnet\.pth is not a file that is known"):
+        execute.execute(CHAPTER, overrides={"published": ["none", "alexnet"]})
+    assert ran == []
+
+
+def test_what_was_checked_stands_in_the_record_of_the_evidence(tmp_path, monkeypatch):
+    monkeypatch.setenv("BOOK_ROOT", str(tiny_book.make(tmp_path, profile=PICTURED, lesson="", exercises="")))
+    monkeypatch.setattr(pretrained, "check", lambda name: {f"imagenet/{name}": "f" * 64})
+    (made,) = execute.execute(CHAPTER, overrides={"published": ["alexnet"]})
+    assert manifest_of(made).data == {"imagenet/alexnet": "f" * 64}
+    shown = "".join(str(cell.get("outputs", "")) for cell in execute.page(made).cells)
+    assert "imagenet/alexnet (sha256 ffffffffffff" in shown
 
 
 def start(root: Path, *arguments: str, **options) -> subprocess.Popen:

@@ -5,6 +5,8 @@ import dataclasses
 import functools
 import random
 import sys
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +14,9 @@ import torch
 from hostile_models import CLASSES, HOSTILE, SHAPE, Layer, plain
 from torch import nn
 
-from support import attacks, certificates, clustering, evaluation, geometry, models, smoothing, training
+from support import attacks, certificates, clustering, data, evaluation, geometry, models, networks, smoothing, training
+from support.book import plots
+from support.common.cache import Cache
 from support.evaluation import rows
 from support.evaluation.substitute_model import substitute
 from support.path_kernel import ntk, train_path
@@ -194,7 +198,42 @@ def built(model):
     return [list(models.build(name, (3, 32, 32), 10, seed=2).parameters()) for name in ("mlp", "lenet", "small_cnn")]
 
 
+def given(model):
+    sets = [data.load("digits", split) for split in data.SPLITS]
+    return [(found.x, found.y, found.take(33, seed=4).x) for found in sets], data.two_gaussians(9, 1), data.moons(9, 1)
+
+
+def named(model):
+    few = {"train": 200, "draw": 2, "epochs": 1}
+    random_weights = [networks.untrained(f"digits/{body}/softmax") for body in networks.BODIES if "digits" in networks.BODIES[body].data]
+    trained = networks.get("digits:1,7/mlp-9/gauss", tuned=1, **few), networks.train("digits/mlp-9/magnet", probe=probe, **few).trace
+    return [list(built.state_dict().values()) for built in (*random_weights, trained[0])], trained[1]
+
+
+def probe(model):
+    return [float(model.head.variance)] if hasattr(model.head, "variance") else [0.1]
+
+
+def kept(model):
+    """What the cache gives back the first time, and the second."""
+    with tempfile.TemporaryDirectory() as folder:
+        return [numbers(list(Cache(Path(folder)).once(several, images(2)).values())) for _ in range(2)]
+
+
+def several(x):
+    return {"x": x, "y": x.double(), "array": torch.from_numpy(x.numpy() + 1), "number": 0.1}
+
+
+def drawn(model):
+    _, ax = plots.plt.subplots()
+    plots.cells(ax, lambda points: points.argmax(1), 2.0, resolution=9)
+    found = torch.from_numpy(np.ascontiguousarray(ax.images[0].get_array()))
+    plots.plt.close(ax.figure)
+    return found
+
+
 OTHERS = {
+    "data": given, "networks": named, "cache": kept, "cells": drawn,
     "fit": fitted, "fine_tune": tuned, "clustr_pgd": loop, "long path": long_path, "curvatures": bent, "shapes": shapes,
     "substitute": copied, "build": built,
     "along_path": lambda model: smoothing.along_path(model, images(2), images(2, 4), points=3, samples=32),

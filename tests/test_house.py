@@ -9,6 +9,7 @@ from pathlib import Path
 
 import jupytext
 import pytest
+from torch.utils._device import _device_constructors
 
 from support.common import paths
 
@@ -108,6 +109,19 @@ def test_each_module_has_a_name_of_its_own():
     assert len(names) > 40
     assert sorted({name for name in names if names.count(name) > 1}) == []
     assert sorted(set(names) & sys.stdlib_module_names) == []
+
+
+def test_what_makes_a_tensor_says_on_which_device():
+    """Else it follows ``torch.set_default_device``, and meets tensors of another device."""
+    makers, calls = {function.__name__ for function in _device_constructors()}, []
+    for module, file in FILES.items():
+        for node in ast.walk(tree(file)):
+            named = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and isinstance(node.func.value, ast.Name)
+            if named and node.func.value.id == "torch" and node.func.attr in makers:
+                said = any(keyword.arg in ("device", None) for keyword in node.keywords)  # None: of **settings
+                calls.append((said, f"{module}, line {node.lineno}: torch.{node.func.attr}"))
+    assert len(calls) > 50
+    assert [call for said, call in calls if not said] == []
 
 
 # --- the chapters -----------------------------------------------------------------------------------------------------------------

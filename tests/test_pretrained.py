@@ -51,15 +51,49 @@ def test_class_names_stand_in_the_order_of_their_index(folder):
     assert len(names) == 1000 and names[11] == "class 11"
 
 
-def test_a_network_from_a_file_scores_normalised_pictures(folder):
-    plain = tv_models.squeezenet1_0(weights=None).eval()
-    (folder / "weights").mkdir()
-    torch.save(plain.state_dict(), folder / "weights" / "squeezenet1_0.pth")
+@pytest.fixture
+def decoded(folder, monkeypatch):
+    """A SqueezeNet whose weights are a file that is known, and the file."""
+    net, file = tv_models.squeezenet1_0(weights=None).eval(), folder / "weights" / "squeezenet1_0.pth"
+    file.parent.mkdir()
+    torch.save(net.state_dict(), file)
+    monkeypatch.setitem(pretrained._DECODED, "squeezenet1_0", hashlib.sha256(file.read_bytes()).hexdigest())
+    return net, file
+
+
+def test_a_network_from_a_file_scores_normalised_pictures(decoded):
+    plain, _ = decoded
     model, x = pretrained.network("squeezenet1_0"), pretrained.pictures()[:1]
     mean, std = (torch.tensor(values)[:, None, None] for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
     with torch.inference_mode():
         torch.testing.assert_close(model(x), plain((x - mean) / std))
     assert not model.training and not any(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_what_a_study_needs_is_checked_at_once_and_has_a_checksum(folder, decoded, monkeypatch):
+    net, weights = decoded
+    sums = pretrained.check("squeezenet1_0")
+    assert sums["imagenet/squeezenet1_0"] == hashlib.sha256(weights.read_bytes()).hexdigest()
+    picture = folder / "imagenet-samples" / "n1_goldfinch.JPEG"
+    whole = picture.read_bytes()
+    with Image.open(picture) as seen:
+        seen.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(picture)
+    assert pretrained.check("squeezenet1_0")["imagenet-samples"] != sums["imagenet-samples"]  # another picture of that name
+    for damaged in (whole[: len(whole) // 2], b"no picture"):
+        picture.write_bytes(damaged)
+        with pytest.raises(DataError, match=r"n1_goldfinch\.JPEG is damaged: .*; point BOOK_DATA"):
+            pretrained.check("squeezenet1_0")
+    picture.write_bytes(whole)
+    assert pretrained.check("squeezenet1_0") == sums
+    weights.write_bytes(weights.read_bytes()[:-1])
+    for read in (pretrained.check, pretrained.network):
+        with pytest.raises(DataError, match=r"squeezenet1_0\.pth is not a file that is known: its sha256 sum begins \w{12}; remove it"):
+            read("squeezenet1_0")
+    torch.save(net.state_dict(), weights)
+    monkeypatch.setitem(pretrained._DECODED, "squeezenet1_0", hashlib.sha256(weights.read_bytes()).hexdigest())
+    (folder / "imagenet-samples" / "labels.csv").unlink()
+    with pytest.raises(DataError, match=r"labels\.csv is not there"):
+        pretrained.check("squeezenet1_0")
 
 
 def test_what_is_missing_is_named(folder, monkeypatch):

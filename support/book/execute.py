@@ -64,10 +64,13 @@ def read_source(chapter: str, part: str = "evidence") -> NotebookNode:
 
 def check_machine(
     chapter: str, profile: str, device: str, overrides: Mapping[str, Any] = NOTHING
-) -> None:
+) -> dict[str, str]:
     """Refuse what cannot run here, before hours of work: sources that no run could finish, a
-    missing device, a folder that cannot be written, a data set of the profile that is missing or
-    damaged.
+    missing device, a folder that cannot be written, a data set, pictures or published weights of
+    the profile that are missing or damaged.
+
+    Returns:
+        The checksums of the published weights and of the pictures that they are shown.
 
     Raises:
         RecordError, RunError, CacheError, DataError: one line each.
@@ -81,16 +84,24 @@ def check_machine(
                 f"{chapter}/{part}.py: its cell tagged `parameters` does not declare "
                 f"{', '.join(missing)}"
             )
-    from support import data  # torch takes seconds to import
+    from support import data, networks  # torch takes seconds to import
     from support.book import chapter_run
+    from support.models import pretrained
 
     chapter_run.resolve_device(device)
     chapter_run.Cache().writable()
     files.check_writable(manifests.local_run(chapter, profile).parent)
-    for value in profiles.load(chapter, profile, overrides).model_dump().values():
+    published, sums = {name.partition("/")[2] for name in networks.PUBLISHED}, {}
+    rows = profiles.sheet(chapter).fields
+    for field, value in profiles.load(chapter, profile, overrides).model_dump().items():
+        # Beside mlp and lenet, vgg16 is a body that is trained here.
+        downloaded = published.issuperset({*(rows[field].choices or [""])} - {"none"})
         for name in value if isinstance(value, tuple) else (value,):
             if name in data.NAMES and name != "digits":
                 data.get(name)
+            elif downloaded and name in published:
+                sums |= pretrained.check(name)
+    return sums
 
 
 def wanted_parts(chapter: str, profile: str, only: str = "") -> list[str]:
@@ -118,7 +129,7 @@ def execute(
     only: str = "",
     bars: bool = True,
     limit: float = 0,
-    checked: bool = False,
+    sums: Mapping[str, str] | None = None,
 ) -> list[Path]:
     """Run the parts of a chapter, evidence first, or find that they have been run.
 
@@ -133,7 +144,7 @@ def execute(
         only: run only this part; a lesson then reads the evidence that there is.
         bars: show progress bars where there is a terminal; chapters side by side show none.
         limit: minutes that the chapter may take; 0: as long as it takes.
-        checked: :func:`check_machine` has been asked.
+        sums: what :func:`check_machine` said; None: it is asked.
 
     Returns:
         The executed notebooks; the manifest of each lies at
@@ -152,11 +163,10 @@ def execute(
     for part in wanted_parts(chapter, profile, only):
         notebook = None if force else manifests.current_run(chapter, part, *request)
         if notebook is None:
-            if not checked:
-                check_machine(chapter, profile, device, overrides)
-                checked = True
+            if sums is None:
+                sums = check_machine(chapter, profile, device, overrides)
             try:
-                notebook = _execute(chapter, part, *request, bars=bars, end=end)
+                notebook = _execute(chapter, part, *request, sums=sums, bars=bars, end=end)
             except OSError as error:
                 error.filename = error.filename or tempfile.gettempdir()  # of the unfinished one
                 told = f"{chapter}/{part}: {files.trouble(error)}; {CONTINUES}"
@@ -173,6 +183,7 @@ def _execute(
     device: str,
     overrides: Mapping[str, Any],
     *,
+    sums: Mapping[str, str],
     bars: bool,
     end: float | None,
 ) -> Path:
@@ -198,7 +209,8 @@ def _execute(
                     autosave_cell_every=0,
                 )
             executed = _cleaned(nbformat.read(unfinished, as_version=4))
-            manifest = _manifest(executed, time.perf_counter() - started)
+            told = sums if part == "evidence" else NOTHING  # which alone computes
+            manifest = _manifest(executed, time.perf_counter() - started, told)
         except (PapermillExecutionError, RuntimeError) as error:
             reason = _reason(error, folder / kernels.LOG, kernel.stopped)
             if unfinished.is_file() and kernel.stopped != kernels.INTERRUPTED:
@@ -290,8 +302,9 @@ def outputs_digest(notebook: NotebookNode) -> str:
     return hashlib.sha256(json.dumps(shown, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _manifest(notebook: NotebookNode, wall_seconds: float) -> Manifest:
-    """The manifest of a finished run, whose numbers leave the notebook: they stand in one place."""
+def _manifest(notebook: NotebookNode, wall_seconds: float, sums: Mapping[str, str]) -> Manifest:
+    """The manifest of a finished run, whose numbers leave the notebook: they stand in one place.
+    The checksums are added to those of its data sets."""
     runs = records_in(notebook, "run")
     if len(runs) != 1:
         raise RecordError(
@@ -306,6 +319,10 @@ def _manifest(notebook: NotebookNode, wall_seconds: float) -> Manifest:
                 numbers = {"measured": claim["measured"], "modern": claim["modern"]}
                 stated[claim["id"]] = ClaimRecord(**numbers, cell=index)
                 output["metadata"]["support"] = {"claim": {"id": claim["id"]}}
+            elif "run" in record and sums:
+                record["run"]["data"].update(sums)
+                found = claims.render_record(record["run"])
+                output["data"] = NotebookNode({"text/html": found.html, "text/plain": found.text})
     return Manifest(
         **runs[0][1],
         wall_seconds=round(wall_seconds, 1),

@@ -144,7 +144,7 @@ def cells(ax: Axes, predict, extent: float, *, resolution: int = 300) -> Axes:
         predict: (N, 2) float64 tensor -> (N,) class indices.
         extent: the square [-extent, extent]^2 is drawn.
     """
-    line = torch.linspace(-extent, extent, resolution, dtype=torch.float64)
+    line = torch.linspace(-extent, extent, resolution, dtype=torch.float64, device="cpu")
     grid = torch.cartesian_prod(line, line)
     classes = predict(grid).reshape(resolution, resolution).T
     colors = ListedColormap(PALETTE[: int(classes.max()) + 1])

@@ -274,7 +274,8 @@ def _tensor(kind: str, shape: list, data: str, tracked: bool) -> Any:
         raise WireError(f"a tensor of {kind}")
     raw = bytearray(base64.b64decode(data))
     with torch._C._DisableFuncTorch():
-        flat = torch.frombuffer(raw, dtype=dtype) if raw else torch.empty(0, dtype=dtype)
+        empty = torch.empty(0, dtype=dtype, device="cpu")
+        flat = torch.frombuffer(raw, dtype=dtype) if raw else empty
         flat = flat.reshape(_shape(shape))
         flat.is_tracked = tracked is True
         if flat.is_tracked and torch._C._functorch.peek_interpreter_stack() is None:

@@ -205,7 +205,7 @@ def _encoded(value: Any, tensors: Tensors, place: str) -> Any:
         return value
     if isinstance(value, Tensor | np.ndarray):
         name = str(len(tensors))
-        tensors[name] = _plain(torch.as_tensor(value))
+        tensors[name] = _plain(value if isinstance(value, Tensor) else torch.from_numpy(value))
         return {"array" if isinstance(value, np.ndarray) else "tensor": name}
     if isinstance(value, np.generic):
         return value.item()

@@ -19,6 +19,9 @@ from support.data import DataError
 from support.models.architectures import Classifier, Normalise, linear_classifier, seeded
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_DECODED = {  # published weights under torchvision's names: the sum of the file they were put into
+    "squeezenet1_0": "bedee69dab6ebed4a357ff1c5b42f1a69bd1406d8d8514b510d3894f3d6d946c",
+}
 _WITHOUT = "point BOOK_DATA to a folder that has it, or take the quick profile, which needs none"
 
 
@@ -60,8 +63,32 @@ def pictures(names: Sequence[str] | None = None) -> Tensor:
     if not files:
         raise DataError(f"no pictures *.JPEG in {folder}: {_WITHOUT}")
     steps = transforms.Resize(256), transforms.CenterCrop(224), transforms.ToTensor()
-    prepare = transforms.Compose(steps)
-    return torch.stack([prepare(Image.open(file).convert("RGB")) for file in files])
+    prepare, found = transforms.Compose(steps), []
+    for file in files:
+        try:
+            found.append(prepare(Image.open(file).convert("RGB")))
+        except OSError as error:  # PIL's errors of a file that is cut short or no picture
+            raise DataError(f"{file} is damaged: {error}; {_WITHOUT}") from error
+    return torch.stack(found)
+
+
+def check(name: str) -> dict[str, str]:
+    """What a study of a pretrained classifier needs is there and whole: its weights, downloaded if
+    they are missing, the pictures and the list of classes.
+
+    Returns:
+        The checksums, 64 hexadecimal digits each, of the weights and of all the pictures.
+
+    Raises:
+        ValueError, DataError: as :func:`network`, :func:`pictures` and :func:`class_names`.
+    """
+    _, weights = _weights(name)
+    class_names()
+    pictures()
+    total = hashlib.sha256()
+    for file in sorted(_found("imagenet-samples").glob("*.JPEG")):
+        total.update(f"{file.name} {_checksum(file)}\n".encode())
+    return {f"imagenet/{name}": weights, "imagenet-samples": total.hexdigest()}
 
 
 def network(name: str) -> nn.Sequential:
@@ -74,14 +101,10 @@ def network(name: str) -> nn.Sequential:
     """
     from support.common.vision import tv_models
 
-    if name not in tv_models.list_models(module=tv_models):
-        raise ValueError(
-            f"unknown network {name!r}: choose one of torchvision's classifiers, such as "
-            "squeezenet1_0 or resnet50"
-        )
+    state, _ = _weights(name)
     with seeded(0):  # the weights that are drawn are replaced
         net = tv_models.get_model(name, weights=None)
-    net.load_state_dict(_weights(name, tv_models.get_model_weights(name).IMAGENET1K_V1))
+    net.load_state_dict(state)
     return nn.Sequential(Normalise(_MEAN, _STD), net).eval().requires_grad_(False)
 
 
@@ -111,13 +134,29 @@ def resnet50(n_classes: int, *, seed: int = 0, pretrained: bool = True) -> Class
         return linear_classifier([Normalise(_MEAN, _STD), net], 2048, n_classes)
 
 
-def _weights(name: str, official) -> dict[str, Tensor]:
-    """A state from ``weights/<name>.pth``, or torchvision's file, kept in the same folder, whose
-    name holds the start of its checksum."""
+def _weights(name: str) -> tuple[dict[str, Tensor], str]:
+    """A state and its file's checksum: of ``weights/<name>.pth``, which must be torchvision's file
+    or one of :data:`_DECODED`, or torchvision's own in the same folder, whose name holds the start
+    of its checksum."""
+    from support.common.vision import tv_models
+
+    if name not in tv_models.list_models(module=tv_models):
+        raise ValueError(
+            f"unknown network {name!r}: choose one of torchvision's classifiers, such as "
+            "squeezenet1_0 or resnet50"
+        )
+    official = tv_models.get_model_weights(name).IMAGENET1K_V1
     folder = paths.data_sets() / "weights"
-    if (file := folder / f"{name}.pth").is_file():
-        return torch.load(file, weights_only=True, map_location="cpu")
     published = official.url.rsplit("/", 1)[1]
+    start = Path(published).stem.rsplit("-", 1)[1]
+    if (file := folder / f"{name}.pth").is_file():
+        found = _checksum(file)
+        if found != _DECODED.get(name) and not found.startswith(start):
+            raise DataError(
+                f"{file} is not a file that is known: its sha256 sum begins {found[:12]}; remove "
+                "it, and torchvision's is downloaded"
+            )
+        return torch.load(file, weights_only=True, map_location="cpu"), found
     settings = {"progress": False, "check_hash": True, "map_location": "cpu", "weights_only": True}
     try:
         state = official.get_state_dict(model_dir=str(folder), **settings)
@@ -126,13 +165,17 @@ def _weights(name: str, official) -> dict[str, Tensor]:
             f"{name} has no weights: neither {name}.pth nor {published} is in {folder} "
             f"({_WITHOUT}), and they cannot be downloaded: {error}"
         ) from error
-    start = Path(published).stem.rsplit("-", 1)[1]
-    if not hashlib.sha256((folder / published).read_bytes()).hexdigest().startswith(start):
+    if not (found := _checksum(folder / published)).startswith(start):
         raise DataError(
             f"{folder / published} is not the official file: its checksum differs; remove it, and "
             "it is downloaded again"
         )
-    return state
+    return state, found
+
+
+def _checksum(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _found(*parts: str) -> Path:
