@@ -6,6 +6,7 @@ carried out; 130 interrupted.
 """
 
 import contextlib
+import fnmatch
 import io
 import sys
 import time
@@ -43,7 +44,8 @@ Each command explains itself: python -m support run --help
 data_app = typer.Typer(
     invoke_without_command=True,
     rich_markup_mode=None,
-    help="Get or check data sets, in the folder that BOOK_DATA names (default data/sets).",
+    help="Get or check data sets and published networks, in the folder that BOOK_DATA names "
+    "(default data/sets).",
 )
 app.add_typer(data_app, name="data")
 app.add_typer(assign_app, name="assign")
@@ -60,7 +62,10 @@ class Refused(Exception):
     """A request that cannot be carried out; the message is the line that is shown."""
 
 
-_SETS = "digits, mnist, fashion-mnist, cifar10, cifar100 or svhn"
+_SETS = (
+    "digits, mnist, fashion-mnist, cifar10, cifar100 or svhn; published networks such as "
+    "cifar10/resnet20, or a pattern such as 'mnist/*'."
+)
 Names = Annotated[list[str], typer.Argument(help=_SETS, show_default=False)]
 _CHAPTERS = "Chapters by name or by the beginning of it, such as 01; all when none is given."
 Chapters = Annotated[list[str] | None, typer.Argument(help=_CHAPTERS, show_default=False)]
@@ -358,38 +363,46 @@ def carry(
 
 @data_app.command()
 def get(names: Names) -> None:
-    """Download data sets that are missing, checksums verified.
+    """Download data sets and published networks that are missing, checksums verified.
 
     \b
-    Example:
+    Examples:
       BOOK_DATA=~/datasets python -m support data get mnist cifar10
+      python -m support data get cifar10/resnet20 "*/provable*"
     """
-    from support import data
-
-    for name in _known(data, names):
-        typer.echo(data.get(name))
+    for source, name in _known(names):
+        typer.echo(source.get(name))
 
 
 @data_app.command(name="check")
 def check_data(names: Names) -> None:
-    """Read every file of data sets and compare with the official checksums; downloads nothing.
+    """Read every file of data sets and published networks, and compare with the official
+    checksums; downloads nothing.
 
     \b
     Example:
       python -m support data check mnist
     """
+    for source, name in _known(names):
+        typer.echo(source.check(name))
+
+
+def _known(names: list[str]) -> list[tuple[Any, str]]:
+    """The data sets and networks of that name or pattern, each with the module that gets it."""
     from support import data
+    from support.models import published
 
-    for name in _known(data, names):
-        typer.echo(data.check(name))
-
-
-def _known(data, names: list[str]) -> list[str]:
+    home = dict.fromkeys(data.NAMES, data) | dict.fromkeys(published.NETWORKS, published)
+    found: list[tuple[Any, str]] = []
     for name in names:
-        if name not in data.NAMES:
+        if not (fitting := fnmatch.filter(home, name)):
             known = ", ".join(data.NAMES)
-            raise Refused(f"unknown data set {name!r}: {near(name, data.NAMES)}there are {known}")
-    return names
+            raise Refused(
+                f"unknown data set {name!r}: {near(name, home)}there are {known}, and the networks "
+                f"{', '.join(published.NETWORKS)}"
+            )
+        found += [(home[one], one) for one in fitting]
+    return found
 
 
 def _some_chapters() -> list[str]:

@@ -127,6 +127,7 @@ def test_without_a_command_there_is_help(command, capsys):
         (["data", "get"], "Missing argument"),
         (["data", "check", "minst"], "did you mean mnist"),
         (["data", "get", "imagenet"], "unknown data set 'imagenet'"),
+        (["data", "get", "cifar10/resnet2"], "did you mean cifar10/resnet"),
     ],
 )
 def test_what_cannot_be_done_is_refused_in_one_line_before_any_work(idle, capsys, arguments, words):
@@ -141,6 +142,7 @@ def test_a_missing_gpu_is_refused(idle, capsys, monkeypatch):
 def test_a_missing_data_set_is_refused(idle, capsys, monkeypatch):
     monkeypatch.delenv("BOOK_DATA", raising=False)
     assert "mnist" in refusal(capsys, "data", "check", "mnist")
+    assert "data get mnist/provable-0.1" in refusal(capsys, "data", "check", "mnist/*")
 
 
 def test_a_cache_that_cannot_be_written_is_refused(idle, capsys, monkeypatch):

@@ -10,6 +10,7 @@ import copy as copying
 import hashlib
 import itertools
 import math
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 
 import torch
@@ -202,6 +203,65 @@ def vgg16(n_classes: int, *, seed: int = 0) -> Classifier:
         return linear_classifier(
             [_picture_normalisation(3), features, nn.Flatten()], 512, n_classes
         )
+
+
+class _CifarBlock(nn.Module):
+    """Two 3x3 convolutions beside the identity. Where they halve the sides and double the channels,
+    it takes every second pixel and adds channels of zeros (He et al. 2016, option A)."""
+
+    def __init__(self, channels: int, width: int):
+        super().__init__()
+        self.stride, self.more = width // channels, width - channels
+        self.conv1 = nn.Conv2d(channels, width, 3, stride=self.stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        moved = self.bn2(self.conv2(self.bn1(self.conv1(x)).relu()))
+        before, behind = self.more // 2, self.more - self.more // 2
+        kept = x[:, :, :: self.stride, :: self.stride]
+        return (moved + nn.functional.pad(kept, (0, 0, 0, 0, before, behind))).relu()
+
+
+def cifar_resnet(
+    depth: int,
+    n_classes: int,
+    *,
+    seed: int = 0,
+    mean: float | Sequence[float] = _CIFAR_MEAN,
+    std: float | Sequence[float] = _CIFAR_STD,
+) -> Classifier:
+    """The residual network for 32x32 colour images of He et al. (2016), section 4.2: three stages
+    of 16, 32 and 64 channels with ``(depth - 2) / 6`` blocks each, shortcuts without weights; d =
+    64 (pooled).
+
+    Args:
+        depth: of the layers with weights, 6n + 2: 20, 32, 44, 56, ...
+        n_classes: K.
+        seed: of the initial weights.
+        mean, std: normalisation of the pixels, per channel.
+
+    Raises:
+        ValueError: a depth that is not 6n + 2.
+    """
+    if whole_number("depth", depth, 8) % 6 != 2:
+        raise ValueError(f"depth must be 6n + 2, such as 20 or 56; {depth} was given")
+    count = (depth - 2) // 6
+    with seeded(seed):
+        layers: dict[str, nn.Module] = {"normalise": Normalise(mean, std)}
+        layers["conv1"] = nn.Conv2d(3, 16, 3, padding=1, bias=False)
+        layers |= {"bn1": nn.BatchNorm2d(16), "relu": nn.ReLU()}
+        for stage, (before, width) in enumerate(((16, 16), (16, 32), (32, 64)), 1):
+            blocks = [
+                _CifarBlock(before, width),
+                *(_CifarBlock(width, width) for _ in range(1, count)),
+            ]
+            layers[f"layer{stage}"] = nn.Sequential(*blocks)
+        layers |= {"pool": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten()}
+        head = nn.Linear(64, n_classes)
+        body = nn.Sequential(OrderedDict(layers))
+        return Classifier(body, LinearHead(head.weight, head.bias)).eval()
 
 
 NAMES = ("mlp", "lenet", "small_cnn", "resnet18", "vgg16")

@@ -1,0 +1,122 @@
+"""Published networks: checked, fetched, and as good as their publishers say."""
+
+import hashlib
+import pickle
+
+import pytest
+import torch
+from onnx_files import file, node
+
+from support import data
+from support.common import paths
+from support.data import DataError
+from support.models import published
+from support.models.architectures import Classifier, cifar_resnet
+from support.models.published import File
+
+CONTENT = file(node("Flatten", "x", "s"), output="s")
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+
+
+@pytest.fixture
+def made_up(tmp_path, monkeypatch):
+    """An empty data folder, and a publication of one network: a file that stands for a server's."""
+    monkeypatch.setenv("BOOK_DATA", str(tmp_path / "sets"))
+    (tmp_path / "sets").mkdir()
+    (tmp_path / "server").write_bytes(CONTENT)
+    known = File("weights/a.onnx", SHA256, (tmp_path / "server").as_uri())
+    monkeypatch.setitem(published.NETWORKS, "mnist/made-up", published._Weights(known, lambda found: published._exchanged(None, found)))
+    return tmp_path / "sets" / "weights" / "a.onnx", tmp_path / "server"
+
+
+def test_a_network_is_downloaded_once_and_then_read(made_up):
+    place, server = made_up
+    with pytest.raises(DataError, match=r"a\.onnx is not there; python -m support data get mnist/made-up"):
+        published.check("mnist/made-up")
+    net = published.network("mnist/made-up")
+    assert place.read_bytes() == CONTENT and not net.training and net(torch.rand(2, 1, 3, 3)).shape == (2, 9)
+    server.unlink()
+    assert published.check("mnist/made-up") == published.get("mnist/made-up")
+    assert [found.name for found in place.parents[1].rglob("*")] == ["weights", "a.onnx"]
+
+
+def test_what_is_not_the_published_file_is_not_read(made_up):
+    place, server = made_up
+    server.write_bytes(CONTENT + b"\0")
+    with pytest.raises(DataError, match=r"no longer has the file that was published.*point BOOK_DATA"):
+        published.network("mnist/made-up")
+    assert not place.parent.exists()
+    place.parent.mkdir()
+    place.write_bytes(pickle.dumps(made_up))
+    with pytest.raises(DataError, match=r"a\.onnx is not the published file.*remove it"):
+        published.network("mnist/made-up")
+
+
+def test_without_a_network_the_error_says_what_to_do_and_leaves_nothing(made_up, monkeypatch):
+    place, server = made_up
+    server.unlink()
+    with pytest.raises(DataError, match=r"cannot be downloaded from file:.*connect to a network, or point BOOK_DATA to a folder that has"):
+        published.get("mnist/made-up")
+    assert not any(place.parents[1].iterdir())
+    with pytest.raises(DataError, match="nobody publishes it in this form"):
+        published.content(File("a.npz", SHA256, None))
+    monkeypatch.setenv("BOOK_DATA", str(place.parents[2] / "nowhere"))
+    with pytest.raises(DataError, match=r"there is no folder .*nowhere"):
+        published.get("mnist/made-up")
+
+
+def test_unknown_names_are_refused():
+    for ask in (published.network, published.get, published.check, published.proven_error):
+        with pytest.raises(ValueError, match="unknown published network 'cifar10/resnet18': there are cifar10/resnet20"):
+            ask("cifar10/resnet18")
+
+
+def test_the_residual_network_is_that_of_its_paper():
+    for depth, millions in ((20, 0.27), (32, 0.46), (56, 0.85)):  # He et al. (2016), Table 6
+        net = cifar_resnet(depth, 10, seed=1)
+        assert round(sum(value.numel() for value in net.parameters()) / 1e6, 2) == millions
+        layers = [part for part in net.modules() if isinstance(part, torch.nn.Conv2d)]
+        assert len(layers) + 1 == depth
+    with torch.no_grad():
+        assert net.features(torch.rand(2, 3, 32, 32)).shape == (2, 64)
+    same, other = (cifar_resnet(20, 10, seed=seed).state_dict()["body.conv1.weight"] for seed in (1, 2))
+    assert torch.equal(same, cifar_resnet(20, 10, seed=1).body.conv1.weight) and not torch.equal(same, other)
+    with pytest.raises(ValueError, match="depth must be 6n"):
+        cifar_resnet(18, 10)
+
+
+# Test error in per cent as published; of the verifiers' networks without a number, that they have learned.
+ERRORS = {
+    "cifar10/resnet20": 8.27, "cifar10/resnet32": 7.37, "cifar10/resnet44": 6.90, "cifar10/resnet56": 6.61,
+    "mnist/provable-0.1": 1.8, "cifar10/vnncomp-resnet_2b": 100 - 69.25, "cifar10/vnncomp-resnet_4b": 100 - 77.20,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", list(published.NETWORKS))
+def test_the_networks_err_as_their_publishers_say(name):
+    if not published.path(published.NETWORKS[name].file).is_file():
+        pytest.skip(f"SKIPPED: {name} is not under BOOK_DATA")
+    source = name.split("/")[0]
+    try:
+        data.check(source)
+    except DataError:
+        pytest.skip(f"SKIPPED: {source} is not under BOOK_DATA")
+    net, images = published.network(name), data.load(source, "test").take(1000)
+    assert not any(value.requires_grad for value in net.parameters())
+    assert isinstance(net, Classifier) == ("vnncomp" not in name)
+    with torch.no_grad():
+        wrong = torch.cat([net(part) for part in images.x.split(250)]).argmax(1) != images.y
+    share = float(wrong.double().mean())
+    if name in ERRORS:
+        published_share = ERRORS[name] / 100
+        assert abs(share - published_share) <= 3 * (published_share * (1 - published_share) / 1000) ** 0.5
+    else:
+        assert share < 0.75
+
+
+def test_the_files_say_what_was_proven():
+    folder = paths.data_sets() / "weights" / "provable"
+    if not folder.is_dir():
+        pytest.skip("SKIPPED: no provably robust networks under BOOK_DATA")
+    names = ("mnist/provable-0.1", "mnist/provable-0.3", "cifar10/provable-8", "cifar10/resnet20")
+    assert [published.proven_error(name) for name in names] == [None, 0.3364, 0.7171, None]
