@@ -263,7 +263,7 @@ def test_a_chapter_shows_theorems_exercises_and_verdicts(look):
         states = min(5, len(claims.of_chapter(chapter)))
         wanted = {
             "lesson": {".proof.theorem": int(proves), ".run-box": 1},
-            "evidence": {"table.claims": states, ".run-box": 1},
+            "evidence": {".claim": states, ".run-box": 1},
             "exercises": {".exercise": 1},
         }
         for part, selectors in wanted.items():

@@ -106,11 +106,31 @@ def test_the_text_of_an_identity_does_not_depend_on_the_machine():
 def test_a_row_shows_published_and_measured_numbers_with_their_interval():
     shown = claim(INTERVAL, published={"a": 0.55, "paper_only": 3})
     row = claims.render(shown, judge(shown, {"a": [0.49, 0.5, 0.51], "beside": 12}, "quick"))
-    measured = ("a = 0.55", "paper_only = 3", "a = 0.5 [0.49, 0.51]", "0.4 to 0.6", "beside = 12")
+    measured = ("paper_only = 3", "a = 0.5 [0.49, 0.51]", "0.4 to 0.6", "beside = 12")
     for text in (row.text, row.html):
         for part in ("tiny2020.one", "Table 1", "reproduced", *measured):
             assert part.replace("_", " ") in text.replace("_", " ")
+    assert "a = 0.55" in row.text
+    assert '<th scope="row">a</th><td>0.55</td><td>0.5 [0.49, 0.51]</td>' in row.html
+    assert row.html.count("<tr>") == 2, "only what is both published and measured stands in the table"
     assert "protocol" not in row.html + row.text
+
+
+def test_a_row_without_a_published_number_has_no_table():
+    unpublished = claim(INTERVAL)
+    assert "<table" not in claims.render(unpublished, judge(unpublished, {"a": 0.5}, "quick")).html
+
+
+def test_a_formula_of_a_statement_is_set_and_the_rest_is_escaped():
+    stated = claim(INTERVAL, says="If $a < b$ then x < y.")
+    row = claims.render(stated, judge(stated, {"a": 0.5}, "quick"))
+    assert r'If <span class="math notranslate nohighlight">\(a &lt; b\)</span> then x &lt; y.' in row.html
+
+
+def test_every_formula_of_the_registry_is_closed():
+    texts = [text for one in EVERY.values() for text in (one.says, one.remark, one.erratum.text if one.erratum else "")]
+    assert sum("$" in text for text in texts) > 50
+    assert [text for text in texts if text.count("$") % 2] == []
 
 
 def test_a_scaled_down_row_says_where_it_points_and_what_is_true():

@@ -307,7 +307,8 @@ def test_every_erratum_and_every_explanation_is_published(site, page):
     registered = {claim.id: claim.erratum for paper in claims.registry().values() for claim in paper.claims if claim.erratum}
     rows = errata.select("table.score-errata tbody tr")
     assert sorted(row.select_one(".score-name").get_text() for row in rows) == sorted(registered)
-    assert {found.text for found in registered.values()} <= {cell.get_text() for row in rows for cell in row.select("td")}
+    wanted = {re.sub(r"\$([^$]+)\$", r"\\(\1\\)", found.text) for found in registered.values()}
+    assert wanted <= {cell.get_text() for row in rows for cell in row.select("td")}
     quotes = BeautifulSoup(page, "html.parser").select("blockquote")
     assert len(quotes) == sum(bool(computed_pages.explanation(chapter)) for chapter in manifests.chapters())
 
@@ -449,6 +450,7 @@ def test_a_row_leads_to_the_cell_of_its_claim(look, lines):
     line = lines[-1]
     tab.locator(f"[id='{line.claim.id}'] th a").click()
     assert tab.url.endswith(f"{line.chapter}/evidence.html#{line.claim.id}")
-    assert line.claim.id in tab.locator(f"[id='{line.claim.id}']").inner_text()
+    tab.wait_for_load_state()
+    assert line.claim.id in tab.locator(f"[id='{line.claim.id}']").text_content()
     place = f"document.getElementById('{line.claim.id}').getBoundingClientRect().top"
     tab.wait_for_function(f"(top => top >= 0 && top < innerHeight)({place})")

@@ -268,6 +268,20 @@ class Judgement:
         return {name: rules.interval(values) for name, values in self.numbers.items() if values}
 
     @property
+    def compared(self) -> list[tuple[str, str, str]]:
+        """Name, published number and number here, of what is both published and measured.
+
+        Without a deviation that is judged by a tolerance: its digits are the machine's.
+        """
+        deviations = {rule.value for rule in self.claim.every_rule if rule.type == "max_abs"}
+        here = {name: one for name, one in self.intervals.items() if name not in deviations}
+        return [
+            (name, rules.number(value), rules.quantity(here[name]))
+            for name, value in self.claim.published.items()
+            if name in here
+        ]
+
+    @property
     def lines(self) -> list[str]:
         """What the rules of the first question say, one line each."""
         return _lines(self.rows)

@@ -4,10 +4,12 @@ What is put into a template named ``.html.j2`` is escaped, and a name that it is
 error.
 """
 
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jinja2
+import markupsafe
 
 # A sign and a word, so that nothing hangs on the colour; white on each colour has a contrast of at
 # least 4.5 on any page.
@@ -27,6 +29,19 @@ _TEMPLATES = jinja2.Environment(
     lstrip_blocks=True,
 )
 _TEMPLATES.globals["looks"] = LOOKS
+_FORMULA = re.compile(r"\$([^$]+)\$")
+
+
+def typeset(text: str) -> markupsafe.Markup:
+    """Text with its formulas between dollar signs as HTML that MathJax sets, on a page of the book
+    as in a notebook."""
+    formula = markupsafe.Markup(r'<span class="math notranslate nohighlight">\({}\)</span>')
+    parts = _FORMULA.split(text)  # text and formula by turns
+    told = [formula.format(part) if place % 2 else part for place, part in enumerate(parts)]
+    return markupsafe.Markup("").join(told)
+
+
+_TEMPLATES.filters["typeset"] = typeset
 
 
 class Rendered(NamedTuple):

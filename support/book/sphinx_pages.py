@@ -64,6 +64,12 @@ def _anchor(app: Sphinx, doctree: nodes.document) -> None:
         cells[cell]["ids"].append(record["id"])
 
 
+def _formulas(app: Sphinx, doctree: nodes.document) -> None:
+    """Sphinx loads MathJax where a page has formulas; those in our own HTML it does not see."""
+    if any('class="math' in node.astext() for node in doctree.findall(nodes.raw)):
+        app.env.get_domain("math").data["has_equations"][app.env.docname] = True
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Called by Sphinx."""
     today = functools.cache(
@@ -72,4 +78,5 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("env-get-outdated", _always_read)
     app.connect("source-read", functools.partial(_fill, today))
     app.connect("doctree-read", _anchor)
+    app.connect("doctree-read", _formulas)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
