@@ -26,8 +26,8 @@ from types import CodeType
 PACKAGE = Path(__file__).resolve().parents[1]
 PRESENTATION = (
     "support.book.carry", "support.book.claims", "support.book.computed_pages",
-    "support.book.execute", "support.book.manifests", "support.book.parallel",
-    "support.book.plots", "support.book.publish",
+    "support.book.execute", "support.book.manifests", "support.book.movable",
+    "support.book.parallel", "support.book.plots", "support.book.publish",
     "support.book.registry_index", "support.book.sphinx_offline", "support.book.sphinx_pages",
     "support.book.verdict_table", "support.classroom", "support.cli", "support.__main__",
     "support.common.cache", "support.common.files", "support.common.fingerprint",
