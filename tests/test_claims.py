@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tiny_book
+from bs4 import BeautifulSoup
 
 from support.book import claims, markup, rules
 from support.book.claims import Claim, ClaimError, judge
@@ -212,6 +213,18 @@ def test_every_verdict_has_a_sign_and_a_readable_colour(word):
     sign, colour = markup.LOOKS[word]
     assert sign
     assert 1.05 / (_luminance(colour) + 0.05) >= 4.5  # white letters, WCAG AA
+
+
+def test_a_lesson_leads_from_a_verdict_to_its_row():
+    small = claim(INTERVAL, smallest="standard", kind="robustness", survives=({"type": "interval", "value": "b", "low": 0.5},))
+    found = judge(small, {"a": 0.5}, "quick", {"b": 0.1})
+    for second, words in ((False, "scaled-down points towards the paper"), (True, "broken at this size")):
+        link = BeautifulSoup(claims.verdict_link(found, second=second), "html.parser").a
+        assert link["href"] == "evidence.html#tiny2020.one"
+        assert " ".join(link.get_text().split())[2:] == words  # after the sign
+        assert "\n" not in claims.verdict_link(found, second=second), "it stands in a line of Markdown"
+    with pytest.raises(ClaimError, match="one has no second verdict"):
+        claims.verdict_link(judge(claim(INTERVAL), {"a": 0.5}, "quick"), second=True)
 
 
 def test_a_record_is_a_folded_table_of_what_was_run():

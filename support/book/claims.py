@@ -406,6 +406,20 @@ def render(claim: Claim, judgement: Judgement) -> Rendered:
     return markup.rendered("claim", claim=claim, found=judgement)
 
 
+def verdict_link(judgement: Judgement, *, second: bool = False) -> str:
+    """The first or the ``second`` verdict as a badge that leads from a chapter's lesson to the
+    claim's row in its evidence, as HTML that a line of Markdown can hold.
+
+    Raises:
+        ClaimError: a second verdict on a claim that is not about robustness.
+    """
+    word = judgement.survives if second else judgement.verdict
+    if not word:
+        raise ClaimError(f"{judgement.claim.id} has no second verdict")
+    note = ("at this size" * bool(judgement.direction)) if second else judgement.points
+    return markup.fill("verdict_link.html.j2", found=judgement, word=word, note=note)
+
+
 def render_verdicts(judged: Sequence[tuple[Claim, Judgement]]) -> Rendered:
     """The verdicts side by side, and under them what is true where the paper is wrong or loose."""
     return markup.rendered("verdicts", judged=[found for _, found in judged])
