@@ -195,7 +195,7 @@ def test_known_mistakes_are_told_apart_and_feedback_gives_no_hidden_test_away(ch
                 cell = graded[identity].copy()
                 cell["metadata"] = cell.metadata | {judge.VERDICT: {"error": one.error, "said": one.said, "mistake": mistake}}
                 words = feedback.words(cell)
-                if judge.is_hidden(identity):
+                if notebook.is_hidden(identity):
                     assert cells.criterion(cell.source) in words
                     assert [line for line in told if line in words] == []
                     assert set(re.findall(r"\d[\d.]*", words.replace(texts.cell(mistake), ""))) <= numbers

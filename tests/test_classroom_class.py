@@ -16,7 +16,7 @@ from small_assignment import CHAPTER
 pytest.importorskip("nbgrader")
 
 from support import cli
-from support.classroom import course, exercises, fair_execute, grade, grade_table, item_analysis, notebook, roster, similarity, submissions
+from support.classroom import course, exercises, grade, grade_table, item_analysis, judge, notebook, roster, similarity, submissions
 from support.classroom.cells import AssignmentError
 
 DOUBLE, ROOT_SUM = "def double(number):\n    return number + number", "def root_sum(numbers):\n    return sum(n**0.5 for n in numbers)"
@@ -89,8 +89,8 @@ def test_a_grading_that_was_stopped_goes_on_and_executes_nothing_twice(taught, m
         executed.append(made)
         return real(made, *others)
 
-    real = fair_execute.judged
-    monkeypatch.setattr(fair_execute, "judged", judged)
+    real = judge.judge
+    monkeypatch.setattr(judge, "judge", judged)
     people = roster.read(class_list)
     assert {each.total for each in grade.grade(file, again, people=people, seconds=60)} == {12, 9, 3, 0, None}
     assert executed == []
@@ -150,11 +150,11 @@ def test_work_by_hand_counts_and_the_report_says_how_the_exercises_did(taught, t
 def test_discrimination_is_the_correlation_with_the_other_exercises():
     def work(double, root_sum):
         points = course.Points({}, {"double": double, "root-sum": root_sum}, {"double": 4, "root-sum": 8}, 12, ())
-        return item_analysis.Work(points, {}, {}, {}, {})
+        return item_analysis.Work(points, judge.Report(), {})
 
-    one, two = item_analysis.items(CHAPTER, [work(4, 8), work(4, 6), work(1, 2), work(0, 0)])
-    assert one.discrimination == pytest.approx(two.discrimination) == pytest.approx(22 / (12.75 * 40) ** 0.5)
-    assert item_analysis.items(CHAPTER, [work(4, 8), work(4, 2), work(4, 0)])[0].discrimination is None
+    found = item_analysis.analysed([work(4, 8), work(4, 6), work(1, 2), work(0, 0)])
+    assert [item["discrimination"] for item in found] == [f"{22 / (12.75 * 40) ** 0.5:.2f}"] * 2
+    assert item_analysis.analysed([work(4, 8), work(4, 2), work(4, 0)])[0]["discrimination"] == ""
 
 
 def test_the_commands_grade_whatever_the_terminal_knows(taught, tmp_path, monkeypatch):
@@ -262,6 +262,7 @@ def test_renamed_copies_are_found_and_short_or_common_answers_are_not():
     other = (
         "import math\ndef f(x, y):\n    return math.fsum((a * b if 0 < a - b < 3 else -abs(a - b)) for a in x for b in y) / (len(x) or 1)\n"
     )
-    found = similarity.pairs({"long": {"ann": LONG, "bob": copied, "eve": other, "syn": "def f("}, "short": dict.fromkeys("abc", DOUBLE)})
+    handed_in = {"ann": LONG, "bob": copied, "eve": other, "syn": "def f("}
+    found = similarity.pairs({name: {"long": code, "short": DOUBLE} for name, code in handed_in.items()})
     assert found == [similarity.Pair("ann", "bob", ("long",))]
-    assert similarity.pairs({"long": {f"s{number}": LONG for number in range(9)}}) == []
+    assert similarity.pairs({f"s{number}": {"long": LONG} for number in range(9)}) == []

@@ -9,7 +9,6 @@ everything that a student without a network needs.
 
 A student's code runs in a :mod:`~support.classroom.sandbox`;
 :mod:`~support.classroom.judge` runs the tests outside it, on what comes over the
-:mod:`~support.classroom.wire`. Gradebook, feedback pages and Formgrader are nbgrader's, in which
-:mod:`~support.classroom.fair_execute` and :mod:`~support.classroom.feedback` stand. The page
-``book/teach.md`` is the manual.
+:mod:`~support.classroom.wire`. Gradebook, feedback pages and Formgrader are nbgrader's, in
+which the judge and :mod:`~support.classroom.feedback` stand. ``book/teach.md`` is the manual.
 """

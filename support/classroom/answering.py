@@ -2,6 +2,7 @@
 defined. It gets no test and gives no grade; :mod:`~support.classroom.judge` talks to it.
 """
 
+import contextlib
 import os
 import sys
 
@@ -18,6 +19,12 @@ _PICTURE = 1_000_000
 
 def main() -> None:
     """Serve the process that started this one, by its standard streams."""
+    with contextlib.suppress(ImportError):  # Windows has none
+        import resource
+
+        kinds = (resource.RLIMIT_CORE, resource.RLIMIT_FSIZE, resource.RLIMIT_DATA)
+        for kind, most in zip(kinds, (0, *map(int, sys.argv[1:])), strict=True):
+            resource.setrlimit(kind, (most, most))
     lines, answers = os.fdopen(os.dup(0), encoding="utf-8"), os.dup(1)
     nowhere = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):

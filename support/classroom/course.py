@@ -23,22 +23,22 @@ from nbgrader.preprocessors import (
 )
 from traitlets.config import Config
 
-from support.classroom import exercises, feedback, notebook, seeds
+from support.classroom import exercises, feedback, judge, notebook, seeds
 from support.classroom.cells import AssignmentError
 from support.classroom.exercises import Assignment
-from support.classroom.fair_execute import FairExecute
 from support.classroom.roster import Person
 from support.common import paths
 
-SECONDS = 6
 BY_HAND, LATE = "to grade by hand", "hours late"
 RELEASE, PERSONAL = "release", "release-by-student"
 _CONFIG = '''"""nbgrader's settings for this course; `python -m support assign` uses the same."""
 
+from pathlib import Path
+
 from support.classroom import course
 
 c = get_config()
-c.merge(course.settings("."))
+c.merge(course.settings(Path(__file__).parent))
 '''
 
 
@@ -62,7 +62,7 @@ def default_folder() -> Path:
     return paths.output() / "course"
 
 
-def settings(folder: str | Path, seconds: float = SECONDS) -> Config:
+def settings(folder: str | Path, seconds: float = judge.SECONDS) -> Config:
     """nbgrader's configuration for a course folder.
 
     Args:
@@ -76,7 +76,7 @@ def settings(folder: str | Path, seconds: float = SECONDS) -> Config:
     config.FairExecute.seconds = seconds
     config.FairExecute.course_seed = seeds.read_secret(root)
     steps = (LimitOutput, SaveAutoGrades, AssignLatePenalties, CheckCellMetadata)
-    config.Autograde.autograde_preprocessors = [FairExecute, *steps]
+    config.Autograde.autograde_preprocessors = [judge.FairExecute, *steps]
     feedback.configure(config)
     return config
 
@@ -136,7 +136,7 @@ def build(assignment: Assignment, folder: Path, derivation: int = 0) -> Path:
     config_file, chapter = folder / "nbgrader_config.py", assignment.chapter
     if not config_file.is_file():
         config_file.write_text(_CONFIG, encoding="utf-8")
-    instructor = notebook.instructor(assignment, notebook.pictures(chapter), derivation)
+    instructor = notebook.instructor(assignment, derivation)
     notebook.write(instructor, file_of(folder, "source", chapter))
     config = settings(folder)
     here = directory(folder, config, assignment_id=chapter)

@@ -23,6 +23,7 @@ _PROMPT = re.compile(
     r"(?P<text>((?!\{exercise-).)*)\n(?P<last>`{3,}|:{3,})\{exercise-end\}\s*(?P=last)\s*",
     re.S,
 )
+_UNKNOWN = f"uses {{}}, which neither it nor the cells tagged {GIVENS!r} define"
 _ASSERTS = ("assert_allclose", "assert_array_equal", "assert_close", "assert_equal")
 
 
@@ -111,6 +112,7 @@ def examine(chapter: str, cells: list[NotebookNode]) -> tuple[Assignment, list[s
     )
 
     problems = list(_misplaced(cells))
+    shared = [*givens, *parameters]
     if not groups:
         problems.append("no cell has exercise=...: the chapter has no graded exercise")
     elif not givens:
@@ -118,12 +120,13 @@ def examine(chapter: str, cells: list[NotebookNode]) -> tuple[Assignment, list[s
     if groups and (len(parameters) != 1 or seeds.given(parameters[0]) is None):
         one = f'exactly one cell tagged "{PARAMETERS}"'
         problems.append(f"{one} must set SEED = 0; there are {len(parameters)}")
-    shared = [*givens, *parameters]
-    problems += [f"the givens {problem}" for problem in _unknown(shared)]
+    if names := undefined(shared):
+        problems.append(f"the givens {_UNKNOWN.format(', '.join(names))}")
     for exercise in exercises:
         found = [*_problems(exercise, groups[exercise.name])]
         code = [*shared, exercise.solution, *(test.source for test in exercise.tests)]
-        found += [] if _unknown(shared) else _unknown(code)
+        if not undefined(shared) and (names := undefined(code)):
+            found.append(_UNKNOWN.format(", ".join(names)))
         problems += [f"exercise {exercise.name!r}: {problem}" for problem in found]
     return assignment, problems
 
@@ -149,11 +152,10 @@ def _misplaced(cells: list[NotebookNode]) -> Iterator[str]:
     """Role tags and points on cells of no exercise, and exercises whose cells do not stand
     together."""
     for number, cell in enumerate(cells, 1):
-        if "exercise" not in cell.metadata:
-            for tag in tagged.roles(cell):
-                yield f'cell {number} is tagged "{tag}" and has no exercise="..."'
-            if "points" in cell.metadata:
-                yield f'cell {number} has points and no exercise="..."'
+        marks = [f'is tagged "{tag}"' for tag in tagged.roles(cell)]
+        for mark in [*marks, *["has points"] * ("points" in cell.metadata)]:
+            if "exercise" not in cell.metadata:
+                yield f'cell {number} {mark} and has no exercise="..."'
     of_cells = [cell.metadata["exercise"] for cell in cells if "exercise" in cell.metadata]
     names = [name for name, _ in itertools.groupby(of_cells)]
     for name in dict.fromkeys(name for name in names if names.count(name) > 1):
@@ -225,9 +227,6 @@ def _code_problems(exercise: Exercise) -> Iterator[str]:
             yield f"a cell of its {kind} calls none of {names}: an empty answer would pass it"
         if not _asserts(body, asserts):
             yield f"a cell of its {kind} asserts nothing"
-        last = body.body[-1] if body.body else None
-        if isinstance(last, ast.Expr) and not isinstance(last.value, ast.Call):
-            yield f"a cell of its {kind} ends in a value, which nbgrader would take for the points"
 
 
 def _names(tree: ast.AST) -> set[str]:
@@ -239,12 +238,6 @@ def _asserts(tree: ast.AST, known: set[str]) -> bool:
     called = [node.func for node in nodes if isinstance(node, ast.Call)]
     names = {getattr(name, "attr", getattr(name, "id", "")) for name in called}
     return bool(names & known) or any(isinstance(node, ast.Assert) for node in nodes)
-
-
-def _unknown(sources: Iterable[str]) -> list[str]:
-    """What is wrong with code that uses names to which neither it nor Python gives a value."""
-    names = ", ".join(undefined(sources))
-    return [f"uses {names}, which neither it nor the cells tagged {GIVENS!r} define"] * bool(names)
 
 
 def undefined(sources: Iterable[str]) -> list[str]:

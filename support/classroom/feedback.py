@@ -25,7 +25,7 @@ _LATER = "a further test of your teacher's"
 def words(cell: NotebookNode) -> str:
     """What a student reads in the place of a cell of tests, as Markdown."""
     identity, found = notebook.grade_id(cell), cell.metadata.get(judge.VERDICT, {})
-    hidden, error = judge.is_hidden(identity), found.get("error", "Lost")
+    hidden, error = notebook.is_hidden(identity), found.get("error", "Lost")
     known = isinstance(getattr(builtins, error, None), type)
     return texts.fill(
         "feedback.md.j2",

@@ -2,14 +2,12 @@
 out, with a line for everybody."""
 
 import copy
-import dataclasses
 import hashlib
 import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from dataclasses import replace
-from datetime import datetime
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -19,20 +17,12 @@ from nbgrader.converters import Autograde, GenerateFeedback
 from nbgrader.utils import parse_utc
 from traitlets.config import Config
 
-from support.classroom import (
-    course,
-    fair_execute,
-    grade_table,
-    notebook,
-    roster,
-    seeds,
-    submissions,
-)
+from support.classroom import course, grade_table, judge, notebook, seeds, submissions
 from support.classroom.cells import AssignmentError
 from support.classroom.roster import Person
 from support.classroom.submissions import Submission
 
-TIMESTAMP = "timestamp.txt"
+EXCHANGED = ("timestamp.txt", "submission_secret.txt")  # which nbgrader's exchange leaves
 MENDED = "mended"
 NOTHING = "handed in nothing"
 
@@ -45,15 +35,14 @@ class _Feedback(course.Exactly, GenerateFeedback):
     """Makes a page of feedback."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class _Course:
-    """A course folder as grading needs it."""
+    """A course folder as grading needs it: all its assignments, and those that are graded."""
 
     folder: Path
     config: Config
     released: Mapping[str, NotebookNode]
     known: Sequence[str]
-    feedback: bool
 
 
 def grade(
@@ -62,8 +51,7 @@ def grade(
     *,
     chapter: str = "",
     due: str = "",
-    seconds: float = course.SECONDS,
-    feedback: bool = True,
+    seconds: float = judge.SECONDS,
     people: Sequence[Person] = (),
     jobs: int = 1,
     tell: Callable[[Submission], None] = lambda _: None,
@@ -82,7 +70,6 @@ def grade(
         due: when it was due, such as ``"2026-03-01 12:00 UTC"``; compared with the
             ``timestamp.txt`` that nbgrader's exchange leaves.
         seconds: time for one cell.
-        feedback: also make the feedback pages.
         people: the class; names on submissions become theirs, and whoever handed in nothing has a
             line.
         jobs: how many submissions are executed at a time.
@@ -102,11 +89,11 @@ def grade(
         command = f"python -m support assign build {chapter}".rstrip()
         raise AssignmentError(f"{course_folder} has no assignment {chapter or 'at all'}: {command}")
     config = course.settings(course_folder, seconds)
-    here = _Course(course_folder, config, released, known, feedback)
+    here = _Course(course_folder, config, released, known)
     with submissions.opened(folder) as handed_in:
-        for name in known if due else ():
-            _set_due(course_folder, name, due)
-        found = [_named(each, people) for each in submissions.found(handed_in)]
+        if due:
+            _set_due(course_folder, known, due)
+        found = submissions.found(handed_in, people)
         if not found:
             raise AssignmentError(
                 f"{folder} is empty: it should hold a notebook or a folder for each student"
@@ -116,31 +103,11 @@ def grade(
             done[number] = each
             grade_table.enter([each], course_folder, handed_in)
             tell(each)
-        absent = _absent(people, found, known)
+        there, chapter = {each.student for each in found}, known[0] if len(known) == 1 else ""
+        names = [each.name for each in people if each.name not in there]
+        absent = [Submission(name, None, chapter, notes=(NOTHING,)) for name in names]
         grade_table.enter(absent, course_folder, handed_in)
     return [*(done[number] for number in sorted(done)), *absent]
-
-
-def _named(submission: Submission, people: Sequence[Person]) -> Submission:
-    """With the name that the class list has."""
-    if not people:
-        return submission
-    person = roster.match(people, *submission.also, submission.student)
-    if person is None:
-        return submission.noted("not on the class list")
-    return replace(submission, student=person.name).identified()
-
-
-def _absent(
-    people: Sequence[Person], found: list[Submission], known: Sequence[str]
-) -> list[Submission]:
-    there = {each.student for each in found}
-    chapter = known[0] if len(known) == 1 else ""
-    return [
-        Submission(each.name, None, chapter, notes=(NOTHING,))
-        for each in people
-        if each.name not in there
-    ]
 
 
 def _graded(found: list[Submission], here: _Course, jobs: int) -> Iterator[tuple[int, Submission]]:
@@ -190,15 +157,14 @@ def _prepared(submission: Submission, here: _Course) -> tuple[Submission, tuple 
             notes.append(f"uses {', '.join(used)}")
         submission = submission.noted(*notes)
         place = course.file_of(here.folder / MENDED, submission.identity, chapter)
-        target = notebook.write(mended, place).with_name(TIMESTAMP)
-        stamp = submission.file.with_name(TIMESTAMP)
-        target.unlink(missing_ok=True)
-        if stamp.is_file():
-            shutil.copy2(stamp, target)
-        instructor = course.file_of(here.folder, "source", chapter)
-        secret = seeds.read_secret(here.folder)
-        seed = seeds.seed_of(secret, submission.student) if secret else None
-        task = (place, instructor, seed, here.config.FairExecute.seconds)
+        notebook.write(mended, place)
+        for name in EXCHANGED:
+            place.with_name(name).unlink(missing_ok=True)
+            if (left := submission.file.with_name(name)).is_file():
+                shutil.copy2(left, place.with_name(name))
+        instructor, asked = course.file_of(here.folder, "source", chapter), here.config.FairExecute
+        seed = seeds.seed_of(asked.course_seed, submission.student)
+        task = (place, instructor, seed, asked.seconds)
         if _digest(*task) != _known_digest(submission, here):
             return submission, task
         return _scored(submission, here.folder), None
@@ -212,13 +178,13 @@ def _digest(place: Path, instructor: Path, seed: int | None, seconds: float) -> 
 
 
 def _known_digest(submission: Submission, here: _Course) -> str:
-    """The digest of what was graded last under this name; empty if nothing was, or if a page of
+    """The digest of what was graded last under this name; empty if nothing was, or if its page of
     feedback is missing."""
     file = course.file_of(here.folder / "autograded", submission.identity, submission.chapter)
-    if not file.is_file() or (here.feedback and not _page(submission, here.folder).is_file()):
+    if not file.is_file() or not _page(submission, here.folder).is_file():
         return ""
     metadata = nbformat.read(file, as_version=4).metadata
-    return metadata.get(fair_execute.JUDGED, {}).get("digest", "")
+    return metadata.get(judge.JUDGED, {}).get("digest", "")
 
 
 def _page(submission: Submission, folder: Path) -> Path:
@@ -229,9 +195,9 @@ def _page(submission: Submission, folder: Path) -> Path:
 def _executed(place: Path, instructor: Path, seed: int | None, seconds: float) -> NotebookNode:
     """A submission with the outputs of its cells."""
     made, tests = (nbformat.read(file, as_version=4) for file in (place, instructor))
-    done = fair_execute.judged(made, tests, seed, seconds)
-    done.metadata[fair_execute.JUDGED]["digest"] = _digest(place, instructor, seed, seconds)
-    return done
+    judge.judge(made, tests, seed, seconds)
+    made.metadata[judge.JUDGED]["digest"] = _digest(place, instructor, seed, seconds)
+    return made
 
 
 def _entered(
@@ -245,7 +211,7 @@ def _entered(
         names = {"assignment_id": submission.chapter, "student_id": submission.identity}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of SQLAlchemy about nbgrader's own sessions
-            for converter in (_Autograde, _Feedback) if here.feedback else (_Autograde,):
+            for converter in (_Autograde, _Feedback):
                 place = course.directory(here.folder, config, **names)
                 converter(coursedir=place, config=config, force=True).start()
         return _scored(submission, here.folder)
@@ -265,19 +231,19 @@ def _scored(submission: Submission, folder: Path) -> Submission:
     file = course.file_of(folder / "autograded", identity, chapter)
     autograded = nbformat.read(file, as_version=4)
     found = course.points(folder, chapter, identity)[identity]
-    notes = [*autograded.metadata[fair_execute.JUDGED]["notes"], *found.notes]
+    notes = [*autograded.metadata[judge.JUDGED]["notes"], *found.notes]
     owner = autograded.metadata.get("assignment", {}).get("student")
     if owner and owner != submission.student:
         notes.append(f"the notebook was made for {owner}")
-    page = _page(submission, folder)
-    shown = page if page.is_file() else None
-    return replace(submission, scores=found.scores, most=found.most, feedback=shown).noted(*notes)
+    told = {"scores": found.scores, "most": found.most, "feedback": _page(submission, folder)}
+    return replace(submission, **told).noted(*notes)
 
 
-def _set_due(folder: Path, chapter: str, due: str) -> None:
+def _set_due(folder: Path, chapters: Sequence[str], due: str) -> None:
     try:
-        date: datetime = parse_utc(due)
+        date = parse_utc(due)
     except (ValueError, OverflowError) as error:
         raise AssignmentError(f"{due!r} is not a date such as 2026-03-01 12:00 UTC") from error
     with course.gradebook(folder) as book:
-        book.update_or_create_assignment(chapter, duedate=date)
+        for chapter in chapters:
+            book.update_or_create_assignment(chapter, duedate=date)

@@ -7,6 +7,7 @@ returns has become a plain number or array before a test looks at it.
 
 import contextlib
 import copy
+import dataclasses
 import functools
 import io
 import time
@@ -14,21 +15,26 @@ import traceback
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import nbformat
 import numpy as np
 from nbformat import NotebookNode
 from nbformat.v4 import new_output
+from nbgrader.preprocessors import NbGraderPreprocessor
+from traitlets import Dict, Float, Unicode
 
 from support.classroom import exercises, notebook, seeds, wrong_answers
-from support.classroom.cells import HIDDEN, PARAMETERS, SOLUTION
+from support.classroom.cells import PARAMETERS
 from support.classroom.sandbox import Student
 from support.classroom.wire import Lost
 
+SECONDS = 6.0  # for a cell of a student
 GIVENS_SECONDS = 120  # for the cells that the teacher wrote
 NOT_RUN = "not run"
-VERDICT = "verdict"  # where the metadata of a graded cell says how it was judged
+JUDGED = "judged"  # where a notebook's metadata say how it was judged
+VERDICT = "verdict"  # where those of a graded cell do
 _SHOWN = 2000  # characters of what a test says
 
 
@@ -52,12 +58,13 @@ class Outcome:
 @dataclass
 class Report:
     """How an assignment was judged: by exercise, the seconds that it took, why it was lost if it
-    was, and the known mistake that it looks like."""
+    was, and the known mistake that it looks like; notes, and what it was judged from."""
 
     seconds: dict[str, float] = field(default_factory=dict)
     lost: dict[str, str] = field(default_factory=dict)
     mistakes: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    digest: str = ""
 
 
 class Tests:
@@ -145,103 +152,117 @@ def _tests(instructor: str, seed: int | None) -> Tests:
 def judge(
     submitted: NotebookNode,
     instructor: NotebookNode,
-    *,
     seed: int | None = None,
-    seconds: float = 6,
-    likely: bool = True,
+    seconds: float = SECONDS,
 ) -> Report:
-    """Execute a submission, and put what came of it into the outputs of its cells.
+    """Execute a submission, and put what came of it into the outputs of its cells, and the report
+    into its metadata.
 
     A cell that takes too long, or ends its process, costs its own exercise and no other: a new
     process first runs the earlier cells again, without those of the exercises that were lost.
 
     Args:
-        submitted: with the cells of the assignment, each once. Its outputs change.
+        submitted: with the cells of the assignment, each once. It is changed.
         instructor: where the tests and the givens come from, whatever the submission says they are.
         seed: a student's own number; None for that of the assignment.
         seconds: time for one cell.
-        likely: look for known mistakes.
     """
-    return _Judgement(_tests(nbformat.writes(instructor), seed), seconds).of(submitted, likely)
+    report = _Judgement(_tests(nbformat.writes(instructor), seed), seconds).of(submitted)
+    submitted.metadata[JUDGED] = dataclasses.asdict(report)
+    return report
+
+
+class FairExecute(NbGraderPreprocessor):
+    """:func:`judge` in the place of nbgrader's ``Execute``, so that the command line, the
+    Formgrader and ``python -m support assign grade`` grade alike."""
+
+    source = Unicode("", help="The course's folder of instructors' versions.").tag(config=True)
+    seconds = Float(SECONDS, help="Time for one cell of a student.").tag(config=True)
+    course_seed = Unicode(
+        "", help="The secret from which students' numbers follow; empty: SEED as in the source."
+    ).tag(config=True)
+    judged = Dict({}, help="Notebooks that were judged already, by student id.").tag(config=True)
+
+    def preprocess(self, nb: NotebookNode, resources: dict) -> tuple[NotebookNode, dict]:
+        """Judge all cells, with the student's own number in the parameters cell."""
+        about = resources["nbgrader"]
+        student, chapter = about["student"], about["assignment"]
+        if student in self.judged:
+            return nbformat.from_dict(self.judged[student]), resources
+        file = Path(self.source) / chapter / f"{chapter}.ipynb"
+        seed = seeds.seed_of(self.course_seed, student)
+        judge(nb, nbformat.read(file, as_version=4), seed, self.seconds)
+        return nb, resources
 
 
 class _Judgement:
+    """The way through one submission."""
+
     def __init__(self, tests: Tests, seconds: float) -> None:
         self.tests, self.limit, self.report = tests, seconds, Report()
         self.student: Student | None = None
         self.went_well: list[tuple[str, str]] = []
         self.outcomes: dict[str, dict[str, Outcome]] = {}
         self.given_up = ""
-        self.shared: dict[int, str] = {}
+        self.answers: list = []
+        self.names = tests.names(lambda name: functools.partial(self._called, name), self.answers)
+        self.shared = {id(each): name for name, each in self.names.items() if callable(each)}
 
-    def of(self, submitted: NotebookNode, likely: bool) -> Report:
-        answers: list = []
-        names = self.tests.names(lambda name: lambda *a, **k: self._called(name, a, k), answers)
-        self.shared = {id(each): name for name, each in names.items() if callable(each)}
+    def of(self, submitted: NotebookNode) -> Report:
+        teachers = self.tests.given | self.tests.graded
         try:
             for cell in submitted.cells:
                 if cell.cell_type == "code":
                     identity = notebook.grade_id(cell)
                     exercise = notebook.exercise_of(identity)
-                    teachers = self.tests.given | self.tests.graded
                     cell["source"] = teachers.get(identity, cell.source)
                     started = time.perf_counter()
-                    cell["outputs"] = self._executed(cell, exercise, names, answers)
+                    cell["outputs"] = self._executed(cell, identity, exercise)
                     cell["execution_count"] = None
                     spent = self.report.seconds.get(exercise, 0) + time.perf_counter() - started
                     self.report.seconds[exercise] = round(spent, 3)
         finally:
-            if self.student is not None:
-                self.student.close()
+            self._end()
         self.report.seconds.pop("", None)
-        if likely:
-            self._look_for_mistakes(submitted)
+        self._look_for_mistakes(submitted)
         return self.report
 
-    def _executed(self, cell: NotebookNode, exercise: str, names: dict, answers: list) -> list:
+    def _executed(self, cell: NotebookNode, identity: str, exercise: str) -> list[NotebookNode]:
         """The outputs of a cell."""
-        identity = notebook.grade_id(cell)
-        if reason := self.given_up or self.report.lost.get(exercise):
-            if identity in self.tests.graded:
-                cell.metadata[VERDICT] = {"error": "Lost", "said": reason}
-            return [_error(NOT_RUN, reason)]
-        try:
-            if self.student is None:
-                self._begin()
-            if identity in self.tests.graded:
-                return self._tested(cell, identity, exercise, names, answers)
+        kind, reason = NOT_RUN, self.given_up or self.report.lost.get(exercise, "")
+        if not reason:
+            try:
+                return self._run(cell, identity, exercise)
+            except Lost as error:
+                kind, reason = "Lost", str(error)
+            except Exception as error:  # its driver was tampered with
+                kind, reason = "Lost", f"the kernel is out of order: {type(error).__name__}"
+            if exercise:
+                self.report.lost[exercise] = reason
+            whose = exercise or "a cell of the student's own"
+            self.report.notes.append(f"{whose}: {reason}")
+            self._end()
+        if identity in self.tests.graded:
+            cell.metadata[VERDICT] = {"error": "Lost", "said": reason}
+        return [_error(kind, reason)]
+
+    def _run(self, cell: NotebookNode, identity: str, exercise: str) -> list[NotebookNode]:
+        if self.student is None:
+            self._begin()
+        if identity not in self.tests.graded:
             self.student.allow(GIVENS_SECONDS if identity in self.tests.given else self.limit)
             found = self.student.run(cell.source)
             self.went_well.append((exercise, cell.source))
             return _outputs(found)
-        except Lost as error:
-            reason = str(error)
-        except Exception as error:  # its driver was tampered with
-            reason = f"the kernel is out of order: {type(error).__name__}"
-        if identity in self.tests.graded:
-            cell.metadata[VERDICT] = {"error": "Lost", "said": reason}
-        if exercise:
-            self.report.lost[exercise] = reason
-        whose = exercise or "a cell of the student's own"
-        self.report.notes.append(f"{whose}: {reason}")
-        self._end()
-        return [_error("Lost", reason)]
-
-    def _tested(
-        self, cell: NotebookNode, identity: str, exercise: str, names: dict, answers: list
-    ) -> list:
         self.student.allow(self.limit)
-        found = self.tests.outcome(identity, names, answers)
+        found = self.tests.outcome(identity, self.names, self.answers)
         self.outcomes.setdefault(exercise, {})[identity] = found
-        if not found.error:
-            cell.metadata[VERDICT] = {"error": ""}
-            return []
         cell.metadata[VERDICT] = {"error": found.error, "said": found.said}
         lines = self.tests.graded[identity].splitlines()
         where = f"line {found.line}: {lines[found.line - 1].strip()}" if found.line else ""
-        return [_error(found.error, found.said, where)]
+        return [_error(found.error, found.said, where)] if found.error else []
 
-    def _called(self, name: str, args: tuple, kwargs: dict) -> Any:
+    def _called(self, name: str, *args: Any, **kwargs: Any) -> Any:
         return self.student.peer.function(name)(*args, **kwargs)
 
     def _begin(self) -> None:
@@ -265,7 +286,7 @@ class _Judgement:
     def _look_for_mistakes(self, submitted: NotebookNode) -> None:
         for exercise, found in self.outcomes.items():
             failed = exercise not in self.report.lost and any(one.error for one in found.values())
-            if mistake := self.tests.mistake(exercise, found) if failed else "":
+            if failed and (mistake := self.tests.mistake(exercise, found)):
                 self.report.mistakes[exercise] = mistake
         for cell in submitted.cells:
             exercise = notebook.exercise_of(notebook.grade_id(cell))
@@ -339,13 +360,3 @@ def _outputs(found: Mapping[str, Any]) -> list[NotebookNode]:
 def _error(name: str, text: str, where: str = "") -> NotebookNode:
     lines = [f"{name}: {text}", *filter(None, [where])]
     return new_output("error", ename=name, evalue=text, traceback=lines)
-
-
-def is_hidden(identity: str) -> bool:
-    """Whether a graded cell is one that students do not see."""
-    return f"-{HIDDEN}-" in identity
-
-
-def is_solution(identity: str) -> bool:
-    """Whether a cell holds a student's function."""
-    return identity.endswith(f"-{SOLUTION}")

@@ -1,7 +1,6 @@
 """An assignment as a notebook in nbgrader's format: the instructor's version, from which nbgrader
 itself makes the student's."""
 
-import base64
 import copy
 import re
 from collections.abc import Mapping
@@ -13,27 +12,20 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from nbgrader.utils import compute_checksum
 
-from support.book import manifests
-from support.classroom import cells as tagged
 from support.classroom import seeds, texts
 from support.classroom.cells import DERIVATION, HIDDEN, PARAMETERS, PROMPT, SOLUTION, TESTS
 from support.classroom.exercises import Assignment
 from support.common import files
 
 SCHEMA = 3
-PICTURE = "expected.png"
 _KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 
 
-def instructor(
-    assignment: Assignment, pictures: Mapping[str, bytes] | None = None, derivation: int = 0
-) -> NotebookNode:
+def instructor(assignment: Assignment, derivation: int = 0) -> NotebookNode:
     """The instructor's version: prompts, solutions between nbgrader's markers, all tests.
 
     Args:
         assignment: what to set.
-        pictures: of an exercise's name, the PNG picture that its solution draws; shown below the
-            prompt as a hint.
         derivation: points of the derivation of each exercise, which a teacher gives by hand.
     """
     number = assignment.chapter.partition("_")[0]
@@ -43,14 +35,9 @@ def instructor(
         cells.append(_marked(f"{number}-givens-{count}", new_code_cell(source)))
     cells.append(_marked(f"{number}-{PARAMETERS}", new_code_cell(assignment.parameters)))
     for count, exercise in enumerate(assignment.exercises, 1):
-        identity, picture = f"{number}-{exercise.name}", (pictures or {}).get(exercise.name)
-        shown = PICTURE if picture else ""
-        text = texts.fill("prompt.md.j2", number=count, exercise=exercise, picture=shown)
-        prompt = new_markdown_cell(text)
-        if picture:
-            encoded = base64.b64encode(picture).decode()
-            prompt["attachments"] = {PICTURE: {"image/png": encoded}}
-        solution = new_code_cell(exercise.solution)
+        identity = f"{number}-{exercise.name}"
+        text = texts.fill("prompt.md.j2", number=count, exercise=exercise)
+        prompt, solution = new_markdown_cell(text), new_code_cell(exercise.solution)
         cells.append(_marked(f"{identity}-{PROMPT}", prompt))
         place = new_markdown_cell("The derivation stands in the solution on the chapter's page.")
         by_hand = {"locked": False, "solution": True, "grade": True, "points": derivation}
@@ -95,13 +82,23 @@ def exercise_of(identity: str) -> str:
     return found[1] if found else ""
 
 
+def is_hidden(identity: str) -> bool:
+    """Whether a graded cell is one that students do not see."""
+    return f"-{HIDDEN}-" in identity
+
+
+def is_solution(identity: str) -> bool:
+    """Whether a cell holds a student's function."""
+    return identity.endswith(f"-{SOLUTION}")
+
+
 def answered(notebook: NotebookNode, answers: Mapping[str, str]) -> NotebookNode:
     """A copy of a notebook with other code in the solution cells of some exercises: exercise name
     to code."""
     filled = copy.deepcopy(notebook)
     for cell in filled.cells:
         name = exercise_of(grade_id(cell))
-        if name in answers and grade_id(cell).endswith(f"-{SOLUTION}"):
+        if name in answers and is_solution(grade_id(cell)):
             cell["source"] = answers[name]
     return filled
 
@@ -116,18 +113,6 @@ def personal(notebook: NotebookNode, student: str, seed: int) -> NotebookNode:
             cell["source"] = seeds.with_seed(cell.source, seed)
             cell.metadata.nbgrader["checksum"] = compute_checksum(cell)
     return own
-
-
-def pictures(chapter: str) -> dict[str, bytes]:
-    """The PNG pictures that the solutions of a chapter draw, by exercise, from its recorded
-    exercises. None if they have none."""
-    file = manifests.recorded_run(chapter, "quick", tagged.PART)
-    found = {}
-    for cell in nbformat.read(file, as_version=4).cells if file.is_file() else []:
-        shown = [output.get("data", {}).get("image/png") for output in cell.get("outputs", [])]
-        if tagged.role(cell) in (SOLUTION, TESTS) and any(shown):
-            found[cell.metadata["exercise"]] = base64.b64decode(list(filter(None, shown))[-1])
-    return found
 
 
 def write(notebook: NotebookNode, file: Path) -> Path:

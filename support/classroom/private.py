@@ -67,14 +67,14 @@ def _points(folder: Path, chapter: str) -> dict[str, Any]:
         raise AssignmentError(f"there is no folder {folder}")
     file = folder / POINTS
     try:
-        found = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else None
+        found = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        of_chapter = (found or {}).get(chapter) or {}
+        return {name: dict(worth) for name, worth in of_chapter.items()}
     except yaml.YAMLError as error:
         raise AssignmentError(f"{file} is not YAML: {' '.join(str(error).split())}") from error
-    mine = (found or {}).get(chapter) or {} if isinstance(found or {}, dict) else None
-    if not isinstance(mine, dict) or not all(isinstance(worth, dict) for worth in mine.values()):
+    except (AttributeError, TypeError, ValueError) as error:
         wanted = "by chapter and exercise, points of tests and of hidden-tests"
-        raise AssignmentError(f"{file} must give, {wanted}")
-    return mine
+        raise AssignmentError(f"{file} must give, {wanted}") from error
 
 
 def _with_points(given: list[NotebookNode], points: dict[str, Any]) -> list[NotebookNode]:

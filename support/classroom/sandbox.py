@@ -28,13 +28,6 @@ from support.common import fingerprint
 
 MEMORY_GB, PROCESSES, FILE_MB = 4.0, 64, 100
 _TICK = 0.25  # seconds between two looks at memory and processes
-_LIMITS = """
-import os, resource, sys
-resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)
-resource.setrlimit(resource.RLIMIT_DATA, (int(sys.argv[2]),) * 2)
-os.execv(sys.executable, [sys.executable, *sys.argv[3:]])
-"""
 
 
 @functools.cache
@@ -130,10 +123,8 @@ def _nothing(name: str) -> Any:
 
 def _command(home: str) -> list[str]:
     """The command line of the process: limits, and walls where there is a tool for them."""
-    start = [sys.executable]
-    if os.name == "posix":
-        start += ["-c", _LIMITS, str(FILE_MB * 10**6), str(int(MEMORY_GB * 1e9))]
-    start += ["-um", "support.classroom.answering"]
+    limits = [str(FILE_MB * 10**6), str(int(MEMORY_GB * 1e9))]
+    start = [sys.executable, "-um", "support.classroom.answering", *limits]
     if not tool():
         return start
     system = ("/usr", "/lib", "/lib64", "/bin", "/sbin", "/etc/ld.so.cache", "/etc/alternatives")

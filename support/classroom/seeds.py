@@ -31,7 +31,9 @@ def read_secret(folder: Path) -> str:
     return file.read_text(encoding="utf-8").strip() if file.is_file() else ""
 
 
-def seed_of(secret: str, student: str) -> int:
-    """A student's own number."""
+def seed_of(secret: str, student: str) -> int | None:
+    """A student's own number; None where there is no secret."""
+    if not secret:
+        return None
     name = unicodedata.normalize("NFC", student).strip()
     return int.from_bytes(hashlib.sha256(f"{secret}\n{name}".encode()).digest()[:8]) % LARGEST_SEED

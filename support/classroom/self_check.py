@@ -58,7 +58,7 @@ def outcomes(assignment: Assignment, wrong: list[WrongAnswer]) -> list[Outcome]:
             handed_in[name] = stub(exercise) if code is None else code
     instructor = notebook.instructor(replace(assignment, exercises=tuple(copies)))
     made = notebook.answered(instructor, handed_in)
-    judge.judge(made, instructor, seconds=SECONDS, likely=False)
+    judge.judge(made, instructor, seconds=SECONDS)
     got = dict.fromkeys(wanted, 0.0)
     for cell in made.cells:
         if cell.metadata.get(judge.VERDICT, {}).get("error") == "":

@@ -12,7 +12,7 @@ import tempfile
 import time
 import unicodedata
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -20,8 +20,9 @@ import nbformat
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_raw_cell
 
-from support.classroom import notebook, seeds
+from support.classroom import notebook, roster, seeds
 from support.classroom.cells import PARAMETERS, AssignmentError
+from support.classroom.roster import Person
 
 CSV = "grades.csv"
 _UNUSUAL = {
@@ -72,12 +73,6 @@ class Submission:
         """With more notes."""
         return replace(self, notes=(*self.notes, *notes))
 
-    def identified(self) -> "Submission":
-        """With the id that goes with the name, and the number behind it where there is one."""
-        number = re.search(r" \(\d+\)$", self.identity)
-        own = f"{_safe(self.student)}{number[0] if number else ''}"
-        return replace(self, identity=own) if self.identity else self
-
 
 @contextlib.contextmanager
 def opened(place: Path) -> Iterator[Path]:
@@ -119,11 +114,11 @@ def _unpack(file: Path, target: Path) -> None:
                 os.utime(made, (at, at))
 
 
-def found(folder: Path) -> list[Submission]:
-    """Everything in a folder: each notebook below it with the student it is of, the number of the
-    chapter that it answers and an id for nbgrader that nobody else has, and an entry for whatever
-    else lies there."""
-    return list(_identified([_about(each) for each in _entries(folder)]))
+def found(folder: Path, people: Sequence[Person] = ()) -> list[Submission]:
+    """Everything in a folder: each notebook below it with the student it is of, by the name that
+    the class list has, the number of the chapter that it answers and an id for nbgrader that nobody
+    else has; and an entry for whatever else lies there."""
+    return list(_identified([_named(_about(each), people) for each in _entries(folder)]))
 
 
 def _entries(folder: Path) -> Iterator[Submission]:
@@ -171,11 +166,22 @@ def _about(submission: Submission) -> Submission:
         where = f"{submission.file.name} cannot be read as a notebook"
         return submission.noted(f"not graded: {where}: {line(error)}")
     numbers = [name.partition("-")[0] for cell in cells if (name := notebook.grade_id(cell))]
-    return replace(submission, chapter=max(numbers, key=numbers.count, default=""))
+    if not numbers:
+        return submission.noted("not graded: it has no cell of an assignment")
+    return replace(submission, chapter=max(numbers, key=numbers.count))
+
+
+def _named(submission: Submission, people: Sequence[Person]) -> Submission:
+    if not people:
+        return submission
+    person = roster.match(people, *submission.also, submission.student)
+    if person is None:
+        return submission.noted("not on the class list")
+    return replace(submission, student=person.name)
 
 
 def _identified(submissions: list[Submission]) -> Iterator[Submission]:
-    readable = [each for each in submissions if each.file and not each.notes]
+    readable = [each for each in submissions if each.chapter]
     newest = sorted(readable, key=lambda each: (-each.file.stat().st_mtime, each.file.as_posix()))
     for each in submissions:
         if each not in readable:

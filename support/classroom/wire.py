@@ -173,17 +173,15 @@ class Peer:
             if array.dtype.kind not in "biufc":
                 raise WireError(f"an array of {array.dtype} is no array of numbers")
             kind = "scalar" if isinstance(value, np.generic) else "array"
-            return {kind: [array.dtype.str, array.shape, _text(array.tobytes())]}
+            data = base64.b64encode(array.tobytes()).decode()
+            return {kind: [array.dtype.str, array.shape, data]}
         if _is_tensor(value):
             torch = sys.modules["torch"]
             while torch._C._functorch.is_gradtrackingtensor(value):  # within torch.func.grad
                 value = torch._C._functorch.get_unwrapped(value)
             with torch._C._DisableFuncTorch():
-                flat = value.detach().cpu().contiguous().reshape(-1)
-                data = flat.view(torch.uint8) if len(flat) else flat
-                kind = str(value.dtype).removeprefix("torch.")
-                text = _text(bytes(data.numpy()))
-                return {"tensor": [kind, list(value.shape), text, value.requires_grad]}
+                array = self._plain(value.numpy(force=True))["array"]
+                return {"tensor": [*array, value.requires_grad]}
         if isinstance(value, list | tuple):
             kind = "list" if isinstance(value, list) else "tuple"
             return {kind: [self._plain(each) for each in value]}
@@ -213,14 +211,14 @@ class Peer:
                 raise WireError("a list without its kind")
             return plain
         ((kind, given),) = plain.items()
-        if kind in ("array", "scalar"):
-            dtype = np.dtype(given[0])
+        if kind in ("array", "scalar", "tensor"):
+            dtype, shape = np.dtype(given[0]), tuple(int(size) for size in given[1])
             if dtype.kind not in "biufc":
                 raise WireError(f"an array of {dtype}")
-            array = np.frombuffer(base64.b64decode(given[2]), dtype).reshape(_shape(given[1]))
-            return array.copy() if kind == "array" else array[()]
-        if kind == "tensor":
-            return _tensor(*given)
+            array = np.frombuffer(bytearray(base64.b64decode(given[2])), dtype).reshape(shape)
+            if kind == "tensor":
+                return _tensor(array, given[3] is True)
+            return array if kind == "array" else array[()]
         if kind in ("list", "tuple"):
             return (list if kind == "list" else tuple)(self._value(each) for each in given)
         if kind == "dict":
@@ -247,14 +245,6 @@ class Peer:
         raise WireError(f"a value of the kind {kind!r}")
 
 
-def _text(data: bytes) -> str:
-    return base64.b64encode(data).decode()
-
-
-def _shape(given: list) -> tuple[int, ...]:
-    return tuple(int(size) for size in given)
-
-
 def _is_tensor(value: Any) -> bool:
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(value, torch.Tensor)
@@ -266,21 +256,15 @@ def _is_tracked(value: Any) -> bool:
     return bool(wrapped) and (value.requires_grad or wrapped(value))
 
 
-def _tensor(kind: str, shape: list, data: str, tracked: bool) -> Any:
+def _tensor(array: np.ndarray, tracked: bool) -> Any:
     import torch
 
-    dtype = getattr(torch, str(kind))
-    if not isinstance(dtype, torch.dtype):
-        raise WireError(f"a tensor of {kind}")
-    raw = bytearray(base64.b64decode(data))
     with torch._C._DisableFuncTorch():
-        empty = torch.empty(0, dtype=dtype, device="cpu")
-        flat = torch.frombuffer(raw, dtype=dtype) if raw else empty
-        flat = flat.reshape(_shape(shape))
-        flat.is_tracked = tracked is True
-        if flat.is_tracked and torch._C._functorch.peek_interpreter_stack() is None:
-            flat.requires_grad_()
-        return flat
+        tensor = torch.from_numpy(array)
+        tensor.is_tracked = tracked
+        if tracked and torch._C._functorch.peek_interpreter_stack() is None:
+            tensor.requires_grad_()
+        return tensor
 
 
 def _tensors(value: Any) -> list:
