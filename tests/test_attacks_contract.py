@@ -72,9 +72,12 @@ def test_a_radius_for_each_image_gives_what_each_radius_alone_gives(attack):
 
 @pytest.mark.parametrize("attack", [name for name in BOUNDED if "average" not in name])
 def test_success_grows_with_eps(attack):
-    x, y = held_out(100)
-    rates = [call(attack, trained(), x, y, eps).success.double().mean().item() for eps in (0.0, 0.04, 0.08, 0.16)]
-    assert rates == sorted(rates) and rates[-1] > rates[0] + 0.2
+    """Of a linear model of two classes, an image that falls at one radius falls at all larger ones."""
+    model, x = linear((1, 6, 6), 2), pictures(100, (1, 6, 6))
+    y = classes_of(model, x)
+    broken = [call(attack, model, x, y, eps).success for eps in (0.0, 0.04, 0.08, 0.16)]
+    assert all(bool((more | ~fewer).all()) for fewer, more in itertools.pairwise(broken))
+    assert 0 == int(broken[0].sum()) < int(broken[1].sum()) < int(broken[3].sum())
 
 
 # Independence of order, neighbours and batch size; draws.

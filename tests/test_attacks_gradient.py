@@ -9,6 +9,7 @@ import torchattacks
 from attack_nets import Counted, Recorder, classes_of, held_out, linear, looked, pictures, same, trained
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import binom
 from torch import nn
 from torch.nn import functional
 
@@ -99,10 +100,12 @@ def test_pgd_reaches_the_robust_accuracy_of_torchattacks_pgd(eps):
     (x, y), model = held_out(400), trained()
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        theirs = robust(model, torchattacks.PGD(model, eps=eps, alpha=eps / 4, steps=10)(x, y), y)
-    ours = 1 - pgd(model, x, y, eps, steps=10, step_size=eps / 4).success.double().mean().item()
-    # Other random starts, and we keep the best iterate where they return the last: at most one image in a hundred worse, three better.
-    assert theirs - 0.03 <= ours <= theirs + 0.01
+        theirs = classes_of(model, torchattacks.PGD(model, eps=eps, alpha=eps / 4, steps=10)(x, y)) != y
+    ours = pgd(model, x, y, eps, steps=10, step_size=eps / 4).success
+    only_they, only_we = int((theirs & ~ours).sum()), int((ours & ~theirs).sum())
+    # The random starts differ. Which of two equal attacks is the one that breaks an image is the toss of a fair coin; ours keeps the best
+    # iterate where theirs returns the last, and may only be better.
+    assert int(theirs.sum()) > 40 and binom.sf(only_they - 1, only_they + only_we, 0.5) > 1e-3
 
 
 def test_mifgsm_is_torchattacks_mifgsm_and_without_momentum_bim():

