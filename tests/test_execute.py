@@ -280,8 +280,8 @@ def wait_for(file: Path) -> int:
 
 
 def ends(process: int) -> bool:
-    """Whether a process is gone within half a minute."""
-    deadline = time.monotonic() + 30
+    """Whether a process is gone in the end."""
+    deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         try:
             if psutil.Process(process).status() == psutil.STATUS_ZOMBIE:

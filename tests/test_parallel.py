@@ -1,5 +1,6 @@
 """Chapters side by side: which starts when, beside how many, and what an interruption leaves. The clock is played."""
 
+import threading
 from collections import namedtuple
 from concurrent.futures import Future
 
@@ -32,7 +33,9 @@ def play(monkeypatch):
             assert sum(not known.done() for known in ends) <= self.most
             return future
 
-    def wait(running, return_when):
+    def wait(running, timeout=None, return_when=None):
+        if timeout is not None:  # the first to be stopped was between two processes
+            return namedtuple("Waited", "not_done")(running if events.count("stopped") < 2 else set())
         ended = min(running, key=lambda future: ends[future][0])
         clock[0], name = ends[ended]
         if clock[0] >= run.interrupted_at:
@@ -79,7 +82,28 @@ def test_an_interruption_stops_what_runs_and_starts_nothing(play):
     play.interrupted_at = 8
     with pytest.raises(KeyboardInterrupt):
         play({"a": (9, 1), "b": (8, 1), "c": (7, 1)}, 2, 9)
-    assert play.events == ["+a", "+b", "stopped", "closed"]
+    assert play.events == ["+a", "+b", "stopped", "stopped", "closed"]
+
+
+def test_an_interruption_stops_a_process_that_was_only_coming():
+    interrupted, processes, ends = threading.Event(), [], []
+
+    def slow():
+        interrupted.wait(60)
+        processes.append(threading.Event())
+        ends.append(processes[0].wait(60))
+
+    def stop():
+        for process in processes:
+            process.set()
+        interrupted.set()
+
+    needs = dict.fromkeys(("quick", "slow"), (1, 1))
+    running = parallel.run({"quick": lambda: None, "slow": slow}, needs, 2, 9, stop)
+    assert next(running)[0] == "quick"
+    with pytest.raises(KeyboardInterrupt):
+        running.throw(KeyboardInterrupt)
+    assert ends == [True]
 
 
 def test_memory_that_only_remembers_files_is_free(monkeypatch):

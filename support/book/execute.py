@@ -34,6 +34,9 @@ from support.book.profiles import NOTHING
 from support.common import files, paths
 
 LARGEST_RECORD_MB = 5.0
+_ANSWER_SECONDS = (
+    900  # a kernel that is busy or only starting on a busy machine; a dead one is seen
+)
 CONTINUES = "a rerun continues with what the cache has"
 _MACHINE_PATH = r"(?:/home/|/Users/|/root/|/tmp/|/var/folders/|[A-Za-z]:\\\\?Users\\)[^\s\"'<>]*"
 
@@ -207,6 +210,8 @@ def _execute(
                     progress_bar=bool(terminal) and {"desc": f"{chapter}/{part}", "leave": False},
                     kernel_manager_class=kernel,
                     autosave_cell_every=0,
+                    start_timeout=_ANSWER_SECONDS,
+                    iopub_timeout=_ANSWER_SECONDS,
                 )
             executed = _cleaned(nbformat.read(unfinished, as_version=4))
             told = sums if part == "evidence" else NOTHING  # which alone computes

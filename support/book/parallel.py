@@ -13,6 +13,8 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
+_AGAIN = 0.2  # seconds
+
 
 def cores() -> int:
     """Processors that this process may use."""
@@ -56,7 +58,8 @@ def run(
             not fit beside those that run waits.
         jobs: how many at a time.
         memory_gb: what they may take together.
-        stop: ends the processes, so that the tasks that run end too; called on an interruption.
+        stop: ends the processes, so that the tasks that run end too; called on an interruption,
+            again and again until all have ended: one may be between two processes.
 
     Yields:
         Each task's name and what came of it, as they end.
@@ -76,4 +79,6 @@ def run(
                     yield running.pop(future), future
         except BaseException:
             stop()
+            while wait(running, _AGAIN).not_done:
+                stop()
             raise
