@@ -17,6 +17,7 @@ import psutil
 import pytest
 import tiny_book
 import tiny_runs
+from papermill.clientwrap import PapermillNotebookClient
 
 import support
 from support import data
@@ -219,6 +220,18 @@ def test_a_chapter_over_its_time_is_stopped_and_says_that_a_rerun_continues(fini
     with pytest.raises(ChapterFailed, match="because its time was over; a rerun continues with what the cache has"):
         execute.execute(CHAPTER, only="exercises", limit=0.1)
     assert time.monotonic() - started < PATIENCE / 2
+
+
+def test_a_busy_machine_has_time_to_start_a_kernel_and_to_hear_from_it(finished, monkeypatch):
+    real, told = PapermillNotebookClient.execute, []
+
+    def noted(client, **options):
+        told.append((client.startup_timeout, client.iopub_timeout))
+        return real(client, **options)
+
+    monkeypatch.setattr(PapermillNotebookClient, "execute", noted)
+    execute.execute(CHAPTER, only="exercises", force=True)
+    assert min(*told[0]) >= PATIENCE
 
 
 def test_data_that_a_profile_names_are_checked_before_any_cell(finished, ran, monkeypatch):

@@ -34,9 +34,7 @@ from support.book.profiles import NOTHING
 from support.common import files, paths
 
 LARGEST_RECORD_MB = 5.0
-_ANSWER_SECONDS = (
-    900  # a kernel that is busy or only starting on a busy machine; a dead one is seen
-)
+_ANSWER_SECONDS = 900  # of a kernel on a busy machine; a dead one is seen at once
 CONTINUES = "a rerun continues with what the cache has"
 _MACHINE_PATH = r"(?:/home/|/Users/|/root/|/tmp/|/var/folders/|[A-Za-z]:\\\\?Users\\)[^\s\"'<>]*"
 
