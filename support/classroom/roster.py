@@ -18,6 +18,8 @@ _LAST = ("last name", "surname", "nachname", "nom", "nom de famille", "apellido(
 _KEYS = ("id", "identifier", "id number", "username", "email address", "e-mail-adresse", "email",
          "sis login id", "sis user id", "login id")  # fmt: skip
 _NOBODY = re.compile(r"\s*points possible|student, test$", re.I)
+_CODE_PAGES = ("cp1252", "cp1250", "mac_roman")
+_ODD = re.compile(r"[^\w\s.,;:@'\"()/+-]")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -31,7 +33,8 @@ class Person:
 
 
 def read(file: Path) -> list[Person]:
-    """The people on a list, whatever spreadsheet wrote it: UTF-8, UTF-16, or the Windows code page.
+    """The people on a list, whatever spreadsheet wrote it: UTF-8, UTF-16, or a code page of Windows
+    or of a Mac.
 
     Raises:
         AssignmentError: no such file, or a list that is empty or names somebody twice.
@@ -49,28 +52,31 @@ def read(file: Path) -> list[Person]:
 
 
 def _decoded(raw: bytes) -> str:
-    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return raw.decode("utf-16", "replace")
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return raw.decode("cp1252", "replace")
+    """Text with plain line ends. Of the code pages, that in which fewest characters are odd."""
+    if b"\0" in raw:
+        marked = raw.startswith((b"\xff\xfe", b"\xfe\xff"))
+        text = raw.decode("utf-16" if marked else "utf-16-le", "replace")
+    else:
+        try:
+            text = raw.decode("utf-8-sig")
+        except UnicodeDecodeError:
+            found = [raw.decode(page, "replace") for page in _CODE_PAGES]
+            text = min(found, key=lambda each: len(_ODD.findall(each)))
+    return "\n".join(text.splitlines()).strip()
 
 
 def _people(text: str) -> Iterable[Person]:
-    first = text.strip().partition("\n")[0]
+    text = re.sub(r"^sep=.\n", "", text)  # a hint to Excel
+    first = text.partition("\n")[0]
     mark = max(",;\t", key=first.count)
-    rows = list(csv.DictReader(io.StringIO(text), delimiter=mark)) if mark in first else []
+    rows = list(csv.DictReader(io.StringIO(text), delimiter=mark))
     columns = {str(title).strip().casefold(): title for title in (rows[0] if rows else ())}
     full = next((columns[title] for title in _FULL if title in columns), None)
     parts = [next((columns[t] for t in some if t in columns), None) for some in (_FIRST, _LAST)]
-    if full is None and None in parts:
-        for line in text.splitlines():
-            if name := _clean(line):
-                yield Person(name, _keys(name))
-        return
+    if full is None and None in parts:  # no titles: one name a line
+        rows, columns, full = [{"": line} for line in text.splitlines()], {}, ""
     for row in rows:
-        told = [row.get(full) or ""] if full else [row.get(part) or "" for part in parts]
+        told = [row.get(part) or "" for part in (parts if full is None else [full])]
         name = _clean(" ".join(told))
         if not name or _NOBODY.match(name):
             continue

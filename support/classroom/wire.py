@@ -20,6 +20,8 @@ import numpy as np
 RUN = "run a cell"  # no name of Python: the function that executes a cell
 MOST = 64_000_000  # characters of one message
 _TEXT = 2000  # of an error
+# What numpy does about its own, unless somebody asks for something else.
+_ERRORS = {"divide": "warn", "over": "warn", "under": "ignore", "invalid": "warn"}
 _BITS = (np.random.PCG64, np.random.PCG64DXSM, np.random.MT19937, np.random.Philox, np.random.SFC64)
 
 
@@ -114,7 +116,8 @@ class Peer:
         if len(self._lent) > 1000:
             self._lent.clear()
         raised: BaseException | None = None
-        self._write(message | {"errors": np.geterr()})
+        errors = np.geterr()
+        self._write(message if errors == _ERRORS else message | {"errors": errors})
         while True:
             reply = self._read()
             if "value" in reply:
@@ -142,7 +145,7 @@ class Peer:
         leaves = [[*args, *kwargs.values()][place] for place in message.get("leaves", ())]
         for leaf in leaves:
             leaf.requires_grad_()
-        with np.errstate(**message["errors"]):
+        with np.errstate(**message.get("errors", _ERRORS)):
             found = work(*args, **kwargs)
             return _pulled(found, leaves, message["slopes"]) if "slopes" in message else found
 
