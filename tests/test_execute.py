@@ -25,6 +25,7 @@ from support.book import execute, manifests
 from support.book.execute import ChapterFailed
 from support.book.manifests import RecordError, local_run, manifest_of, recorded_run
 from support.models import pretrained
+from support.models.published import NETWORKS
 
 CHAPTER = tiny_book.CHAPTER
 STEPS = 'print("steps", p.steps)'  # the cell of the evidence that a test gives something else to do
@@ -246,7 +247,7 @@ def test_data_that_a_profile_names_are_checked_before_any_cell(finished, ran, mo
 
 
 PICTURED = tiny_book.PROFILE.replace("  wide:", """
-  published: {type: "list[str]", choices: [none, alexnet], help: "networks", quick: [none], standard: [none], paper: [alexnet]}
+  published: {type: "list[str]", choices: [none, alexnet, cifar10/resnet20], help: "net", quick: [none], standard: [none], paper: [alexnet]}
   body: {type: str, choices: [mlp, alexnet], help: "what is trained here", quick: mlp, standard: mlp, paper: alexnet}
   wide:""")  # fmt: skip
 
@@ -258,6 +259,9 @@ def test_published_weights_and_pictures_are_checked_before_any_cell(tmp_path, ra
     (tmp_path / "sets" / "weights").mkdir()
     (tmp_path / "sets" / "weights" / "alexnet.pth").write_bytes(b"short")
     assert execute.check_machine(CHAPTER, "quick", "cpu", {"body": "alexnet"}) == {}
+    (tmp_path / "sets" / NETWORKS["cifar10/resnet20"].file.place).write_bytes(b"short")
+    with pytest.raises(data.DataError, match=r"cifar10-resnet20.* is not the published file"):
+        execute.execute(CHAPTER, overrides={"published": ["cifar10/resnet20"]})
     with pytest.raises(data.DataError, match=r"alexnet\.pth is not a file that is known"):
         execute.execute(CHAPTER, overrides={"published": ["none", "alexnet"]})
     assert ran == []

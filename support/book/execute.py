@@ -87,20 +87,23 @@ def check_machine(
             )
     from support import data, networks  # torch takes seconds to import
     from support.book import chapter_run
-    from support.models import pretrained
+    from support.models import pretrained, published
 
     chapter_run.resolve_device(device)
     chapter_run.Cache().writable()
     files.check_writable(manifests.local_run(chapter, profile).parent)
-    published, sums = {name.partition("/")[2] for name in networks.PUBLISHED}, {}
-    rows = profiles.sheet(chapter).fields
+    pictured = {name.removeprefix("imagenet/") for name in networks.PUBLISHED}
+    rows, sums = profiles.sheet(chapter).fields, {}
     for field, value in profiles.load(chapter, profile, overrides).model_dump().items():
         # Beside mlp and lenet, vgg16 is a body that is trained here.
-        downloaded = published.issuperset({*(rows[field].choices or [""])} - {"none"})
+        others = {"none", *pictured, *published.NETWORKS}.issuperset(rows[field].choices or [""])
         for name in value if isinstance(value, tuple) else (value,):
             if name in data.NAMES and name != "digits":
                 data.get(name)
-            elif downloaded and name in published:
+            elif name in published.NETWORKS:
+                published.get(name)
+                sums[name] = published.NETWORKS[name].file.sha256
+            elif others and name in pictured:
                 sums |= pretrained.check(name)
     return sums
 
