@@ -16,14 +16,15 @@ from torch import nn
 from support import attacks
 
 ATTACKS = {
-    "fgsm": {}, "rfgsm": {}, "bim": {}, "mifgsm": {}, "pgd": {"steps": 13}, "pgd_targets": {"steps": 5}, "rays": {"queries": 60},
+    "fgsm": {}, "rfgsm": {}, "bim": {}, "mifgsm": {}, "pgd": {"steps": 13}, "pgd_targets": {"steps": 5}, "multi_targeted": {},
+    "rays": {"queries": 60},
     "average_sample": {}, "average_sample to a target": {"target": 2}, "lbfgs": {"search": 1, "steps": 8},
     "one_pixel": {"population": 20, "generations": 2},
 }  # fmt: skip
 EVERY = pytest.mark.parametrize("attack", ATTACKS)
 BOUNDED = [name for name in ATTACKS if name not in ("lbfgs", "one_pixel")]
 GRADIENT = ["fgsm", "rfgsm", "bim", "mifgsm", "pgd", "pgd_targets"]
-DRAWING = ["rfgsm", "pgd", "pgd_targets", "rays", "one_pixel"]
+DRAWING = ["rfgsm", "pgd", "pgd_targets", "multi_targeted", "rays", "one_pixel"]
 ONE_STEP = ["fgsm", "rfgsm", "average_sample to a target"]  # always taken, also from a clean error
 MOVED = ["x_adv", "success", "margin", "queries"]
 
@@ -190,6 +191,7 @@ BAD_OPTIONS = {
     "mifgsm": [{"steps": 0}, {"step_size": 0.0}, {"decay": -1}, {"decay": float("nan")}],
     "pgd": [{"steps": 0}, {"step_size": 0.0}, {"restarts": 0}, {"targeted": "all"}],
     "pgd_targets": [{"steps": 0}, {"step_size": 0.0}, {"restarts": 0}, {"classes": 0}],
+    "multi_targeted": [{"steps": 0}, {"rounds": 0}, {"rounds": 1.5}, {"classes": 0}],
     "rays": [{"queries": 0}, {"queries": 2.5}],
     "average_sample": [{"target": 3}, {"target": -1}, {"target": "all"}, {"target": True}, {"target": Y.int()}, {"target": Y + 1}],
     "lbfgs": [{"search": -1}, {"growth": 1.0}, {"growth": "2"}, {"steps": 0}, {"targeted": 1}, {"loss": "hinge"}],
@@ -242,7 +244,7 @@ def test_what_only_the_scores_tell_is_refused_after_one_pass(attack):
         assert counted.passes == (3 if message.startswith(("NaN", "prob")) else 1)  # these after the looks at what it does
 
 
-@pytest.mark.parametrize("attack", [*GRADIENT, "lbfgs"])
+@pytest.mark.parametrize("attack", [*GRADIENT, "multi_targeted", "lbfgs"])
 def test_a_model_without_a_gradient_is_refused(attack):
     net = linear((1, 4, 4), 3)
     with pytest.raises(ValueError, match="differentiably"):

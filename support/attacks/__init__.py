@@ -2,6 +2,8 @@
 
 - :mod:`~support.attacks.gradient`: :func:`pgd`, the one to begin with, :func:`pgd_targets`,
   :func:`bim`, :func:`mifgsm`, :func:`fgsm` and :func:`rfgsm`, which follow a gradient's sign;
+- :mod:`~support.attacks.multi_targeted`: :func:`multi_targeted`, short rounds towards every rival,
+  which finds most for its passes;
 - :mod:`~support.attacks.minimal_l2`: :func:`lbfgs`, the least distortion;
 - :mod:`~support.attacks.hard_label`: :func:`rays`, which sees decisions only;
 - :mod:`~support.attacks.one_pixel`: :func:`one_pixel`, differential evolution, and
@@ -37,7 +39,8 @@ nothing, and keeps one contract:
   With another ``batch_size``, or another number of images, verdicts agree except at margins below
   1e-5.
 - **Cost.** Decided images leave the batch, every ten steps (:func:`pgd`, :func:`rays`), after every
-  constant (:func:`lbfgs`), generation (:func:`one_pixel`) or class (:func:`average_sample`);
+  constant (:func:`lbfgs`), generation (:func:`one_pixel`) or class (:func:`average_sample`, the
+  sweeps);
   ``queries`` counts, image by image, the model passes made until it was decided, with the clean
   pass and the last one. Rows that ride along until the next packing, the padding of the last pass,
   and the two looks at the beginning come on top.
@@ -53,11 +56,12 @@ from support.attacks.clustr_loop import clustr_pgd, kernel_scores
 from support.attacks.gradient import bim, fgsm, mifgsm, pgd, pgd_targets, rfgsm
 from support.attacks.hard_label import rays
 from support.attacks.minimal_l2 import lbfgs
+from support.attacks.multi_targeted import multi_targeted
 from support.attacks.one_pixel import one_pixel
 from support.common.arguments import SEED
 
 __all__ = [
     "SEED", "AttackResult", "average_sample", "bim", "class_means", "clustr_pgd", "corner_outputs",
-    "fgsm", "interval", "kernel_scores", "lbfgs", "margin", "mifgsm", "one_pixel", "pgd",
-    "pgd_targets", "rays", "rfgsm",
+    "fgsm", "interval", "kernel_scores", "lbfgs", "margin", "mifgsm", "multi_targeted", "one_pixel",
+    "pgd", "pgd_targets", "rays", "rfgsm",
 ]  # fmt: skip

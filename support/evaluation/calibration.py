@@ -1,0 +1,344 @@
+"""The attackers, checked against known truth and beside other libraries: the page "Do our attacks
+work?".
+
+:func:`compare` runs attacks on the properties that verifiers have settled
+(:mod:`support.evaluation.verified_properties`): every success on a property that holds is a fault,
+of the attack or of a verifier, and every violated property without a success is a miss.
+:func:`control` runs our attack on networks whose robustness is proven or published. Everything that
+is found is judged here: cut to the ball and the box, exactly, and read in float32 and in float64; a
+success is one in both. ``python -m support calibrate`` writes the numbers of the page.
+"""
+
+import copy
+import importlib.metadata
+import random
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from support import attacks, data
+from support.attacks.base import fast_rows, score, streams_kept
+from support.evaluation.verified_properties import SETS, Properties, load
+from support.models import published
+
+Find = Callable[[nn.Module, Tensor, Tensor, Tensor], tuple[Tensor, Tensor | None]]
+"""(model, x (n, ...), y (n,), eps (n,)) to the images (n, ...) that an attack returns, and the
+passes (n,) that each took, where the attack counts them itself."""
+
+SEED = 0
+STANDARD_STEPS = 100  # of APGD and FAB in AutoAttack's standard version
+
+
+@dataclass(frozen=True)
+class Attacker:
+    """An attack, whose it is, and what it is told."""
+
+    name: str
+    library: str
+    find: Find
+
+
+@dataclass(frozen=True)
+class Row:
+    """What an attack found of a benchmark.
+
+    Attributes:
+        benchmark, attack, library: whose row it is.
+        found, violated: successes on the properties that verifiers found violated, and their
+            number.
+        faults, holds: the same of those that hold: a success here is a fault.
+        open, undecided: the same of all others.
+        passes_found, passes_held: model passes of an image, in the mean over the violated and over
+            the holding properties (0 where there are none). Ours count them image by image, without
+            the padding of small batches; a library's are the images that the network was shown.
+        seconds: of processor time, for the whole benchmark.
+        missed: the numbers of the violated properties without a success.
+    """
+
+    benchmark: str
+    attack: str
+    library: str
+    found: int
+    violated: int
+    faults: int
+    holds: int
+    open: int
+    undecided: int
+    passes_found: float
+    passes_held: float
+    seconds: float
+    missed: tuple[int, ...]
+
+
+class _Counted(nn.Module):
+    """A network that counts the images that it is shown."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model, self.images = model, 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.images += len(x)
+        return self.model(x)
+
+
+def successes(model: nn.Module, x: Tensor, y: Tensor, eps: Tensor, found: Tensor) -> Tensor:
+    """Whether what an attack returned is a counterexample, (N,) bool: an image of ball and box
+    whose class is another one, in float32 and in float64. What is no number counts as the image
+    itself.
+
+    Args:
+        model: (n, ...) to (n, K) log-scores, float32.
+        x, y, eps: (N, ...), (N,), (N,) as everywhere.
+        found: (N, ...), cut to ball and box here.
+    """
+    low, high = attacks.interval(x, eps)
+    inside = torch.where(found.isnan(), x, found.to(x.dtype)).clamp(low, high)
+    rows = fast_rows(x, model=model)
+    single = attacks.margin(score(model, inside, rows), y) < 0
+    exact = attacks.margin(score(copy.deepcopy(model).double(), inside.double(), rows), y) < 0
+    return single & exact
+
+
+@torch.no_grad()
+def compare(
+    benchmark: str, attackers: Iterable[Attacker], properties: Properties | None = None
+) -> list[Row]:
+    """Each attack on each property of a benchmark, one row an attack.
+
+    Args:
+        benchmark: one of :data:`support.evaluation.verified_properties.SETS`.
+        attackers: the attacks; each sees the networks and the three kinds of properties one after
+            the other.
+        properties: of the benchmark, where they are loaded already.
+
+    Raises:
+        DataError: as :func:`support.evaluation.verified_properties.load` and
+            :func:`support.models.published.network`.
+    """
+    given = load(benchmark) if properties is None else properties
+    networks = {name: published.network(name) for name in dict.fromkeys(given.networks)}
+    kinds = (given.violated, given.holds, ~(given.violated | given.holds))
+    return [_row(benchmark, attacker, given, networks, kinds) for attacker in attackers]
+
+
+def _row(
+    benchmark: str,
+    attacker: Attacker,
+    given: Properties,
+    networks: dict[str, nn.Module],
+    kinds: tuple[Tensor, Tensor, Tensor],
+) -> Row:
+    won, passes, began = torch.zeros_like(given.violated), [0, 0, 0], time.process_time()
+    names = np.array(given.networks)
+    for name, network in networks.items():
+        for kind, mask in enumerate(kinds):
+            index = (mask & torch.from_numpy(names == name)).nonzero()[:, 0]
+            if not len(index):
+                continue
+            x, y, eps = given.x[index], given.y[index], given.eps[index]
+            counted = _Counted(network).eval()
+            with torch.enable_grad():
+                found, queries = attacker.find(counted, x.clone(), y.clone(), eps.clone())
+            passes[kind] += counted.images if queries is None else int(queries.sum())
+            won[index] = successes(network, x, y, eps, found.detach())
+    counts = [(int(won[mask].sum()), int(mask.sum())) for mask in kinds]
+    each = [images / max(count, 1) for images, (_, count) in zip(passes, counts, strict=True)]
+    missed = (kinds[0] & ~won).nonzero()[:, 0].tolist()
+    return Row(
+        benchmark, attacker.name, attacker.library, *counts[0], *counts[1], *counts[2], *each[:2],
+        time.process_time() - began, tuple(missed),
+    )  # fmt: skip
+
+
+# --- attacks --------------------------------------------------------------------------------------
+
+
+def ours(name: str, attack: Callable[..., attacks.AttackResult], **settings) -> Attacker:
+    """One of our attacks on a network's log-scores."""
+
+    def find(model: nn.Module, x: Tensor, y: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
+        result = attack(model, x, y, eps, **settings)
+        return result.x_adv, result.queries
+
+    return Attacker(name, "ours", find)
+
+
+def library(package: str, name: str, build: Callable[[nn.Module, float], Callable]) -> Attacker:
+    """An attack of a library, of which ``build(model, eps)`` returns ``(x, y) -> images``: asked
+    for one radius at a time, with seeds of its own."""
+
+    def find(model: nn.Module, x: Tensor, y: Tensor, eps: Tensor) -> tuple[Tensor, None]:
+        found = x.clone()
+        with streams_kept(range(torch.cuda.device_count())):
+            for radius in eps.unique().tolist():
+                random.seed(SEED)
+                np.random.seed(SEED)
+                torch.manual_seed(SEED)
+                at = eps == radius
+                found[at] = build(model, radius)(x[at], y[at]).detach()
+        return found, None
+
+    return Attacker(name, f"{package} {importlib.metadata.version(package)}", find)
+
+
+def attackers(passes: int) -> list[Attacker]:
+    """Ours and those of torchattacks and foolbox: AutoAttack's parts as its standard version has
+    them, and the others at about so many passes an image that holds out.
+
+    Raises:
+        ModuleNotFoundError: foolbox is not installed; the extra ``tests`` has it.
+    """
+    import foolbox
+
+    from support.common.vision import import_torchvision
+
+    import_torchvision()
+    import torchattacks
+
+    def apgd(steps: int) -> Callable:
+        return lambda model, eps: torchattacks.APGD(model, eps=eps, steps=steps, loss="ce")
+
+    def apgd_targets(steps: int) -> Callable:
+        return lambda model, eps: torchattacks.APGDT(model, eps=eps, steps=steps, n_classes=10)
+
+    def fab(model: nn.Module, eps: float) -> Callable:
+        told = {"steps": STANDARD_STEPS, "n_restarts": 1, "multi_targeted": True, "n_classes": 10}
+        return torchattacks.FAB(model, norm="Linf", eps=eps, **told)
+
+    def square(queries: int) -> Callable:
+        return lambda model, eps: torchattacks.Square(
+            model, norm="Linf", eps=eps, n_queries=queries, n_restarts=1
+        )
+
+    def pgd(model: nn.Module, eps: float) -> Callable:
+        return torchattacks.PGD(model, eps=eps, alpha=2.5 * eps / passes, steps=passes)
+
+    def foolbox_pgd(model: nn.Module, eps: float) -> Callable:
+        attack = foolbox.attacks.LinfPGD(rel_stepsize=2.5 / passes, steps=passes)
+        wrapped = foolbox.PyTorchModel(model, bounds=(0, 1))
+        return lambda x, y: attack(wrapped, x, y, epsilons=eps)[1]
+
+    few = passes // 9 - 1  # a restart towards each of nine rivals
+    theirs = [
+        (f"PGD, {passes} steps", "torchattacks", pgd),
+        (f"PGD, {passes} steps", "foolbox", foolbox_pgd),
+        (f"APGD-CE, {STANDARD_STEPS} steps", "torchattacks", apgd(STANDARD_STEPS)),
+        (f"APGD-CE, {passes} steps", "torchattacks", apgd(passes)),
+        (f"APGD-T, {few} steps a target", "torchattacks", apgd_targets(few)),
+        (f"APGD-T, {STANDARD_STEPS} steps a target", "torchattacks", apgd_targets(STANDARD_STEPS)),
+        (f"FAB-T, {STANDARD_STEPS} steps a target", "torchattacks", fab),
+        (f"Square, {passes} queries", "torchattacks", square(passes)),
+        ("Square, 1000 queries", "torchattacks", square(1000)),
+    ]
+    return [
+        ours("multi_targeted", attacks.multi_targeted),
+        ours(f"pgd_targets, {few} steps a target", attacks.pgd_targets, steps=few),
+        ours("pgd_targets, 80 steps a target", attacks.pgd_targets, steps=80),
+        ours(f"pgd on the margin, {passes} steps", attacks.pgd, loss="margin", steps=passes),
+        ours(f"pgd on cross-entropy, {passes} steps", attacks.pgd, steps=passes),
+        *(library(package, name, build) for name, package, build in theirs),
+    ]
+
+
+# --- networks whose robustness is known -----------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Control:
+    """A network whose robustness is known from elsewhere.
+
+    Attributes:
+        network: by its name in :data:`support.models.published.NETWORKS`.
+        eps: radius in units of [0,1].
+        attacked: published share of test images that an attack made wrong, or that are wrong.
+        proven: published share that could not be proven right: no attack can do more.
+    """
+
+    network: str
+    eps: float
+    attacked: float | None
+    proven: float
+
+
+CONTROLS = (
+    Control("mnist/provable-0.1", 0.1, 0.041, 0.058),
+    Control("mnist/provable-0.3", 0.3, None, 0.3364),
+    Control("cifar10/provable-8", 8 / 255, None, 0.7171),
+    Control("cifar10/vnncomp-resnet_2b", 2 / 255, 1 - 0.5482, 1 - 0.2688),
+    Control("cifar10/vnncomp-resnet_4b", 1 / 255, 1 - 0.6975, 1 - 0.2328),
+)
+"""Wong and Kolter (2018), Wong et al. (2018), and the benchmark cifar10_resnet of VNN-COMP 2021."""
+
+
+def control(known: Control, count: int | None = None, **settings) -> dict[str, float | int]:
+    """Errors on the first ``count`` test images (``None``: all): clean, and under
+    :func:`support.attacks.multi_targeted` with these settings.
+
+    Raises:
+        DataError: the network or the data set is not there.
+    """
+    images = data.load(known.network.split("/")[0], "test")
+    images = images if count is None else images.take(count)
+    model = published.network(known.network)
+    eps = torch.full_like(images.y, known.eps, dtype=torch.float64)
+    found = attacks.multi_targeted(model, images.x, images.y, eps, **settings)
+    with torch.no_grad():
+        clean = attacks.margin(score(model, images.x, fast_rows(images.x)), images.y) < 0
+        won = clean | successes(model, images.x, images.y, eps, found.x_adv)
+    return {"wrong": int(clean.sum()), "attacked": int(won.sum()), "of": len(images)}
+
+
+def exact_verdicts(
+    attack: Callable[..., attacks.AttackResult], seeds: Iterable[int], **settings
+) -> tuple[int, int]:
+    """On how many images an attack of a linear model decides as the closed form does, and of how
+    many.
+
+    The least difference to each rival over ball and box is at a corner of it. Random models of ten
+    classes in float64, 200 images of 36 pixels each, radius 0.06.
+    """
+    right = total = 0
+    for seed in seeds:
+        stream = torch.Generator().manual_seed(seed)
+        kind = {"generator": stream, "dtype": torch.float64, "device": stream.device}
+        weight = torch.randn(10, 36, **kind)
+        x = torch.rand(200, 36, **kind)
+        model = nn.Linear(36, 10, bias=False, dtype=torch.float64).requires_grad_(False)
+        model.weight.copy_(weight)
+        y, (low, high) = model(x).argmax(1), attacks.interval(x, 0.06)
+        gap = weight[y][:, None] - weight
+        least = torch.where(gap > 0, low[:, None], high[:, None]).mul(gap).sum(2)
+        least = least.scatter(1, y[:, None], torch.inf).amin(1)
+        found = attack(model, x, y, 0.06, **settings)
+        right += int((found.success == (least < 0)).sum())
+        total += len(x)
+    return right, total
+
+
+def everything(passes: int, say: Callable[[str], None] = lambda line: None) -> dict:
+    """All numbers of the page, as JSON has them; ``say`` is told of each row when it is there.
+
+    Raises:
+        DataError: something of it is not there.
+    """
+    rows = []
+    for benchmark in SETS:
+        for attacker in attackers(passes):
+            rows += compare(benchmark, [attacker])
+            last = rows[-1]
+            say(f"{benchmark}: {last.attack} ({last.library}): {last.found} of {last.violated}")
+    controls = []
+    for known in CONTROLS:
+        controls.append(vars(known) | {"seen": control(known, rounds=1, classes=3)})
+        say(f"{known.network}: {controls[-1]['seen']}")
+    shown = [vars(replace(row, seconds=round(row.seconds, 2))) for row in rows]
+    linear = {
+        name: exact_verdicts(getattr(attacks, name), range(5))
+        for name in ("multi_targeted", "pgd_targets", "pgd", "bim", "fgsm")
+    }
+    return {"passes": passes, "rows": shown, "controls": controls, "linear": linear}
