@@ -145,8 +145,8 @@ def test_solution_untouched_and_wrong_answers_get_exactly_their_points(chapter):
     results = self_check.outcomes(assignment, wrong)
     assert [str(each) for each in results if each.got != each.wanted] == []
     kinds = collections.Counter(each.answer for each in results)
-    assert kinds[self_check.SOLUTION] == kinds[self_check.UNTOUCHED] == len(assignment.exercises)
-    assert len(results) == 2 * len(assignment.exercises) + len(wrong)
+    assert kinds[self_check.SOLUTION] == kinds[self_check.UNTOUCHED] == kinds[self_check.EMPTY] == len(assignment.exercises)
+    assert len(results) == 3 * len(assignment.exercises) + len(wrong)
     assert sum(each.got for each in results if each.answer == self_check.SOLUTION) == assignment.points
 
 

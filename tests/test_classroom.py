@@ -109,8 +109,6 @@ def test_the_exercises_are_read():
         ("ex-tiny-double", "ex-tiny-twice", "its label must be ex-<chapter>-double"),
         ("    return doubled_here\n    ### END SOLUTION\n", "    return doubled_here\n", "needs ### BEGIN SOLUTION and ### END"),
         ('    """Twice a number."""\n', "", "double has no docstring"),
-        ("assert double(2) == 4", "assert 2 + 2 == 4", "an empty answer would pass it"),
-        ('assert double(2) == 4, "twice two is four"', "double(2)", "asserts nothing"),
         ("assert double(2) == 4", "assert double(p.steps) == 4", "uses p, which neither it nor"),
         ("import math", "steps = run.profile", "the givens uses run"),
         ("def double(number):", "def double(number:", "is not Python"),
@@ -538,10 +536,13 @@ def test_the_check_finds_a_grader_that_gives_the_wrong_points(book, capsys):
     assert cli.main(["assign", "check", "01", "--lint"]) == 0
     text = WRONG.replace('mistake="squares" points=1', 'mistake="squares" points=3')
     wrong_answers.file(CHAPTER).write_text(text, encoding="utf-8")
+    idle = EXERCISES.replace("assert double(-1.5) == -3\nassert double(1000 + SEED) == 2000 + 2 * SEED", "double(2)")
+    cells.source_file(CHAPTER).write_text(small_assignment.source(idle), encoding="utf-8")
     assert cli.main(["assign", "check", "01"]) == 1
     captured = capsys.readouterr()
-    assert "6 of 7 answers get their points" in captured.out
-    assert "double: 'squares' gets 1, wanted 3" in captured.err
+    assert "7 of 9 answers get their points" in captured.out
+    assert "double: 'squares' gets 4, wanted 3" in captured.err, "its hidden test is idle"
+    assert "double: a function that returns nothing gets 3, wanted 0" in captured.err
 
 
 @pytest.mark.parametrize(

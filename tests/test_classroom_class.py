@@ -180,7 +180,8 @@ CANVAS += '"Example, Anna",12345,s1,aex,1\n"Groß, Jörg",777,s2,jg,1\n"Student,
 @pytest.mark.parametrize(
     "text",
     ["Anna Example\nJörg Groß\n", "Example, Anna\r\nGroß, Jörg", "Name\rAnna Example\rJörg Groß\r",
-     "sep=;\r\nName;Matrikel\r\nAnna Example;1\r\nJörg Groß;777\r\n", "Vorname;Nachname;E-Mail-Adresse\nAnna;Example;a@x.de\nJörg;Groß;j@x.de\n", CANVAS,
+     "sep=;\r\nName;Matrikel\r\nAnna Example;1\r\nJörg Groß;777\r\n",
+     "Vorname;Nachname;E-Mail-Adresse\nAnna;Example;a@x.de\nJörg;Groß;j@x.de\n", CANVAS,
      "Identifier,Full name,Email address,Status,Grade\nParticipant 12345,Anna Example,a@x.de,,\nParticipant 777,Jörg Groß,j@x.de,,\n"],
 )  # fmt: skip
 def test_a_class_list_is_read_whoever_wrote_it(text, encoding, tmp_path):

@@ -198,9 +198,9 @@ def _say(line: str) -> None:
 def check(chapter: AllOrOne = None, private: Private = None, lint: Lint = False) -> None:
     """Are the exercises well formed, and does the grading work? Exits with 1 if not.
 
-    The instructor's solution must get full marks, the untouched notebook none, and each answer of
-    tests/wrong_answers/ its points. With --private the wrong answers are not handed in: your points
-    differ from the book's.
+    The instructor's solution must get full marks, the untouched notebook and functions that return
+    nothing none, and each answer of tests/wrong_answers/ its points. With --private the wrong
+    answers are not handed in: your points differ from the book's.
 
     \b
     Examples:

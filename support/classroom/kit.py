@@ -16,7 +16,7 @@ from nbformat import NotebookNode
 from support.book import execute, manifests, publish
 from support.classroom import cells as tagged
 from support.classroom import course, notebook, texts
-from support.classroom.cells import HIDDEN, PROMPT, SOLUTION, TEXT, AssignmentError, tags
+from support.classroom.cells import HIDDEN, PROMPT, SOLUTION, TEXT, tags
 from support.classroom.roster import Person
 from support.common import fingerprint, paths
 
@@ -42,13 +42,10 @@ def pack(chapter: str, folder: Path, students: Iterable[Person] | None = None) -
         The archives, ``kits/<chapter>.zip`` or ``kits/<student>/<chapter>.zip``.
 
     Raises:
-        AssignmentError: the assignment was not made, or the list of students cannot be used.
+        AssignmentError: the list of students cannot be used.
         PublishError: the chapter was never run, or its page cannot be built.
     """
     release = course.file_of(folder, course.RELEASE, chapter)
-    if not release.is_file():
-        command = f"python -m support assign build {chapter}"
-        raise AssignmentError(f"{folder} has no assignment {chapter}: {command}")
     notebooks = {"": release}
     if students is not None:
         own = course.release_to(students, folder, chapter)

@@ -1,5 +1,5 @@
-"""Does the grading work? The solution, the untouched notebook and wrong answers are handed in, and
-must get what they deserve."""
+"""Does the grading work? The solution, the untouched notebook, functions that return nothing and
+wrong answers are handed in, and must get what they deserve."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -8,10 +8,10 @@ from nbformat.v4 import new_code_cell
 from nbgrader.preprocessors import ClearSolutions
 
 from support.classroom import judge, notebook
-from support.classroom.exercises import Assignment, Exercise
+from support.classroom.exercises import Assignment, Exercise, functions
 from support.classroom.wrong_answers import WrongAnswer
 
-SOLUTION, UNTOUCHED = "the solution", "nothing"
+SOLUTION, UNTOUCHED, EMPTY = "the solution", "nothing", "a function that returns nothing"
 SECONDS = 120  # for a cell: the question is what is right, not how fast a busy machine is
 
 
@@ -37,6 +37,8 @@ def answers(
     """What puts an exercise to the test: a name, the points that it must get, and the code (None:
     the stub stays)."""
     yield UNTOUCHED, 0.0, None
+    names = functions(exercise.solution)
+    yield EMPTY, 0.0, "\n".join(f"def {name}(*given, **named): return None" for name in names)
     for each in wrong:
         if each.exercise == exercise.name:
             yield repr(each.mistake), float(each.points), each.source
