@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from support.book import markup, rules
 from support.book.markup import Rendered
@@ -167,22 +167,26 @@ def load(key: str) -> Paper:
             f"no paper {key!r} in the claims registry: {near(key, known)}papers: "
             f"{', '.join(known) or 'none'}"
         )
-    return _parsed(key, (folder() / f"{key}.yml").read_text(encoding="utf-8"))
+    name = f"{key}.yml"
+    content = parsed(name, (folder() / name).read_text(encoding="utf-8"), _File)
+    if content.paper.key != key:
+        raise ClaimError(f"{name}: paper.key is {content.paper.key}, but the file is named {key}")
+    return content.paper.model_copy(update={"claims": content.claims})
 
 
 @lru_cache(maxsize=64)  # a build asks for each file twenty times, and reading YAML takes long
-def _parsed(key: str, text: str) -> Paper:
+def parsed(name: str, text: str, schema: type[BaseModel]) -> Any:
+    """The content of a file of the registry.
+
+    Raises:
+        ClaimError: it breaks the schema; the message names the file and the entry.
+    """
     try:
-        content = _File.model_validate(parse_yaml(text))
+        return schema.model_validate(parse_yaml(text))
     except yaml.YAMLError as error:
-        raise ClaimError(f"{key}.yml is not YAML: {' '.join(str(error).split())}") from error
+        raise ClaimError(f"{name} is not YAML: {' '.join(str(error).split())}") from error
     except ValidationError as error:
-        raise ClaimError(f"{key}.yml: {first_problem(error)}") from error
-    if content.paper.key != key:
-        raise ClaimError(
-            f"{key}.yml: paper.key is {content.paper.key}, but the file is named {key}"
-        )
-    return content.paper.model_copy(update={"claims": content.claims})
+        raise ClaimError(f"{name}: {first_problem(error)}") from error
 
 
 def registry() -> dict[str, Paper]:

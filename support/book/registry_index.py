@@ -9,13 +9,11 @@ range what stands for none, with the reason; a test compares.
 import ast
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-import yaml
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field
 
 from support.book import claims, manifests
-from support.book.profiles import first_problem, parse_yaml
 from support.book.rules import ClaimError, Strict
 from support.common import paths
 
@@ -61,18 +59,11 @@ def folder() -> Path:
     return claims.folder() / "index"
 
 
-def _read(name: str, model: type[BaseModel]) -> BaseModel:
+def _read(name: str, schema: type[BaseModel]) -> Any:
     file = folder() / f"{name}.yml"
-    try:
-        return model.model_validate(parse_yaml(file.read_text(encoding="utf-8")))
-    except FileNotFoundError as error:
-        raise ClaimError(f"no file {file.name} in data/claims/index") from error
-    except yaml.YAMLError as error:
-        raise ClaimError(
-            f"index/{file.name} is not YAML: {' '.join(str(error).split())}"
-        ) from error
-    except ValidationError as error:
-        raise ClaimError(f"index/{file.name}: {first_problem(error)}") from error
+    if not file.is_file():
+        raise ClaimError(f"no file {file.name} in data/claims/index")
+    return claims.parsed(f"index/{file.name}", file.read_text(encoding="utf-8"), schema)
 
 
 def papers() -> list[str]:

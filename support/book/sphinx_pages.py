@@ -21,19 +21,11 @@ from support.book import computed_pages, downloads, execute, publish
 from support.common import files
 
 
-def _computed(env: BuildEnvironment) -> list[str]:
-    files = {page: Path(env.doc2path(page)) for page in env.found_docs}
-    return [
-        page
-        for page, file in files.items()
-        if file.suffix == ".md"
-        and computed_pages.PLACEHOLDER.search(file.read_text(encoding="utf-8"))
-    ]
-
-
 def _always_read(_: Sphinx, env: BuildEnvironment, *__: set[str]) -> list[str]:
     """The computed pages: they change with the records, not with their source."""
-    return _computed(env)
+    pages = {page: Path(env.doc2path(page)) for page in env.found_docs}
+    texts = {n: p.read_text(encoding="utf-8") for n, p in pages.items() if p.suffix == ".md"}
+    return [page for page, text in texts.items() if computed_pages.PLACEHOLDER.search(text)]
 
 
 def _fill(
@@ -72,9 +64,8 @@ def _formulas(app: Sphinx, doctree: nodes.document) -> None:
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Called by Sphinx."""
-    today = functools.cache(
-        lambda: computed_pages.board(publish.pages())
-    )  # computed once a build, and not at all where no page asks for it
+    # Computed once a build, and not at all where no page asks for it.
+    today = functools.cache(lambda: computed_pages.board(publish.pages()))
     app.connect("env-get-outdated", _always_read)
     app.connect("source-read", functools.partial(_fill, today))
     app.connect("doctree-read", _anchor)

@@ -102,9 +102,7 @@ class Line:
         return self.entries[SIZES.index(profile)]
 
 
-def _entry(
-    claim: claims.Claim, profile: str, manifest: manifests.Manifest | None, stale: bool
-) -> Entry:
+def _entry(claim: claims.Claim, profile: str, manifest: manifests.Manifest | None) -> Entry:
     nothing = claims.judge(claim, {}, profile)
     if manifest is None:
         return Entry(nothing, profile)
@@ -115,33 +113,19 @@ def _entry(
         judgement = claims.judge(claim, record.measured, profile, record.modern)
     except claims.ClaimError as error:
         return Entry(nothing, profile, problem=str(error))
-    return Entry(judgement, profile, record.cell, stale)
+    return Entry(judgement, profile, record.cell, manifests.is_stale(manifest))
 
 
 def _registered() -> list[Line]:
     recorded = {profile: manifests.collect(profile) for profile in SIZES}
-    stale = {
-        (chapter, profile): manifests.is_stale(manifest)
-        for profile, found in recorded.items()
-        for chapter, manifest in found.items()
-    }
+
+    def entries(claim: claims.Claim, chapter: str) -> tuple[Entry, ...]:
+        return tuple(_entry(claim, size, found.get(chapter)) for size, found in recorded.items())
+
     return [
-        Line(
-            paper,
-            claim,
-            tuple(
-                _entry(
-                    claim,
-                    profile,
-                    recorded[profile].get(chapter),
-                    stale.get((chapter, profile), False),
-                )
-                for profile in SIZES
-            ),
-        )
+        Line(paper, claim, entries(claim, paper.chapter_of(claim)))
         for paper in claims.registry().values()
         for claim in paper.claims
-        for chapter in [paper.chapter_of(claim)]
     ]
 
 
@@ -290,30 +274,27 @@ _FACTS = (
 def differences(first: manifests.Manifest, second: manifests.Manifest) -> list[str]:
     """What two runs differ in: parameters, versions, machine, code, data, and each claim's numbers
     and verdicts."""
-    found = [_change(name, getattr(first, name), getattr(second, name)) for name in _FACTS]
+    old, new = _told(first), _told(second)
+    return [
+        f"{name}: {_value(old.get(name))} -> {_value(new.get(name))}"
+        for name in dict.fromkeys([*old, *new])
+        if old.get(name) != new.get(name)
+    ]
+
+
+def _told(run: manifests.Manifest) -> dict[str, object]:
+    """Everything that two runs are compared by."""
+    found = {name: getattr(run, name) for name in _FACTS}
     for group in ("parameters", "versions", "data"):
-        found += _changes(f"{group}.", getattr(first, group), getattr(second, group))
+        found |= {f"{group}.{name}": value for name, value in getattr(run, group).items()}
     known = {claim.id: claim for paper in claims.registry().values() for claim in paper.claims}
-    for name in dict.fromkeys([*first.claims, *second.claims]):
-        both = (first.claims.get(name), second.claims.get(name))
-        numbers = [record.measured | record.modern if record else {} for record in both]
-        found += _changes(f"{name} ", *numbers)
-        if name in known and all(both):
-            old, new = (
-                vars(claims.judge(known[name], record.measured, run.profile, record.modern))
-                for record, run in zip(both, (first, second), strict=True)
-            )
-            found += [_change(f"{name} {word}", old[word], new[word]) for word in COLUMNS[2:]]
-    return list(filter(None, found))
-
-
-def _changes(place: str, old: dict, new: dict) -> list[str]:
-    names = dict.fromkeys([*old, *new])
-    return [_change(f"{place}{name}", old.get(name), new.get(name)) for name in names]
-
-
-def _change(name: str, old: object, new: object) -> str:
-    return "" if old == new else f"{name}: {_value(old)} -> {_value(new)}"
+    for name, record in run.claims.items():
+        numbers = record.measured | record.modern
+        if name in known:
+            judged = claims.judge(known[name], record.measured, run.profile, record.modern)
+            numbers |= {word: getattr(judged, word) for word in COLUMNS[2:]}
+        found |= {f"{name} {what}": value for what, value in numbers.items()}
+    return found
 
 
 def _value(value: object) -> str:
