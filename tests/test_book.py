@@ -90,11 +90,12 @@ def test_the_evidence_says_at_its_top_what_it_was_run_with_and_the_lesson_leads_
     for chapter in manifests.chapters():
         manifest = manifests.manifest_of(publish.chosen_run(chapter))
         for part in ("lesson", "evidence"):
-            box = soups[f"book/{chapter}/{part}"].select_one("article h1").find_next_sibling("div")
-            assert "run-box" in box["class"]
+            box = soups[f"book/{chapter}/{part}"].select_one("article .run-box")
+            assert (box.name, box.get("open")) == ("details", None), "folded into one line"
             asked = sum(claim.kind == "question" for claim in claims.of_chapter(chapter))
-            told = {f"{len(manifest.claims) - asked} claims": len(manifest.claims) - asked, f"{asked} questions": asked}
-            words = [word for word, count in told.items() if count] + [manifest.profile, manifest.device_name] * (part == "evidence")
+            told = {"claim": len(manifest.claims) - asked, "question": asked}
+            words = [f"{count} {word}{'s' * (count > 1)}:" for word, count in told.items() if count]
+            words += [manifest.profile, manifest.device_name] * (part == "evidence")
             assert all(word in box.get_text() for word in words), (chapter, part)
             assert part == "evidence" or "evidence.html" in [link["href"] for link in box.select("a")]
 
@@ -212,13 +213,14 @@ def test_the_box_says_profile_seeds_date_commit_device_and_verdicts(runs):
     assert "**standard** with `steps = 9`, seeds 0 to 1; A processor, 1 thread." in text
     assert "Finished on 7 January 2026 in 5 min; commit `0123456789`, with changes not committed." in text
     assert "2 claims: 2 reproduced. Under today's protocol: 1 not run." in text
-    assert "{warning}" not in text
+    assert text.startswith("```{dropdown} Run at standard, 7 January 2026\n")
+    assert "changed since" not in text
 
 
-def test_the_box_of_a_lesson_is_a_line_with_the_verdicts_of_the_evidence(runs):
+def test_the_box_of_a_lesson_has_the_verdicts_of_the_evidence_and_leads_there(runs):
     runs("recorded", "standard", 7)
-    line = publish.box(manifests.manifest_of(runs("recorded", "quick", 7, part="lesson"))).splitlines()[3]
-    assert line.startswith("2 claims: 2 reproduced. Under today's protocol: 1 not run. {doc}`The evidence <evidence>`")
+    text = publish.box(manifests.manifest_of(runs("recorded", "quick", 7, part="lesson")))
+    assert "2 claims: 2 reproduced. Under today's protocol: 1 not run.\n{doc}`The evidence <evidence>`" in text
 
 
 def test_a_lesson_is_as_old_as_the_evidence_that_it_shows(runs):
@@ -228,7 +230,7 @@ def test_a_lesson_is_as_old_as_the_evidence_that_it_shows(runs):
 
 def test_a_page_older_than_its_code_warns(runs):
     text = publish.box(manifests.manifest_of(runs("recorded", "standard", 7, code="0" * 16)))
-    assert "```{warning}" in text
+    assert text.startswith("```{dropdown} Run at standard, 7 January 2026: its code has changed since\n")
     assert "python -m support run 01_tiny --profile standard" in text
 
 
@@ -236,7 +238,7 @@ def test_the_box_stands_under_the_title_and_exercises_have_none(runs):
     for part in ("evidence", "exercises"):
         manifests.source_file(CHAPTER, part).unlink()
     first = publish.page(runs("local", "quick", 1)).cells[0].source
-    assert re.match(r"# Tiny\n\n```\{admonition\}.*```\n\nThe first words\.", first, re.DOTALL)
+    assert re.match(r"# Tiny\n\n```\{dropdown\}.*```\n\nThe first words\.", first, re.DOTALL)
     assert publish.page(runs("local", "quick", 1, part="exercises")).cells[0].source == "# Tiny\n\nThe first words."
 
 
@@ -263,7 +265,7 @@ def test_a_chapter_shows_theorems_exercises_and_verdicts(look):
         states = min(5, len(claims.of_chapter(chapter)))
         wanted = {
             "lesson": {".proof.theorem": int(proves), ".run-box": 1},
-            "evidence": {".claim": states, ".run-box": 1},
+            "evidence": {":is(.claim, table.claims)": states, ".run-box": 1},
             "exercises": {".exercise": 1},
         }
         for part, selectors in wanted.items():

@@ -8,14 +8,26 @@ it in a build.
 """
 
 import collections
+import contextlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 import jupytext
 
-from support.book import claims, manifests, markup, registry_index, verdict_table, worked_example
+from support.book import (
+    claims,
+    front,
+    manifests,
+    markup,
+    publish,
+    registry_index,
+    verdict_table,
+    worked_example,
+)
+from support.book.profiles import parse_yaml
 from support.book.verdict_table import Entry, Line
 from support.common import paths
 
@@ -24,8 +36,12 @@ PARTS = {
     "summary": "summary.md.j2", "counts": "counts.html.j2", "table": "table.html.j2",
     "explanations": "explanations.md.j2", "errata": "errata.md.j2", "left-out": "left_out.html.j2",
     "worked-example": "worked_example.md.j2", "rates": "rates.html.j2",
+    "first-picture": "first_picture.html.j2", "numbers": "numbers.html.j2",
+    "cards": "cards.html.j2", "cite": "cite.md.j2",
 }  # fmt: skip
 SECTION = "What did not reproduce, and why"
+FIRST = ("first", "05_persistence", "fig-attacks")  # the picture of the first page
+SMALL = ("scaled-down", "not run")  # words of what could not be judged
 # Every word of the first column, from the best to what says nothing.
 _FIRST = tuple(dict.fromkeys((*claims.VERDICTS[:-3], *claims.ANSWERS)))
 
@@ -107,17 +123,42 @@ def authors(paper: claims.Paper) -> str:
     return f"{f'{names[0]} et al.' if len(names) > 2 else ' and '.join(names)} {paper.year}"
 
 
-def cited(paper: claims.Paper) -> bool:
-    """Whether the bibliography has a paper."""
-    file = paths.root() / "book" / "references.bib"
-    return file.is_file() and f"{{{paper.key}," in file.read_text(encoding="utf-8")
-
-
 def counted(entries: Iterable[Entry], column: str, nothing: str) -> str:
     """How often each word stands in a column of the table, such as ``3 broken, 1 not run``."""
     found = collections.Counter(entry.row[column] for entry in entries)
     words = _FIRST if column == "verdict" else claims.SURVIVALS
     return ", ".join(f"{found[word]} {word}" for word in words if found[word]) or nothing
+
+
+def words(lines: Sequence[Line]) -> dict[str, int]:
+    """How often each word is the first verdict, or the answer, of some claims at their best."""
+    found = collections.Counter(line.best.judgement.verdict for line in lines)
+    return {word: found[word] for word in _FIRST if found[word]}
+
+
+def finding(lines: Sequence[Line]) -> str:
+    """What was found of some claims, in a sentence: of those that could be judged, those that
+    reproduce, those that survive, and the questions."""
+    found = [line.best.judgement for line in lines]
+    judged = [one for one in found if one.claim.kind != "question" and one.verdict not in SMALL]
+    robust = [one.survives for one in found if one.survives not in ("", "not run")]
+    asked = [one.verdict for one in found if one.claim.kind == "question"]
+    reproduced = [one for one in judged if one.verdict == "reproduced"]
+    told = [
+        _share(len(reproduced), len(judged), "judged claims", "reproduce"),
+        _share(robust.count("survives"), len(robust), "claims about robustness", "survive"),
+        _share(asked.count("yes") + asked.count("no"), len(asked), "questions", "are answered"),
+    ]
+    sentence = "; ".join(filter(None, told)) or "nothing could be judged yet"
+    return f"{sentence[0].upper()}{sentence[1:]}."
+
+
+def _share(part: int, of: int, what: str, verb: str) -> str:
+    if not of:
+        return ""
+    if part == 1:
+        verb = "is answered" if verb == "are answered" else f"{verb}s"
+    return f"{part or 'none'} of {of} {what} {verb}"
 
 
 def choices(found: Board) -> list[tuple[str, str, dict[str, str]]]:
@@ -144,6 +185,42 @@ def choices(found: Board) -> list[tuple[str, str, dict[str, str]]]:
     ]
 
 
+# --- pictures -------------------------------------------------------------------------------------
+
+
+class Shown(NamedTuple):
+    """A picture of the first page: its file below ``_static``, the figure's words, its chapter."""
+
+    file: str
+    alt: str
+    chapter: str
+
+
+def _figures() -> dict[str, tuple[str, front.Picture]]:
+    """The pictures of the first page, each with its chapter: the cards', and the one at the top."""
+    wanted = [(name, name, front.of(name).picture) for name in manifests.chapters()]
+    wanted += [FIRST] if FIRST[1] in manifests.chapters() else []
+    found = {}
+    for name, chapter, figure in wanted:
+        with contextlib.suppress(publish.PublishError):  # a chapter that was never run has none
+            if picture := front.picture(publish.chosen_run(chapter), figure):
+                found[name] = (chapter, picture)
+    return found
+
+
+def pictures() -> dict[str, Shown]:
+    """The pictures of the first page by chapter, the one at the top as ``"first"``."""
+    return {
+        name: Shown(f"cards/{name}.png", one.alt, chapter)
+        for name, (chapter, one) in _figures().items()
+    }
+
+
+def picture_files() -> dict[str, bytes]:
+    """The same as files, for the folder of static files."""
+    return {f"cards/{name}.png": one.png for name, (_, one) in _figures().items()}
+
+
 # --- the parts ------------------------------------------------------------------------------------
 
 
@@ -157,16 +234,25 @@ def part(name: str, found: Board) -> str:
         raise BoardError(f"no computed part {name!r}: there are {', '.join(PARTS)}")
     if name in worked_example.VALUES:
         return markup.fill(PARTS[name], **worked_example.VALUES[name]())
+    if name == "cite":
+        file = paths.root() / "CITATION.cff"
+        text = file.read_text(encoding="utf-8") if file.is_file() else ""
+        return markup.fill(PARTS[name], cite=parse_yaml(text)) if text else ""
     return markup.fill(
         PARTS[name],
         board=found,
+        pictures=pictures() if name in ("first-picture", "cards") else {},
+        front=front.of,
+        first=FIRST[0],
+        small=SMALL,
         counts=verdict_table.counts(found.lines),
         choices=choices(found),
         exclusions=registry_index.exclusions(),
         title=cache(manifests.title),
         sizes=verdict_table.sizes(found.lines),
         questions=verdict_table.QUESTIONS,
-        **{word.__name__: word for word in (authors, cited, counted, explanation)},
+        **{one.__name__: one for one in (authors, counted, explanation, finding, words)},
+        cited=front.cited,
         count=verdict_table.count,
     )
 

@@ -32,7 +32,7 @@ BUILDERS = (
     "jupyter-book", "sphinx", "myst-nb", "sphinx-book-theme", "sphinx-proof", "sphinx-exercise",
     "sphinx-mathjax-offline",
 )  # fmt: skip
-SOURCES = ("book", "data/claims", "data/runs", "_config.yml", paths.MARKER)
+SOURCES = ("book", "data/claims", "data/runs", "_config.yml", "CITATION.cff", paths.MARKER)
 _MARKERS = re.compile(r"^[ \t]*### (?:BEGIN|END) SOLUTION[ \t]*\n?", re.M)
 STAMP = "inputs.sha256"  # in the built book: the hashes of the sources and of the staged pages
 # The command of this interpreter, wherever its script lies; a warning makes it fail, after all of
@@ -94,12 +94,12 @@ def _freshness(notebook: Path) -> tuple[bool, datetime]:
 
 
 def box(manifest: manifests.Manifest) -> str:
-    """What a page was run with, and a warning where its code has changed since, as MyST Markdown;
-    for a lesson one line that leads to its evidence."""
-    lesson = manifest.part == "lesson"
-    evidence = _read_by(manifest) if lesson else manifest  # a lesson is as old as what it reads
+    """What a page was run with, folded into one line, and a warning where its code has changed
+    since, as MyST Markdown."""
+    # A lesson is as old as what it reads.
+    evidence = _read_by(manifest) if manifest.part == "lesson" else manifest
     return markup.fill(
-        "line.md.j2" if lesson else "box.md.j2",
+        "box.md.j2",
         run=manifest,
         finished=datetime.fromisoformat(evidence.finished),
         duration=manifests.duration(manifest.wall_seconds),
@@ -125,13 +125,17 @@ def _verdicts(evidence: manifests.Manifest) -> str:
         sides[claim.kind == "question"].append(word)
     second = [found.survives for found in judged.values() if found.survives]
     told = {
-        f"{len(sides[False])} claims": sides[False],
+        _plural(len(sides[False]), "claim"): sides[False],
         "Under today's protocol": second,
-        f"{len(sides[True])} questions": sides[True],
+        _plural(len(sides[True]), "question"): sides[True],
     }
     return " ".join(
         f"{name}: {_counted(collections.Counter(words))}." for name, words in told.items() if words
     )
+
+
+def _plural(count: int, word: str) -> str:
+    return f"{count} {word}{'s' * (count != 1)}"
 
 
 def _counted(words: collections.Counter) -> str:
@@ -141,12 +145,15 @@ def _counted(words: collections.Counter) -> str:
 
 def page(notebook: Path) -> "NotebookNode":
     """An executed notebook as its page shows it: :func:`support.book.execute.page` with the box
-    under the title (the exercises have none), without nbgrader's markers.
+    under the title (the exercises have none), without nbgrader's markers; a lesson begins and ends
+    as :mod:`support.book.front` says.
 
     Raises:
         PublishError: its first cell does not begin with a title.
     """
-    from support.book import execute
+    from nbformat.v4 import new_markdown_cell
+
+    from support.book import execute, front
 
     shown, manifest = execute.page(notebook), manifests.manifest_of(notebook)
     for cell in shown.cells:
@@ -158,8 +165,14 @@ def page(notebook: Path) -> "NotebookNode":
             f"{manifest.chapter}/{manifest.part}: the first cell must begin with a title, a line "
             "'# ...'"
         )
+    if manifest.part == "lesson":
+        rest = f"{front.head(_read_by(manifest))}\n\n{box(manifest)}\n{rest}"
+        if foot := front.foot(manifest.chapter):
+            shown.cells.append(new_markdown_cell(foot, id="where-this-leads"))
+    elif manifest.part == "evidence":
+        rest = f"{box(manifest)}\n{rest}"
     if manifest.part != "exercises":
-        shown.cells[0]["source"] = f"{title}\n\n{box(manifest)}\n{rest}"
+        shown.cells[0]["source"] = f"{title}\n\n{rest}"
     return shown
 
 
@@ -194,8 +207,9 @@ def stage(folder: Path) -> None:
         today = computed_pages.board(written)
         for file, text in computed.items():
             file.write_text(computed_pages.filled(text, today), encoding="utf-8")
-        for name, text in downloads.files(today).items():
-            files.write_all({folder / "book" / "_static" / name: text})
+        beside = downloads.files(today) | computed_pages.picture_files()
+        static = folder / "book" / "_static"
+        files.write_all({static / name: content for name, content in beside.items()})
 
 
 def digest(places: Iterable[Path]) -> str:

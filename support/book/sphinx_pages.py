@@ -37,8 +37,9 @@ def _fill(
         source[0] = computed_pages.filled(source[0], today())
     except computed_pages.BoardError as error:
         raise ExtensionError(str(error)) from error
-    for name, text in downloads.files(today()).items():
-        files.write_all({Path(app.outdir) / "_static" / name: text})
+    beside = downloads.files(today()) | computed_pages.picture_files()
+    static = Path(app.outdir) / "_static"
+    files.write_all({static / name: content for name, content in beside.items()})
 
 
 def _anchor(app: Sphinx, doctree: nodes.document) -> None:

@@ -1,0 +1,141 @@
+"""What stands before a chapter: its question, its picture, what was found, and where it leads.
+
+``book/chapters.yml`` names them; every word on what was found is a claim's own statement with the
+verdicts of the record. The first page has a card for each chapter, a lesson begins and ends with
+them.
+"""
+
+import base64
+import functools
+import io
+import json
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml
+from PIL import Image
+from pydantic import Field, TypeAdapter, ValidationError
+
+from support.book import claims, manifests, markup
+from support.book.profiles import first_problem, parse_yaml
+from support.book.rules import Strict
+from support.common import paths
+
+WIDTH = 640  # pixels of a card's picture: twice what it takes on the page
+
+
+class Front(Strict):
+    """What ``book/chapters.yml`` says of a chapter.
+
+    Attributes:
+        question: what the chapter asks.
+        picture: name of the cell of its evidence whose figure its card shows.
+        found: ids of the claims that say most of what was found.
+        leads: for another chapter, what it makes of this one.
+    """
+
+    question: str = ""
+    picture: str = ""
+    found: tuple[str, ...] = ()
+    leads: dict[str, str] = Field({})
+
+
+class Picture(NamedTuple):
+    """A figure as a PNG, with the words for those who cannot see it."""
+
+    png: bytes
+    alt: str
+
+
+def of(chapter: str) -> Front:
+    """What stands before a chapter; nothing where the file does not name it.
+
+    Raises:
+        ClaimError: the file breaks its schema.
+    """
+    file = paths.root() / "book" / "chapters.yml"
+    text = file.read_text(encoding="utf-8") if file.is_file() else ""
+    return _parsed(text).get(chapter, Front())
+
+
+@functools.lru_cache(maxsize=4)
+def _parsed(text: str) -> dict[str, Front]:
+    try:
+        return TypeAdapter(dict[str, Front]).validate_python(parse_yaml(text) or {})
+    except yaml.YAMLError as error:
+        raise claims.ClaimError(
+            f"chapters.yml is not YAML: {' '.join(str(error).split())}"
+        ) from error
+    except ValidationError as error:
+        raise claims.ClaimError(f"chapters.yml: {first_problem(error)}") from error
+
+
+def picture(notebook: Path, name: str, width: int = WIDTH) -> Picture | None:
+    """A figure of an executed notebook, no wider than ``width`` pixels: the one of the cell of that
+    name, or the first one where no such cell drew any; None without figures."""
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]  # nbformat is slow
+    drawn = [
+        (cell["metadata"], "".join(output["data"]["image/png"]))
+        for cell in cells
+        for output in cell.get("outputs", [])
+        if "image/png" in output.get("data", {})
+    ]
+    named = [one for one in drawn if name and one[0].get("name") == name]
+    for metadata, encoded in (named or drawn)[:1]:
+        with Image.open(io.BytesIO(base64.b64decode(encoded))) as image:
+            image.thumbnail((width, width))
+            small = io.BytesIO()
+            # 64 colours are enough for a drawing of this size, and a third of its bytes.
+            image.convert("RGB").quantize(64).save(small, "PNG", optimize=True)
+        alt = metadata.get("mystnb", {}).get("image", {}).get("alt", "")
+        return Picture(small.getvalue(), alt)
+    return None
+
+
+def head(evidence: manifests.Manifest) -> str:
+    """What a lesson begins with, as MyST Markdown: its papers, its question, what was found."""
+    told = of(evidence.chapter)
+    judged = {claim.id: found for claim, found in manifests.judged(evidence)}
+    registry = claims.registry()
+    stated = claims.of_chapter(evidence.chapter)
+    keys = dict.fromkeys(claim.id.partition(".")[0] for claim in stated)
+    return markup.fill(
+        "head.md.j2",
+        front=told,
+        found=[judged[name] for name in told.found if name in judged],
+        papers=[registry[key] for key in keys if cited(registry[key])],
+        address=address,
+    )
+
+
+def foot(chapter: str) -> str:
+    """What a lesson ends with, as MyST Markdown: the chapters that it leads to; may be empty."""
+    known = [name for name in of(chapter).leads if name in manifests.chapters()]
+    leads = {name: of(chapter).leads[name] for name in known}
+    return markup.fill("foot.md.j2", leads=leads, title=manifests.title) if leads else ""
+
+
+# --- the papers -----------------------------------------------------------------------------------
+
+
+def _entry(key: str) -> str:
+    file = paths.root() / "book" / "references.bib"
+    text = file.read_text(encoding="utf-8") if file.is_file() else ""
+    found = re.search(rf"^@\w+\{{{re.escape(key)},\n(.*?)^\}}", text, re.MULTILINE | re.DOTALL)
+    return found[1] if found else ""
+
+
+def cited(paper: claims.Paper) -> bool:
+    """Whether the bibliography has a paper."""
+    return bool(_entry(paper.key))
+
+
+def address(paper: claims.Paper) -> str:
+    """Where a paper can be read, as the bibliography has it: its own page before a preprint; empty
+    where that is not known."""
+    entry = _entry(paper.key)
+    if found := re.search(r"^\s*(doi|url)\s*=\s*\{(.+)\}", entry, re.MULTILINE):
+        return f"https://doi.org/{found[2]}" if found[1] == "doi" else found[2]
+    found = re.search(r"arXiv:(\d{4}\.\d{4,5})", entry)
+    return f"https://arxiv.org/abs/{found[1]}" if found else ""
