@@ -361,6 +361,23 @@ def carry(
         raise typer.Exit(1)
 
 
+@app.command()
+def calibrate() -> None:
+    """Check the attackers against properties that verifiers have settled and beside other
+    libraries, and write the numbers of the page "Do our attacks work?" to data/calibration.json.
+
+    Needs the networks and properties of VNN-COMP 2021, MNIST and CIFAR-10 under BOOK_DATA, and the
+    extra tests (foolbox); takes about half an hour of one core.
+
+    \b
+    Example:
+      BOOK_DATA=~/datasets python -m support calibrate
+    """
+    from support.book import calibration_page
+
+    typer.echo(calibration_page.write(typer.echo))
+
+
 @data_app.command()
 def get(names: Names) -> None:
     """Download data sets and published networks that are missing, checksums verified.

@@ -52,8 +52,9 @@ def test_of_a_linear_network_everything_that_is_violated_is_found_and_nothing_el
 def test_a_success_where_most_tools_proved_there_is_none_is_a_fault(monkeypatch):
     row = compare(monkeypatch, calibration.ours("multi_targeted", attacks.multi_targeted), {True: (5, 1), False: (5, 0)})
     assert row.holds == 60 and row.violated == 0 and row.faults > 10 and row.passes_found == 0
+    assert row.disputed == row.disputed_found == row.faults
     row = compare(monkeypatch, calibration.ours("multi_targeted", attacks.multi_targeted), {True: (0, 0), False: (1, 1)})
-    assert row.undecided == 60 and row.open > 10 and row.holds == row.violated == 0
+    assert row.undecided == 60 and row.open > 10 and row.holds == row.violated == 0 and 0 < row.disputed < 60 and row.disputed_found == 0
 
 
 def test_an_attack_that_does_nothing_or_leaves_the_ball_finds_nothing(monkeypatch):
@@ -177,11 +178,11 @@ def test_where_one_tool_alone_found_a_violation_there_is_none_for_us():
 def test_no_attack_goes_below_what_is_proven(known):
     seen = calibration.control(known, 300, rounds=1, classes=3)
     assert seen["of"] == 300 and seen["wrong"] < seen["attacked"]
-    room = 3 * (known.proven * (1 - known.proven) / 300) ** 0.5  # these are the first 300 of 10,000 images
-    assert seen["attacked"] / 300 <= known.proven + room
-    if known.attacked is not None:
-        room = 3 * (known.attacked * (1 - known.attacked) / 300) ** 0.5
-        assert seen["attacked"] / 300 >= known.attacked - room
+    room = 3 * (known.unproven * (1 - known.unproven) / 300) ** 0.5  # these are the first 300 of 10,000 images
+    assert seen["attacked"] / 300 <= known.unproven + room
+    if known.published is not None:
+        room = 3 * (known.published * (1 - known.published) / 300) ** 0.5
+        assert seen["attacked"] / 300 >= known.published - room
 
 
 def test_networks_count_what_they_are_shown():

@@ -15,6 +15,7 @@ import random
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -52,6 +53,7 @@ class Row:
             number.
         faults, holds: the same of those that hold: a success here is a fault.
         open, undecided: the same of all others.
+        disputed_found, disputed: the same of those of which one tool proved what another refuted.
         passes_found, passes_held: model passes of an image, in the mean over the violated and over
             the holding properties (0 where there are none). Ours count them image by image, without
             the padding of small batches; a library's are the images that the network was shown.
@@ -68,6 +70,8 @@ class Row:
     holds: int
     open: int
     undecided: int
+    disputed_found: int
+    disputed: int
     passes_found: float
     passes_held: float
     seconds: float
@@ -146,11 +150,11 @@ def _row(
                 found, queries = attacker.find(counted, x.clone(), y.clone(), eps.clone())
             passes[kind] += counted.images if queries is None else int(queries.sum())
             won[index] = successes(network, x, y, eps, found.detach())
-    counts = [(int(won[mask].sum()), int(mask.sum())) for mask in kinds]
-    each = [images / max(count, 1) for images, (_, count) in zip(passes, counts, strict=True)]
+    counts = [(int(won[mask].sum()), int(mask.sum())) for mask in (*kinds, given.disputed)]
+    each = [images / max(count, 1) for images, (_, count) in zip(passes, counts, strict=False)]
     missed = (kinds[0] & ~won).nonzero()[:, 0].tolist()
     return Row(
-        benchmark, attacker.name, attacker.library, *counts[0], *counts[1], *counts[2], *each[:2],
+        benchmark, attacker.name, attacker.library, *sum(counts, ()), *each[:2],
         time.process_time() - began, tuple(missed),
     )  # fmt: skip
 
@@ -187,8 +191,8 @@ def library(package: str, name: str, build: Callable[[nn.Module, float], Callabl
 
 
 def attackers(passes: int) -> list[Attacker]:
-    """Ours and those of torchattacks and foolbox: AutoAttack's parts as its standard version has
-    them, and the others at about so many passes an image that holds out.
+    """Ours and those of torchattacks and foolbox, among them AutoAttack's four parts, at about so
+    many passes of an image that holds out; and its APGDs with the steps of its standard version.
 
     Raises:
         ModuleNotFoundError: foolbox is not installed; the extra ``tests`` has it.
@@ -200,6 +204,8 @@ def attackers(passes: int) -> list[Attacker]:
     import_torchvision()
     import torchattacks
 
+    few = passes // 9 - 1  # a search towards each of nine rivals; a step of FAB takes two passes
+
     def apgd(steps: int) -> Callable:
         return lambda model, eps: torchattacks.APGD(model, eps=eps, steps=steps, loss="ce")
 
@@ -207,7 +213,7 @@ def attackers(passes: int) -> list[Attacker]:
         return lambda model, eps: torchattacks.APGDT(model, eps=eps, steps=steps, n_classes=10)
 
     def fab(model: nn.Module, eps: float) -> Callable:
-        told = {"steps": STANDARD_STEPS, "n_restarts": 1, "multi_targeted": True, "n_classes": 10}
+        told = {"steps": few // 2, "n_restarts": 1, "multi_targeted": True, "n_classes": 10}
         return torchattacks.FAB(model, norm="Linf", eps=eps, **told)
 
     def square(queries: int) -> Callable:
@@ -223,7 +229,6 @@ def attackers(passes: int) -> list[Attacker]:
         wrapped = foolbox.PyTorchModel(model, bounds=(0, 1))
         return lambda x, y: attack(wrapped, x, y, epsilons=eps)[1]
 
-    few = passes // 9 - 1  # a restart towards each of nine rivals
     theirs = [
         (f"PGD, {passes} steps", "torchattacks", pgd),
         (f"PGD, {passes} steps", "foolbox", foolbox_pgd),
@@ -231,7 +236,7 @@ def attackers(passes: int) -> list[Attacker]:
         (f"APGD-CE, {passes} steps", "torchattacks", apgd(passes)),
         (f"APGD-T, {few} steps a target", "torchattacks", apgd_targets(few)),
         (f"APGD-T, {STANDARD_STEPS} steps a target", "torchattacks", apgd_targets(STANDARD_STEPS)),
-        (f"FAB-T, {STANDARD_STEPS} steps a target", "torchattacks", fab),
+        (f"FAB-T, {few // 2} steps a target", "torchattacks", fab),
         (f"Square, {passes} queries", "torchattacks", square(passes)),
         ("Square, 1000 queries", "torchattacks", square(1000)),
     ]
@@ -255,14 +260,14 @@ class Control:
     Attributes:
         network: by its name in :data:`support.models.published.NETWORKS`.
         eps: radius in units of [0,1].
-        attacked: published share of test images that an attack made wrong, or that are wrong.
-        proven: published share that could not be proven right: no attack can do more.
+        published: share of test images that an attack made wrong, or that are wrong.
+        unproven: published share that could not be proven right: no attack can do more.
     """
 
     network: str
     eps: float
-    attacked: float | None
-    proven: float
+    published: float | None
+    unproven: float
 
 
 CONTROLS = (
@@ -320,25 +325,44 @@ def exact_verdicts(
     return right, total
 
 
-def everything(passes: int, say: Callable[[str], None] = lambda line: None) -> dict:
-    """All numbers of the page, as JSON has them; ``say`` is told of each row when it is there.
+def everything(count: int, seeds: int, say: Callable[[str], None] = lambda line: None) -> dict:
+    """All numbers of the page, as JSON has them.
+
+    Args:
+        count: test images of each control.
+        seeds: draws of our attack's starts.
+        say: is told of each row when it is there.
 
     Raises:
         DataError: something of it is not there.
     """
-    rows = []
+    first = ours("multi_targeted", attacks.multi_targeted)
+    passes = round(compare(SETS[0], [first])[0].passes_held)
+    rows: list[Row] = []
     for benchmark in SETS:
         for attacker in attackers(passes):
             rows += compare(benchmark, [attacker])
             last = rows[-1]
             say(f"{benchmark}: {last.attack} ({last.library}): {last.found} of {last.violated}")
+    found_by_seed: dict[str, list[int]] = {}
+    for benchmark in SETS[:2]:  # the third has none that is violated
+        for seed in range(seeds):
+            with_seed = ours(f"seed {seed}", partial(_seeded, seed))
+            found_by_seed.setdefault(benchmark, []).append(compare(benchmark, [with_seed])[0].found)
     controls = []
     for known in CONTROLS:
-        controls.append(vars(known) | {"seen": control(known, rounds=1, classes=3)})
-        say(f"{known.network}: {controls[-1]['seen']}")
-    shown = [vars(replace(row, seconds=round(row.seconds, 2))) for row in rows]
+        controls.append(vars(known) | control(known, count, rounds=1, classes=3))
+        say(f"{known.network}: {controls[-1]}")
     linear = {
         name: exact_verdicts(getattr(attacks, name), range(5))
         for name in ("multi_targeted", "pgd_targets", "pgd", "bim", "fgsm")
     }
-    return {"passes": passes, "rows": shown, "controls": controls, "linear": linear}
+    shown = [vars(replace(row, seconds=round(row.seconds, 2))) for row in rows]
+    return {
+        "passes": passes, "rows": shown, "found_by_seed": found_by_seed, "controls": controls,
+        "linear": linear,
+    }  # fmt: skip
+
+
+def _seeded(seed: int, *call) -> attacks.AttackResult:
+    return attacks.multi_targeted(*call, generator=torch.Generator().manual_seed(seed))

@@ -1,0 +1,47 @@
+"""The numbers of the page "Do our attacks work?": computed by one command, kept in
+``data/calibration.json`` with where they come from, and put into the page from there."""
+
+import datetime
+import json
+import platform
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from support.common import files, paths
+
+COUNT, SEEDS = 2000, 10
+"""Test images of each control, and draws of our attack's starts."""
+
+
+def path() -> Path:
+    """Where the numbers are kept."""
+    return paths.root() / "data" / "calibration.json"
+
+
+def write(say: Callable[[str], None]) -> str:
+    """Compute the numbers anew and keep them; a line that says so. ``say`` is told of each row.
+
+    Raises:
+        DataError: networks, properties or images are not there.
+    """
+    import torch
+
+    from support.book import chapter_run
+    from support.evaluation import calibration
+
+    made = {
+        "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        **chapter_run.commit(),
+        "machine": platform.processor() or platform.machine(),
+        "torch": torch.__version__,
+    }
+    found = calibration.everything(COUNT, SEEDS, say) | {"made": made}
+    files.write_all({path(): json.dumps(found, indent=1) + "\n"})
+    return f"the numbers of the calibration are in {path()}"
+
+
+def kept() -> dict[str, Any]:
+    """What was computed, by name, and what the page says of it."""
+    found = json.loads(path().read_text(encoding="utf-8"))
+    return found | {"benchmarks": list(dict.fromkeys(row["benchmark"] for row in found["rows"]))}
