@@ -42,6 +42,21 @@ def write(say: Callable[[str], None]) -> str:
 
 
 def kept() -> dict[str, Any]:
-    """What was computed, by name, and what the page says of it."""
+    """What was computed, as the templates of the parts are given it."""
     found = json.loads(path().read_text(encoding="utf-8"))
-    return found | {"benchmarks": list(dict.fromkeys(row["benchmark"] for row in found["rows"]))}
+    scatter = max(error(row["unproven"], row["of"]) for row in found["controls"])
+    return found | {
+        "benchmarks": list(dict.fromkeys(row["benchmark"] for row in found["rows"])),
+        "violated": {row["benchmark"]: row["violated"] for row in found["rows"]},
+        "seeds": len(next(iter(found["found_by_seed"].values()))),
+        "scatter": scatter,
+    }
+
+
+def error(share: float, count: int) -> float:
+    """The standard error of a share of so many images."""
+    return (share * (1 - share) / count) ** 0.5
+
+
+PARTS = ("calibration-linear", "calibration-properties", "calibration-controls")
+"""The parts that are made of them."""

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import jupytext
 
 from support.book import (
+    calibration_page,
     claims,
     front,
     manifests,
@@ -38,6 +39,9 @@ PARTS = {
     "worked-example": "worked_example.md.j2", "rates": "rates.html.j2",
     "first-picture": "first_picture.html.j2", "numbers": "numbers.html.j2",
     "cards": "cards.html.j2", "cite": "cite.md.j2",
+    "calibration-linear": "calibration_linear.md.j2",
+    "calibration-properties": "calibration_properties.html.j2",
+    "calibration-controls": "calibration_controls.html.j2",
 }  # fmt: skip
 SECTION = "What did not reproduce, and why"
 FIRST = ("first", "05_persistence", "fig-attacks")  # the picture of the first page
@@ -238,6 +242,8 @@ def part(name: str, found: Board) -> str:
         file = paths.root() / "CITATION.cff"
         text = file.read_text(encoding="utf-8") if file.is_file() else ""
         return markup.fill(PARTS[name], cite=parse_yaml(text)) if text else ""
+    if name in calibration_page.PARTS:
+        return markup.fill(PARTS[name], **calibration_page.kept())
     return markup.fill(
         PARTS[name],
         board=found,

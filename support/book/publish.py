@@ -32,7 +32,10 @@ BUILDERS = (
     "jupyter-book", "sphinx", "myst-nb", "sphinx-book-theme", "sphinx-proof", "sphinx-exercise",
     "sphinx-mathjax-offline",
 )  # fmt: skip
-SOURCES = ("book", "data/claims", "data/runs", "_config.yml", "CITATION.cff", paths.MARKER)
+SOURCES = (
+    "book", "data/claims", "data/runs", "data/calibration.json", "_config.yml", "CITATION.cff",
+    paths.MARKER,
+)  # fmt: skip
 _MARKERS = re.compile(r"^[ \t]*### (?:BEGIN|END) SOLUTION[ \t]*\n?", re.M)
 STAMP = "inputs.sha256"  # in the built book: the hashes of the sources and of the staged pages
 # The command of this interpreter, wherever its script lies; a warning makes it fail, after all of

@@ -244,10 +244,16 @@ def attackers(passes: int) -> list[Attacker]:
         ours("multi_targeted", attacks.multi_targeted),
         ours(f"pgd_targets, {few} steps a target", attacks.pgd_targets, steps=few),
         ours("pgd_targets, 80 steps a target", attacks.pgd_targets, steps=80),
+        ours(f"the rival's score alone, {few} steps", attacks.pgd_targets, steps=few, loss=_fallen),
         ours(f"pgd on the margin, {passes} steps", attacks.pgd, loss="margin", steps=passes),
         ours(f"pgd on cross-entropy, {passes} steps", attacks.pgd, steps=passes),
         *(library(package, name, build) for name, package, build in theirs),
     ]
+
+
+def _fallen(model: nn.Module, x: Tensor, rival: Tensor) -> Tensor:
+    """What is lowered where the rival's score is to rise, whatever the label's does."""
+    return -model(x).gather(1, rival[:, None])[:, 0]
 
 
 # --- networks whose robustness is known -----------------------------------------------------------
