@@ -110,21 +110,24 @@ def quick(chapter: str, root: Path, cache: Path, lines: Path | None = None) -> d
     Raises:
         NotCarried: the run failed.
     """
-    settings = {
-        "BOOK_ROOT": str(root),
-        "BOOK_CACHE": str(cache),
-        "BOOK_PROGRESS": "off",
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(root),
-    }
-    environment = os.environ | settings | ({kernels.LINES: str(lines)} if lines else {})
-    command = [sys.executable, "-m", "support", "run", chapter, "--part", "evidence", "--force"]
-    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, encoding="utf-8")
-    if done.returncode:
-        said = done.stderr.strip().splitlines()[-1:]
-        raise NotCarried(f"{chapter} fails at quick in a checkout: {' '.join(said)}")
+    settings = {"BOOK_ROOT": root, "BOOK_CACHE": cache, "BOOK_PROGRESS": "off"}
+    settings |= {"OMP_NUM_THREADS": 1} | ({kernels.LINES: lines} if lines else {})
+    try:
+        command = ("-m", "support", "run", chapter, "--part", "evidence", "--force")
+        _python(root, *command, **settings)
+    except subprocess.CalledProcessError as error:
+        said = error.stderr.strip().splitlines()[-1:]
+        raise NotCarried(f"{chapter} fails at quick in a checkout: {' '.join(said)}") from error
     made = root / "_build" / "runs" / "quick" / chapter / "evidence.json"
     return json.loads(made.read_text(encoding="utf-8"))
+
+
+def _python(root: Path, *words: str, **variables: object) -> str:
+    """What Python says in a checkout, to which its package belongs."""
+    variables = {"PYTHONPATH": root, "PYTHONDONTWRITEBYTECODE": 1, **variables}
+    environment = os.environ | {name: str(value) for name, value in variables.items()}
+    told = {"capture_output": True, "encoding": "utf-8", "check": True}
+    return subprocess.run([sys.executable, *words], cwd=root, env=environment, **told).stdout
 
 
 def numbers(manifest: dict[str, Any]) -> dict[str, Any]:
@@ -174,15 +177,11 @@ def _definitions(source: Path, root: Path) -> dict[tuple[str, str], str]:
         "found = fingerprint.definitions([Path(sys.argv[1])]); "
         "print(json.dumps([[*where, total] for where, total in found.items()]))"
     )
-    environment = os.environ | {"PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [sys.executable, "-c", script, str(source)]
     try:
-        done = subprocess.run(
-            command, cwd=root, env=environment, capture_output=True, encoding="utf-8", check=True
-        )
+        found = json.loads(_python(root, "-c", script, str(source)))
     except subprocess.CalledProcessError as error:
         raise NotCarried("the record's commit is of an edition that cannot be compared") from error
-    return {(place, name): total for place, name, total in json.loads(done.stdout)}
+    return {(place, name): total for place, name, total in found}
 
 
 def _statements(code: ast.stmt) -> Iterator[range]:

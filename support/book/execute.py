@@ -7,6 +7,7 @@ where :mod:`support.book.manifests` says. Recording copies a finished run to the
 """
 
 import ast
+import contextlib
 import copy
 import datetime
 import hashlib
@@ -193,7 +194,8 @@ def _execute(
 ) -> Path:
     target = manifests.local_run(chapter, profile, part)
     failed = target.with_name(f"{part}.failed.ipynb")
-    given = {"profile": profile, "seed": seed, "device": device, "overrides": _jsonable(overrides)}
+    plain = json.loads(json.dumps(dict(overrides)))  # lists for tuples
+    given = {"profile": profile, "seed": seed, "device": device, "overrides": plain}
     parameters = {name: value for name, value in given.items() if value != DEFAULTS[name]}
     _silence_papermill()
     terminal = _terminal() if bars else ""
@@ -385,7 +387,7 @@ def _meaning(text: str) -> str:
 def rendered_again(notebook: NotebookNode, manifest: Manifest) -> NotebookNode:
     """The notebook with every row of a claim made anew from the recorded numbers and the registry.
     Changes it in place."""
-    judged = {claim.id: (claim, found) for claim, found in manifests.judged(manifest)}
+    judged = _judged(manifest)
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
             record = output.get("metadata", {}).get("support", {})
@@ -394,18 +396,17 @@ def rendered_again(notebook: NotebookNode, manifest: Manifest) -> NotebookNode:
             if "claim" in record and record["claim"]["id"] in judged:
                 found = claims.render(*judged[record["claim"]["id"]])
             elif record.get("table") == "verdicts":
-                rows = judged if manifest.part == "evidence" else _of_evidence(manifest)
+                rows = judged
+                if manifest.part == "lesson":
+                    with contextlib.suppress(RecordError):
+                        rows = _judged(manifests.evidence_of(manifest))
                 found = claims.render_verdicts(list(rows.values())) if rows else None
             if found:
                 output["data"] = NotebookNode({"text/html": found.html, "text/plain": found.text})
     return notebook
 
 
-def _of_evidence(lesson: Manifest) -> dict[str, tuple[claims.Claim, claims.Judgement]]:
-    try:
-        evidence = manifests.evidence_of(lesson)
-    except RecordError:
-        return {}
+def _judged(evidence: Manifest) -> dict[str, tuple[claims.Claim, claims.Judgement]]:
     return {claim.id: (claim, found) for claim, found in manifests.judged(evidence)}
 
 
@@ -454,11 +455,7 @@ def _unfit(notebook: NotebookNode) -> str:
     here = re.compile(rf"(?<![\w.])(?:{_MACHINE_PATH}|(?:{places})(?![\w-]))")
     for index, cell in enumerate(notebook.cells):
         for output in cell.get("outputs", []):
-            contents = (
-                {"text": output["text"]}
-                if output.output_type == "stream"
-                else output.get("data", {})
-            )
+            contents = output.get("data") or {"text": output.get("text", "")}
             for kind, content in contents.items():
                 if kind in ("image/svg+xml", "image/jpeg", "application/pdf"):
                     return f"cell {index + 1} shows {kind}; pictures must be PNG"
@@ -468,11 +465,9 @@ def _unfit(notebook: NotebookNode) -> str:
                     return f"the output of cell {index + 1} holds a path of this machine: {place}"
     size = len(text_of(notebook).encode()) / 1e6
     if size > LARGEST_RECORD_MB:
-        largest = max(
-            range(len(notebook.cells)), key=lambda index: len(json.dumps(notebook.cells[index]))
-        )
-        most = f"more than {LARGEST_RECORD_MB:g}"
-        return f"it has {size:.1f} MB, {most}; cell {largest + 1} is the largest"
+        sizes = [len(json.dumps(cell)) for cell in notebook.cells]
+        largest, most = sizes.index(max(sizes)) + 1, f"more than {LARGEST_RECORD_MB:g}"
+        return f"it has {size:.1f} MB, {most}; cell {largest} is the largest"
     return ""
 
 
@@ -480,7 +475,3 @@ def text_of(notebook: NotebookNode) -> str:
     """A valid notebook as the text of its file."""
     nbformat.validate(notebook)
     return nbformat.writes(notebook) + "\n"
-
-
-def _jsonable(overrides: Mapping[str, Any]) -> dict[str, Any]:
-    return json.loads(json.dumps(dict(overrides)))
