@@ -2,12 +2,16 @@
 
 import csv
 import io
+import os
 import re
 import shutil
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
 import nbformat
+import psutil
 import pytest
 import small_assignment
 from nbformat.v4 import new_code_cell
@@ -97,6 +101,26 @@ def test_a_grading_that_was_stopped_goes_on_and_executes_nothing_twice(taught, m
     shutil.rmtree(again / "autograded" / "Una Touched")
     grade.grade(file, again, people=people, seconds=60)
     assert len(executed) == 1
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX systems")
+def test_a_grading_that_is_killed_leaves_no_process_and_goes_on(taught, tmp_path):
+    folder, file, _, _ = taught
+    mine = tmp_path / "mine"
+    shutil.copytree(folder, mine)
+    for made in ("autograded", "feedback", "mended", "grades.csv"):
+        shutil.rmtree(mine / made) if (mine / made).is_dir() else (mine / made).unlink()
+    command = [sys.executable, "-um", "support", "assign", "grade", str(file), "--course", str(mine), "--jobs", "2", "--seconds", "60"]
+    environment = os.environ | {"PYTHONPATH": str(Path(exercises.__file__).parents[2])}
+    running = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    first = running.stdout.readline().partition(":")[0]
+    children = psutil.Process(running.pid).children(recursive=True)
+    assert children
+    running.kill()
+    assert psutil.wait_procs(children, timeout=60)[1] == []
+    running.communicate()
+    assert first in {row["student"] for row in grade_table.rows(mine)}
+    assert {each.total for each in grade.grade(file, mine, seconds=60)} == {12, 9, 3, 0}
 
 
 def feedback(folder: Path, name: str) -> str:

@@ -42,7 +42,7 @@ def main(arguments: list[str], environment: dict[str, str], folder: str, log: st
     os.chdir(folder)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # how another client would connect
     os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
-    threading.Thread(target=_end_with_launcher, daemon=True).start()
+    end_with_parent()
     import matplotlib
     from ipykernel.kernelapp import IPKernelApp
 
@@ -51,6 +51,11 @@ def main(arguments: list[str], environment: dict[str, str], folder: str, log: st
     IPKernelApp.launch_instance()
 
 
-def _end_with_launcher() -> None:
-    multiprocessing.parent_process().join()
-    os._exit(1)
+def end_with_parent() -> None:
+    """From now on, this process ends when the one that started it is gone, however it went."""
+
+    def wait() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()

@@ -14,6 +14,7 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell
 from nbgrader.preprocessors import GetGrades, NbGraderPreprocessor
 from nbgrader.server_extensions import formgrader
+from traitlets import List
 from traitlets.config import Config
 
 from support.classroom import judge, notebook, texts
@@ -40,6 +41,8 @@ def words(cell: NotebookNode) -> str:
 
 class InWords(NbGraderPreprocessor):
     """Keeps of an autograded notebook what its student may read."""
+
+    display_data_priority = List(help="Of nbconvert, which has it for all.").tag(config=True)
 
     def preprocess(self, nb: NotebookNode, resources: dict) -> tuple[NotebookNode, dict]:
         """Replace the cells of tests by :func:`words`, and drop all outputs."""

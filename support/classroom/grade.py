@@ -17,6 +17,7 @@ from nbgrader.converters import Autograde, GenerateFeedback
 from nbgrader.utils import parse_utc
 from traitlets.config import Config
 
+from support.book import kernel_process
 from support.classroom import course, grade_table, judge, notebook, seeds, submissions
 from support.classroom.cells import AssignmentError
 from support.classroom.roster import Person
@@ -124,7 +125,7 @@ def _graded(found: list[Submission], here: _Course, jobs: int) -> Iterator[tuple
             yield number, _entered(each, here, lambda task=task: _executed(*task))
         return
     # The environment of the first process is no concern of the others'.
-    with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
+    with ProcessPoolExecutor(jobs, get_context("spawn"), kernel_process.end_with_parent) as pool:
         futures: dict[Future, int] = {
             pool.submit(_executed, *task): number for number, (_, task) in waiting.items()
         }
