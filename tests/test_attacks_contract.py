@@ -4,6 +4,7 @@ What one attack alone does is in the file of its module.
 """
 
 import itertools
+import math
 import subprocess
 import sys
 import warnings
@@ -19,10 +20,12 @@ ATTACKS = {
     "fgsm": {}, "rfgsm": {}, "bim": {}, "mifgsm": {}, "pgd": {"steps": 13}, "pgd_targets": {"steps": 5}, "multi_targeted": {},
     "rays": {"queries": 60},
     "average_sample": {}, "average_sample to a target": {"target": 2}, "lbfgs": {"search": 1, "steps": 8},
-    "one_pixel": {"population": 20, "generations": 2},
+    "one_pixel": {"population": 20, "generations": 2}, "fmn": {"steps": 8}, "fmn in the maximum norm": {"steps": 8, "norm": math.inf},
+    "sigma_zero": {"steps": 12},
 }  # fmt: skip
 EVERY = pytest.mark.parametrize("attack", ATTACKS)
-BOUNDED = [name for name in ATTACKS if name not in ("lbfgs", "one_pixel")]
+UNBOUNDED = ["lbfgs", "one_pixel", "fmn", "fmn in the maximum norm", "sigma_zero"]
+BOUNDED = [name for name in ATTACKS if name not in UNBOUNDED]
 GRADIENT = ["fgsm", "rfgsm", "bim", "mifgsm", "pgd", "pgd_targets"]
 DRAWING = ["rfgsm", "pgd", "pgd_targets", "multi_targeted", "rays", "one_pixel"]
 ONE_STEP = ["fgsm", "rfgsm", "average_sample to a target"]  # always taken, also from a clean error
@@ -191,6 +194,8 @@ BAD_OPTIONS = {
     "mifgsm": [{"steps": 0}, {"step_size": 0.0}, {"decay": -1}, {"decay": float("nan")}],
     "pgd": [{"steps": 0}, {"step_size": 0.0}, {"restarts": 0}, {"targeted": "all"}],
     "pgd_targets": [{"steps": 0}, {"step_size": 0.0}, {"restarts": 0}, {"classes": 0}],
+    "fmn": [{"steps": 0}, {"norm": 1}, {"norm": "inf"}, {"space": "ball"}],
+    "sigma_zero": [{"steps": 0}, {"threshold": 0}, {"threshold": 1.5}],
     "multi_targeted": [{"steps": 0}, {"rounds": 0}, {"rounds": 1.5}, {"classes": 0}],
     "rays": [{"queries": 0}, {"queries": 2.5}],
     "average_sample": [{"target": 3}, {"target": -1}, {"target": "all"}, {"target": True}, {"target": Y.int()}, {"target": Y + 1}],
@@ -244,7 +249,7 @@ def test_what_only_the_scores_tell_is_refused_after_one_pass(attack):
         assert counted.passes == (3 if message.startswith(("NaN", "prob")) else 1)  # these after the looks at what it does
 
 
-@pytest.mark.parametrize("attack", [*GRADIENT, "multi_targeted", "lbfgs"])
+@pytest.mark.parametrize("attack", [*GRADIENT, "multi_targeted", "lbfgs", "fmn", "sigma_zero"])
 def test_a_model_without_a_gradient_is_refused(attack):
     net = linear((1, 4, 4), 3)
     with pytest.raises(ValueError, match="differentiably"):

@@ -70,6 +70,8 @@ ASKED = {
     "fgsm": attacking("fgsm"), "rfgsm": attacking("rfgsm"), "bim": attacking("bim", steps=2), "mifgsm": attacking("mifgsm", steps=2),
     "pgd": attacking("pgd", steps=2), "pgd_targets": attacking("pgd_targets", steps=2), "rays": attacking("rays", queries=6),
     "average_sample": attacking("average_sample", means=images(CLASSES, 2)), "lbfgs": attacking("lbfgs", False, search=0, steps=3),
+    "fmn": attacking("fmn", False, steps=3), "sigma_zero": attacking("sigma_zero", False, steps=3),
+    "multi_targeted": attacking("multi_targeted", steps=1, rounds=2),
     "one_pixel": attacking("one_pixel", False, population=4, generations=1),
     "corner_outputs": lambda model: list(attacks.corner_outputs(model, images(4))),
     "magnitude_margin_ratio": lambda model: evaluation.magnitude_margin_ratio(model, images(), labels()),

@@ -5,6 +5,8 @@
 - :mod:`~support.attacks.multi_targeted`: :func:`multi_targeted`, short rounds towards every rival,
   which finds most for its passes;
 - :mod:`~support.attacks.minimal_l2`: :func:`lbfgs`, the least distortion;
+- :mod:`~support.attacks.minimum_norm`: :func:`fmn`, the least distance in the Euclidean or the
+  maximum norm, in the box or in free space, and :func:`sigma_zero`, the fewest pixels;
 - :mod:`~support.attacks.hard_label`: :func:`rays`, which sees decisions only;
 - :mod:`~support.attacks.one_pixel`: :func:`one_pixel`, differential evolution, and
   :mod:`~support.attacks.census`: :func:`corner_outputs`, every pixel in every extreme colour;
@@ -31,7 +33,8 @@ nothing, and keeps one contract:
   below zero (a tie is no success), and both are read from one last pass over the returned images.
   The clean image counts: one that is misclassified already is returned as it is (except by
   :func:`fgsm`, :func:`rfgsm`, and :func:`average_sample` with a target, whose single step is always
-  taken). :func:`lbfgs` has no budget: it returns the least distortion.
+  taken). :func:`lbfgs`, :func:`fmn` and :func:`sigma_zero` have no budget: they
+  return the least distortion.
 - **Independence.** All images of a call share the random draws, which come at a fixed shape from
   ``generator`` (default: a fresh one, seeded with :data:`SEED`), whoever is still undecided.
   Undecided images are packed into forward passes of a few fixed sizes, in which a row's bits depend
@@ -56,12 +59,13 @@ from support.attacks.clustr_loop import clustr_pgd, kernel_scores
 from support.attacks.gradient import bim, fgsm, mifgsm, pgd, pgd_targets, rfgsm
 from support.attacks.hard_label import rays
 from support.attacks.minimal_l2 import lbfgs
+from support.attacks.minimum_norm import fmn, sigma_zero
 from support.attacks.multi_targeted import multi_targeted
 from support.attacks.one_pixel import one_pixel
 from support.common.arguments import SEED
 
 __all__ = [
     "SEED", "AttackResult", "average_sample", "bim", "class_means", "clustr_pgd", "corner_outputs",
-    "fgsm", "interval", "kernel_scores", "lbfgs", "margin", "mifgsm", "multi_targeted", "one_pixel",
-    "pgd", "pgd_targets", "rays", "rfgsm",
+    "fgsm", "fmn", "interval", "kernel_scores", "lbfgs", "margin", "mifgsm", "multi_targeted",
+    "one_pixel", "pgd", "pgd_targets", "rays", "rfgsm", "sigma_zero",
 ]  # fmt: skip
