@@ -83,7 +83,7 @@ def list_() -> None:
     from support.book import manifests
 
     wrong = False
-    for chapter in _some_chapters():
+    for chapter in _chosen(None):
         listed = "" if _in_toc(chapter) else " (not in _toc.yml)"
         typer.echo(f"{chapter}: {manifests.title(chapter)}{listed}")
         try:
@@ -139,9 +139,7 @@ def run(
     """
     from support.book import manifests
 
-    known = _some_chapters()
-    chosen = map(manifests.resolve_chapter, chapters) if chapters else known
-    names = list(dict.fromkeys(chosen))
+    names = _chosen(chapters)
     pairs = [parse_override(change) for change in changes or []]
     overrides = dict(pairs)
     if len(overrides) < len(pairs):
@@ -346,11 +344,9 @@ def carry(
       python -m support carry 01
     """
     from support.book import carry as carrying
-    from support.book import manifests
 
-    known = _some_chapters()
     left = False
-    for name in map(manifests.resolve_chapter, chapters) if chapters else known:
+    for name in _chosen(chapters):
         try:
             carrying.carry(name, profile)
             typer.echo(f"{name} at {profile}: carried to today's code")
@@ -422,12 +418,13 @@ def _known(names: list[str]) -> list[tuple[Any, str]]:
     return found
 
 
-def _some_chapters() -> list[str]:
+def _chosen(chapters: list[str] | None) -> list[str]:
+    """The chapters of these names, each once; all where none is given."""
     from support.book import manifests
 
     if not (known := manifests.chapters()):
         raise Refused(f"no chapters: {paths.root() / 'book'} holds no NN_name/evidence.py")
-    return known
+    return list(dict.fromkeys(map(manifests.resolve_chapter, chapters))) if chapters else known
 
 
 def _in_toc(chapter: str) -> bool:
