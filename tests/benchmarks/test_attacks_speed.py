@@ -4,8 +4,6 @@ Times are CPU seconds of this process, each the least of some rounds in which al
 for a shared machine disturbs it. What is judged is the count of model passes, which no machine disturbs.
 """
 
-import time
-
 import numpy as np
 import pytest
 import torch
@@ -13,6 +11,7 @@ import torchattacks
 from attack_nets import Counted, held_out, trained
 from torch import nn
 from torch.nn import functional
+from turns import compare
 
 import support.common.vision  # noqa: F401  torchattacks imports torchvision, which may need this door
 from support.attacks import margin, one_pixel, pgd
@@ -44,22 +43,6 @@ def robust(name, count):
         model = build().eval()
         model[-1].bias.data[0] += 50
         return model, torch.rand(count, *shape), torch.zeros(count, dtype=torch.int64)
-
-
-def compare(benchmark, what, ours, peers, rounds=3):
-    """Time ours and its peers in turns, and leave ours / fastest peer with the benchmark."""
-    contestants = {"ours": ours, **peers}
-    least = dict.fromkeys(contestants, float("inf"))
-    for _ in range(1 if benchmark.disabled else rounds):
-        for name, run in contestants.items():
-            start = time.process_time()
-            run()
-            least[name] = min(least[name], time.process_time() - start)
-    fastest = min(peers, key=least.__getitem__)
-    ratio = least["ours"] / least[fastest]
-    benchmark.extra_info |= {"fastest peer": fastest, "ratio": ratio, **least}
-    print(f"\n{what}: ours {least['ours']:.3f} s, {fastest} {least[fastest]:.3f} s, ours / {fastest} = {ratio:.3f}")
-    benchmark.pedantic(ours, rounds=1)
 
 
 def fixed_loop(model, x, y, eps, steps, restarts, batch_size):

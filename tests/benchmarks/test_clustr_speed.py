@@ -4,12 +4,11 @@ Times are CPU seconds of this process, each the least of some rounds in turns; t
 count of images that pass the network.
 """
 
-import time
-
 import pytest
 import torch
 from sklearn.cluster import KMeans
 from torch.nn import functional
+from turns import compare
 
 from support import clustering, data, models, training
 from support.attacks import clustr_loop, pgd
@@ -20,25 +19,6 @@ LOADS = {
     "MNIST, 84 features": (10, 6000, 84, 2),
     "CIFAR-100, 512 features": (100, 500, 512, 2),
 }
-
-
-def in_turns(benchmark, what, ours, peers, rounds=3):
-    """Time ours and its peers in turns; leave ours / fastest peer with the benchmark."""
-    contestants = {"ours": ours, **peers}
-    least = dict.fromkeys(contestants, float("inf"))
-    for _ in range(1 if benchmark.disabled else rounds):
-        for name, run in contestants.items():
-            start = time.process_time()
-            run()
-            least[name] = min(least[name], time.process_time() - start)
-    fastest = min(peers, key=least.__getitem__)
-    benchmark.extra_info |= {"fastest peer": fastest, "ratio": least["ours"] / least[fastest], **least}
-    print(
-        f"\n{what}: "
-        + ", ".join(f"{name} {seconds:.3f} s" for name, seconds in least.items())
-        + f", ratio {least['ours'] / least[fastest]:.2f}"
-    )
-    benchmark.pedantic(ours, rounds=1)
 
 
 @pytest.mark.parametrize("load", LOADS)
@@ -58,7 +38,7 @@ def test_class_clusters_beside_scikit_learn_in_a_loop(benchmark, load):
         fits = [KMeans(k, n_init=1, max_iter=20, random_state=1).fit(points[labels == c]) for c in range(classes)]
         kept["peer"] = sum(fit.inertia_ for fit in fits)
 
-    in_turns(benchmark, load, ours, {"scikit-learn": peer})
+    compare(benchmark, load, ours, {"scikit-learn": peer})
     assert kept["ours"] <= 1.01 * kept["peer"]
 
 
@@ -88,7 +68,7 @@ def test_a_magnet_step_beside_the_usual_form(benchmark):
         for _ in range(50):
             torch.autograd.grad(floored_loss(features, cluster, labels, m, 12.5).mean(), features)
 
-    in_turns(benchmark, "Magnet loss and gradient, 240 x 512, 50 times", ours, {"floored form": usual})
+    compare(benchmark, "Magnet loss and gradient, 240 x 512, 50 times", ours, {"floored form": usual})
     means = magnet.segment_means(features, cluster, m)
     exact = magnet.magnet_loss(features, labels, means, kinds, 2.0, assigned=cluster)
     assert torch.allclose(exact, floored_loss(features, cluster, labels, m, 2.0), rtol=1e-3), "where nothing underflows the two agree"
@@ -139,7 +119,7 @@ def test_ten_restarts_of_twenty_steps_beside_a_fixed_loop(benchmark, eps):
         return timed
 
     settings = {"steps": steps, "step_size": eps / 4, "restarts": restarts}
-    in_turns(
+    compare(
         benchmark,
         f"10 x 20 PGD at eps {eps}",
         counted("ours", lambda: pgd(model, x, y, eps, **settings)),

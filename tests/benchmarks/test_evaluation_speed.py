@@ -10,7 +10,8 @@ import pytest
 import torch
 import torchattacks
 from attack_nets import Counted, digits
-from test_attacks_speed import compare, robust
+from test_attacks_speed import robust
+from turns import compare
 
 from support import evaluation, models, training
 from support.attacks import bim, margin, rays

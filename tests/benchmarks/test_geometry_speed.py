@@ -9,8 +9,9 @@ import pytest
 import torch
 from attack_nets import Counted
 from scipy.optimize import minimize, nnls
-from test_attacks_speed import compare, lenet, mlp
+from test_attacks_speed import lenet, mlp
 from torch import nn
+from turns import compare
 
 from support import geometry
 

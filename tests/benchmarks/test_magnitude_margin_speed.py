@@ -7,8 +7,9 @@ the count of passes judged.
 import pytest
 import torch
 from attack_nets import Counted, looked
-from test_attacks_speed import compare, robust
+from test_attacks_speed import robust
 from torch import nn
+from turns import compare
 
 from support.attacks import margin
 from support.attacks.base import fast_rows

@@ -1,10 +1,9 @@
 """A large last layer's null space beside one SVD of its weights: ``pytest tests/benchmarks/test_nullspace_speed.py -s`` shows ratios."""
 
-import time
-
 import pytest
 import scipy.linalg
 import torch
+from turns import compare
 
 from support.geometry import nullspace
 
@@ -24,16 +23,8 @@ def test_the_basis_costs_about_one_svd_of_the_weights(benchmark, weight):
         "one thin SVD": lambda: torch.linalg.svd(centred, full_matrices=False),
         "scipy null_space": lambda: scipy.linalg.null_space(centred.numpy()),
     }
-    least = dict.fromkeys(contestants, float("inf"))
-    for _ in range(1 if benchmark.disabled else 2):
-        for name, run in contestants.items():
-            start = time.perf_counter()
-            run()
-            least[name] = min(least[name], time.perf_counter() - start)
-    basis = benchmark.pedantic(contestants["ours"], rounds=1)
-    ratios = {name: least["ours"] / seconds for name, seconds in least.items() if name != "ours"}
-    benchmark.extra_info |= {**least, **{f"ours / {name}": ratio for name, ratio in ratios.items()}}
-    print("\n" + ", ".join(f"{name} {seconds:.2f} s" for name, seconds in least.items()), {n: round(r, 2) for n, r in ratios.items()})
+    basis = nullspace.adversarial_directions(weight)
+    compare(benchmark, "null space", contestants.pop("ours"), contestants, rounds=2)
     assert basis.shape == (WIDTH - CLASSES + 1, WIDTH)
     assert float((basis @ basis.T - torch.eye(len(basis), dtype=torch.float64)).abs().max()) < 1e-12
     assert float((centred @ basis.T).abs().max()) < 1e-12 * float(weight.norm())

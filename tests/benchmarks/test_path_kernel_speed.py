@@ -4,8 +4,6 @@ Times are CPU seconds of this process, the least of some rounds in which the con
 what no machine disturbs: multiplications counted by torch's own counter, and the largest tensor that is ever made.
 """
 
-import time
-
 import pytest
 import torch
 from torch import nn
@@ -13,6 +11,7 @@ from torch.func import functional_call, jacrev, vmap
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
+from turns import seconds
 
 from support import models
 from support.path_kernel import ntk, ntk_by_jacobian, train_path
@@ -43,16 +42,6 @@ def work(run):
     with Count() as count:
         run()
     return count.flops / 2e6, count.entries
-
-
-def seconds(contestants, rounds=3):
-    least = dict.fromkeys(contestants, float("inf"))
-    for _ in range(rounds):
-        for name, run in contestants.items():
-            start = time.process_time()
-            run()
-            least[name] = min(least[name], time.process_time() - start)
-    return least
 
 
 def mlp(hidden, activation=nn.ReLU):

@@ -4,13 +4,15 @@ Times are CPU seconds of this process, in turns; the ratios are reported, and wh
 the answers are those which other noise gives, within what sampling theory allows.
 """
 
+import functools
 import time
 
 import pytest
 import torch
-from attack_nets import Counted, looked
+from attack_nets import Counted, looked, regress
 from scipy import stats
 from torch import nn
+from turns import compare
 
 from support import data, models
 from support.smoothing import bracketing, linear_beginning, persistence, stability
@@ -19,22 +21,15 @@ LOOP = {"samples": 1000, "max_steps": 12, "precision": 1e-3}  # the paper's samp
 
 
 def fc100():
-    """FC100-100-10 and 200 digits blown up to MNIST's size. Hidden weights as they are drawn, the last layer by least squares on the
-    training digits: a network that tells digits apart, with no training that another machine would end elsewhere."""
+    """FC100-100-10 and 200 digits blown up to MNIST's size. Hidden weights as they are drawn, the last layer by regression."""
     parts = {name: data.load("digits", name) for name in ("train", "test")}
     wide = {name: nn.functional.interpolate(part.x, (28, 28), mode="bilinear").contiguous() for name, part in parts.items()}
     model = models.mlp((1, 28, 28), (100, 100), 10, seed=0)
-    with torch.no_grad():
-        features = model.features(wide["train"]).double()
-        inputs = torch.cat([features, torch.ones(len(features), 1, dtype=torch.float64)], 1)
-        targets = nn.functional.one_hot(parts["train"].y, 10).double()
-        solved = torch.linalg.lstsq(inputs, 10 * targets).solution.float()
-        model.head.weight.copy_(solved[:-1].T)
-        model.head.bias.copy_(solved[-1])
+    regress(model.body, model.head, wide["train"], parts["train"].y)
     return model, wide["test"][:200]
 
 
-def seconds(run):
+def timed(run):
     start = time.process_time()
     return run(), time.process_time() - start
 
@@ -49,9 +44,9 @@ def test_200_images_beside_the_published_loop(benchmark):
     """Target: at least 20 times faster."""
     model, x = fc100()
     assert linear_beginning(model, x) is not None
-    (first, spent), theirs = seconds(lambda: loop(model, x if not benchmark.disabled else x[:60], 1))
+    (first, spent), theirs = timed(lambda: loop(model, x if not benchmark.disabled else x[:60], 1))
     persistence(model, x, samples=32)
-    found, ours = seconds(lambda: persistence(model, x, samples=2000))
+    found, ours = timed(lambda: persistence(model, x, samples=2000))
     fewer = spent / len(first) / float(found.queries.double().mean())
     # Noise of its own tells what each answer is worth.
     fresh, sure = 4000, {"samples": 4000, "generator": torch.Generator().manual_seed(9)}
@@ -95,12 +90,6 @@ def test_a_generic_model_beside_its_bare_forward_passes(benchmark, clip):
             for _ in range(total // size):
                 model(batch)
 
-    took = {"ours": float("inf"), **dict.fromkeys((64, 128, 192, 256, 512), float("inf"))}
-    for _ in range(1 if benchmark.disabled else 3):
-        for name in took:
-            run = (lambda: persistence(model, x, samples=600, clip=clip)) if name == "ours" else (lambda size=name: bare(size))
-            took[name] = min(took[name], seconds(run)[1])
-    floor = min(value for name, value in took.items() if name != "ours")
-    benchmark.extra_info |= {"ratio": took["ours"] / floor}
-    print(f"\nLeNet, {total} passes, clip {clip}: ours {took['ours']:.3f} s, bare {floor:.3f} s, ratio {took['ours'] / floor:.3f}")
-    benchmark.pedantic(lambda: persistence(model, x[:4], samples=64), rounds=1)
+    peers = {f"forward by {size}": functools.partial(bare, size) for size in (64, 128, 192, 256, 512)}
+    ours = functools.partial(persistence, model, x, samples=600, clip=clip)
+    compare(benchmark, f"LeNet, {total} passes, clip {clip}", ours, peers)
