@@ -129,6 +129,9 @@ run.claim(
 )
 
 # %% [markdown]
+# Equal powers of the tails are not enough, the factors in front must agree as well: with a scale for each class the posterior tends to $s_i^\nu / \sum_k s_k^\nu$, and the noncentral t tends to limits of its own.
+
+# %% [markdown]
 # Figures 1a and 1b: Gaussian and Cauchy densities, fitted by maximum likelihood to a random sample of the two uniform classes, with a common scale and with a scale for each class.
 # The tails are read off at $x = \pm 10^4$.
 
@@ -186,6 +189,9 @@ run.claim(
     right_tail_own_scales=float(right_own),
 )
 
+# %% [markdown]
+# The figure holds for the common variance of LDA; with a variance for each class, the class with the wider sample takes both tails, and chance says which it is.
+
 # %% tags=["hide-input"]
 left, right = cauchy_common.first_class(ends)
 run.claim(
@@ -194,6 +200,10 @@ run.claim(
     left_tail=float(left),
     right_tail=float(right),
 )
+
+# %% [markdown]
+# With $\nu = 1$ and a common scale the posterior comes back to one half, but slowly: a ratio of powers forgets the classes over decades of $x$.
+# The paper does not say that its fits share a scale, but only then do its figures come out on every sample; and fitted to small samples of light tails, $\nu$ itself tends to run away to infinity, where the t density is the Gaussian again.
 
 # %% [markdown]
 # ## Softmax is a posterior of Gaussians
@@ -230,6 +240,9 @@ run.claim(
 )
 
 # %% [markdown]
+# Two cases are missing in the sentence after the equation: the lead can be shared, and a direction may not move the scores apart at all.
+
+# %% [markdown]
 # Equation 11 on random $z$ of ten classes, with the Gaussian densities of torch.
 
 # %% tags=["nbval-check-output", "hide-input"]
@@ -240,6 +253,9 @@ unit = torch.distributions.MultivariateNormal(centre, e)
 log_densities = torch.stack([unit.log_prob(z - e[i]) for i in range(K)], 1)
 apart = log_densities.softmax(1) - z.softmax(1)
 run.claim("wang2022.eq11", difference=float(apart.abs().max()))
+
+# %% [markdown]
+# $\lVert z - e_i \rVert^2 = \lVert z \rVert^2 - 2 z_i + 1$ differs between the classes only by $-2 z_i$, so softmax is this posterior exactly.
 
 # %% [markdown]
 # ## softRmax
@@ -265,6 +281,16 @@ run.claim(
 )
 
 # %% [markdown]
+# softRmax is Bayes' formula in form only: a shell of radius $r$ contributes $r^{k-3}\,dr$ to the mass of $\lVert z \rVert^{-2}$, which is infinite, so there are no densities behind it.
+#
+# What is finite at a centre depends on the object.
+# The *probabilities* are smooth everywhere.
+# The *log-probability* of a class is 0 with gradient 0 at its own centre, and minus infinity at the centre of any other class.
+# The *score* $-\log \lVert z - e_i \rVert^2$ is plus infinity at its own centre.
+# The package subtracts no two large numbers: with $m = \arg\max z$, every distance is $\lVert z - e_i \rVert^2 = \lVert z - e_m \rVert^2 + 2 (z_m - z_i)$.
+# The authors' code (`ziqiwangsilvia/attack`, `cifar/network.py`, commit 2577c28) adds a constant outside the denominator and gives infinity over infinity at a centre.
+
+# %% [markdown]
 # ### The tail
 #
 # softRmax at a million times unit vectors $z$, and at an input whose $z$ is the centre of class 0, moved by a million along a direction that the last layer does not see.
@@ -281,6 +307,9 @@ run.claim(
     from_uniform_far_in_z=float((outermost - 1 / K).abs().max()),
     from_uniform_along_null_direction=round(float((unseen - 1 / K).abs().max()), 3),
 )
+
+# %% [markdown]
+# The limit belongs to $\lVert z \rVert \to \infty$, where it is approached at the speed of $1 / \lVert z \rVert$; a last layer of $d > k$ features has directions along which $z$ never moves, and along one of them a network stays as sure as it was.
 
 # %% [markdown]
 # Equation 14 in float64: the gradients of the package against central differences, on points from near a centre to far out in the tail, and against the chain rule through a linear layer.
@@ -309,6 +338,9 @@ run.claim(
     finite_difference_error=max(errors),
     chain_rule_error=float((through_x - through_z).abs().max()),
 )
+
+# %% [markdown]
+# The chain rule holds, so the row checks our gradients and not the paper.
 
 # %% [markdown]
 # ### Figure 1c
@@ -382,6 +414,9 @@ run.claim(
 )
 
 # %% [markdown]
+# softmax ends at one and zero; softRmax rises within the classes and returns to one half on both sides, because here $x$ and $z$ grow together.
+
+# %% [markdown]
 # ### Does the loss rise towards the tail?
 #
 # The loss of class 0 along four straight rays from the origin; then 500 random rays, outside the unit sphere and inside, for the class of the largest entry of $z$ (a correct point) and of the smallest.
@@ -434,6 +469,11 @@ run.claim(
 )
 
 # %% [markdown]
+# Along a ray $z = r u$ the ratio $\lVert z - e_y \rVert^2 / \lVert z - e_k \rVert^2$ changes with the sign of $(u_y - u_k)(r^2 - 1)$.
+# So for a correct point, whose $u_y$ is the largest, the loss falls inside the unit sphere and rises outside it, and the claim is true where the paper makes it; for a misclassified point it can do the opposite.
+# A correct point has $p_y \geq 1/k$ and a loss of at most $\log k$ (grey), and an ascent that ends in the tail has found a maximum among the correct points that is no error.
+
+# %% [markdown]
 # ## Covariate shift: a lottery
 #
 # The text leaves out the regressor, the values of $\lambda$, the noise of the outliers and $\nu$.
@@ -448,6 +488,9 @@ nearer = importance_weights([-4.5], target, source, 1.0)[0]
 print(f"(s_T / s_S)^nu = {((10 / 17) / (1 / 2)) ** 3:.4f}, weight far out {limit:.4f}")
 print(f"weight at -4.5: {nearer:.3f}")
 run.claim("wang2022.weight-one", limit_minus_one=round(limit - 1, 4))
+
+# %% [markdown]
+# The limit is $(s_T / s_S)^{\nu \lambda}$; the paper's point, that it is of the order of one and never extreme, stands.
 
 # %% [markdown]
 # Many draws of the whole experiment.
@@ -560,6 +603,10 @@ run.claim(
 )
 
 # %% [markdown]
+# A wider target is what the paper names as the cause, but *how much* wider decides, and of that a sample of 150 points knows little: the weight of an outlier at $-4.5$ is the exponential of its squared distance times a difference of fitted variances.
+# Under the true densities nothing of the kind happens.
+
+# %% [markdown]
 # Figure 3 at the last $\lambda$, Gaussian and t with $\nu = 3$; a draw *overfits* if the error with outliers is at least twice the error without.
 # Five outliers among 155 equal weights hold 3 % of the weight.
 
@@ -575,6 +622,10 @@ run.claim(
     error_gaussian=mean_over(gaussian_error),
     error_t=mean_over(t_error),
 )
+
+# %% [markdown]
+# "Overfits to the outliers" is a statement about the draws that they dominate: the mean error of the Gaussian weights is large because it is very large in these, and the median is not.
+# Without weights a straight line is a poor fit to the target, and outliers that lie on the curve even improve it.
 
 # %% [markdown]
 # ## Margins
@@ -732,6 +783,9 @@ plt.show()
 run.claim("wang2022.fig2-linear", **race(softmax_line, softrmax_line))
 
 # %% [markdown]
+# Most draws decide the second and third statement of the claim; who ends with the larger margin depends on how long one trains, since softmax still climbs where softRmax has settled.
+
+# %% [markdown]
 # How much of the margin that softmax lacks after a thirtieth of the steps is it given by the rest of them?
 # In a draw where that is a tenth or less, the boundary hardly moves.
 
@@ -745,6 +799,9 @@ run.claim(
     share_of_missing_margin_closed_later=float(closed.median()),
     steps_seen_as_later=float(p.linear_steps - marks[late]),
 )
+
+# %% [markdown]
+# On separable points gradient descent on the softmax loss converges in direction to the maximum margin {cite:p}`soudry2018`, at the speed of $1 / \log t$: a standstill on an axis of epochs, a slope on a logarithmic one.
 
 # %% [markdown]
 # ### Is the margin the only option left?
@@ -772,6 +829,10 @@ run.claim(
     misclassified_at_softrmax_optimum=int((g[best] <= 0).sum()),
     margin_at_softrmax_optimum=round(float((sign * (t - threshold)).min()), 3),
 )
+
+# %% [markdown]
+# For two classes the softRmax loss at a given margin $g = z_y - z_{\text{other}} \geq 0$ is smallest for $z$ on the line through both centres, where it is $\log(1 + (1-g)^2 / (1+g)^2)$.
+# So the best of all $z(t)$ that separate lies on the grid, and one on the grid that does not separate is better: the global optimum does not separate either.
 
 # %% [markdown]
 # ### The moons
@@ -908,6 +969,9 @@ plt.show()
 run.claim("wang2022.fig2-moons", **race(softmax_moons, softrmax_moons))
 
 # %% [markdown]
+# No boundary can have a larger margin than half the distance between the two nearest points of different classes (dotted); the left panel shows how far either head stays from it, and from the other.
+
+# %% [markdown]
 # ## Networks
 #
 # The paper's MNIST network has four convolutions and one dense layer, trained with Adam (batch 32, learning rate $10^{-3}$); its widths are not given.
@@ -1024,6 +1088,9 @@ for one in studies:
 run.claim("wang2022.clean-kept", **clean)
 
 # %% [markdown]
+# The pairs start from the same weights and see the same batches, so their accuracies are compared image by image.
+
+# %% [markdown]
 # ### Is the norm of z near one?
 #
 # $\lVert z \rVert$ on the test images, and the norms of the class weights of the last layer.
@@ -1076,6 +1143,10 @@ run.claim(
     softmax_weight_norm=weight_norms[0],
     weight_growth_of_close_classes=fitted_weight(0.01) / fitted_weight(1.0),
 )
+
+# %% [markdown]
+# $\lVert z \rVert$ does gather at one, where it is data that the network fits.
+# It bounds no weight: two points of different classes at distance $\delta$, each mapped onto its centre, have no loss, $\lVert z \rVert = 1$, and a weight of $\sqrt 2 / \delta$.
 
 # %% name="fig-norms" tags=["hide-input"] mystnb={"image": {"alt": "Left: histogram of the norm of z on test images for both heads on a logarithmic axis, softRmax concentrated at one. Right: norms of the ten class weights for both heads, per seed."}}
 _, axes = plt.subplots(1, 2, figsize=(9.2, 3.1))
@@ -1168,6 +1239,9 @@ run.claim(
 )
 
 # %% [markdown]
+# Far from the centres the gradient of the loss with respect to $z$ is of the order $1 / \lVert z \rVert^2$ or smaller, so a large initial layer leaves little to learn from; softmax suffers too, for the other reason that it saturates.
+
+# %% [markdown]
 # ## Attacks, and the unit of epsilon
 #
 # **Every epsilon on this page is in pixel units**: images lie in $[0, 1]$, and $\varepsilon = 0.1$ is $25.5/255$.
@@ -1198,6 +1272,11 @@ run.claim(
     images_unlike_fgsm=share(meant),
     images_unlike_fgsm_as_printed=float(share(printed)),
 )
+
+# %% [markdown]
+# With the gradient at the clean $x$, as printed, all steps point the same way and add up to FGSM; with the gradient at the iterate, as it is meant, they do not.
+# The paper does not state its unit of $\varepsilon$.
+# The authors' CIFAR code (`ziqiwangsilvia/attack`, `cifar/attack_cifar_NLLLoss.py`, commit 2577c28) measures it *after* normalisation, where 0.1 is a tenth of a standard deviation of the pixels, about $6.4/255$ on CIFAR-10; there is no MNIST code, so its MNIST numbers are read as pixels.
 
 # %% [markdown]
 # ### Figure 4: far outside the images
@@ -1274,6 +1353,10 @@ run.claim(
     softrmax_accuracy_eps100=[found.accuracy for found in softrmax_far],
     chance=1 / K,
 )
+
+# %% [markdown]
+# At the largest step the images are far outside $[0, 1]$, and the row says what the tail does there; at the small steps, where the images are still images, look at how far apart the two histograms really are.
+# The step climbs the log-odds of the true class, which has the gradient of the cross-entropy up to a factor that underflows where a network is sure.
 
 # %% [markdown]
 # ### The attack that the paper did not try
@@ -1587,6 +1670,10 @@ run.claim(
     softmax_into_tail=[found.into_tail(found.all) for found in softmax_paths],
 )
 
+# %% [markdown]
+# On the left of the figure an image whose attack fails ends at a large $\lVert z \rVert$, often with a *larger* margin than it started with; on the right nothing draws the path there.
+# So going into the tail belongs to the loss that is climbed and not to the classifier.
+
 # %% name="fig-paths" tags=["hide-input"] mystnb={"image": {"alt": "Paths of forty softRmax images under BIM in the plane of the norm of z and the margin. Left, on the own loss: many paths run to the right, to large norms with a positive margin. Right, on z: the paths fall below zero margin."}}
 _, axes = plt.subplots(1, 2, figsize=(9.4, 3.6), sharex=True, sharey=True)
 for ax, trail, caption in (
@@ -1828,6 +1915,9 @@ run.claim(
 )
 
 # %% [markdown]
+# In the means over classes the text says what the table shows; class by class it has exceptions.
+
+# %% [markdown]
 # Average-sample steps of eight sizes without clipping: the share after which $z$ is farther from the origin and from every centre.
 # The guarantee is judged by the images and targets for which one of the steps up to 0.5, half of the pixel range, leads there.
 
@@ -1874,6 +1964,9 @@ run.claim(
     ],
     share_into_tail_at_large_eps=list(map(share, into_by_step[-1])),
 )
+
+# %% [markdown]
+# "Guaranteed" fails already for steps within the images: past the mean of the target class a step goes on along the same signs, and without clipping $x + \varepsilon d$ leaves every bounded region, and $z$ follows unless the network is blind to $d$.
 
 # %% [markdown]
 # ### The magnitude-margin ratio
@@ -1938,6 +2031,9 @@ run.claim(
 )
 
 # %% [markdown]
+# $\eta = -\varepsilon \operatorname{sign}(\nabla M_z)$ changes the margin $M_z = z_y - z_j$ over the runner-up $j$ by $\varepsilon m n$ for $n$ pixels, exactly if $z$ is linear; how far a network is from that at $\varepsilon = 0.02$ stands in the row, and with it how far $R$ is from a forecast at 0.1.
+
+# %% [markdown]
 # A softmax network whose last layer is multiplied by ten.
 
 # %% tags=["hide-input"]
@@ -1955,6 +2051,10 @@ run.claim(
     factor_on_margin=float((ten_times / once).median()),
     changed_predictions=int(changed.sum()),
 )
+
+# %% [markdown]
+# $R = m / M_z$ says how much of the margin a given small step can take, whatever the unit of $z$.
+# The authors' code needs two backward passes over the batch for each sample (`ziqiwangsilvia/attack`, `cifar/ratio.py`, commit 2577c28); the margins of a batch add up, so one backward pass of their sum gives all gradients.
 
 # %% [markdown]
 # $R$ on the test images of each data set, all seeds.
@@ -2095,12 +2195,19 @@ for name in ("mnist37", "mnist", "cifar10", "cifar100"):
     paper = named(unders, ("fgsm", "bim"))
     run.claim(f"wang2022.table1.{name}", **paper, modern=worst(name))
 
+# %% [markdown]
+# FGSM and BIM climb the network's own loss from the image, and there the gap of Table 1 is what they leave to softRmax; the worst case is over all that we ran on the same images, the attacks on $z$ among them.
+# For CIFAR the first question is judged by the authors' protocol in normalised units, where a pixel below the mean is pushed up in every step whatever the gradient says, and the second in pixel units.
+
 # %% tags=["hide-input"]
 run.claim(
     "wang2022.attention-defences",
     gain_over_attention=None,
     modern={"worst_case_gain_over_attention": None},
 )
+
+# %% [markdown]
+# The text gives no numbers and no network to compare with, so nothing is judged.
 
 # %% tags=["hide-input"]
 run.claim(
@@ -2112,6 +2219,10 @@ run.claim(
         "softrmax_confidence_targeted": softrmax_targeted_sure,
     },
 )
+
+
+# %% [markdown]
+# FGSM on the own loss is one step along the gradient at the image, and aims at no centre of another class; an attack that aims at one finds errors that the network is sure of, where there are any.
 
 
 # %% tags=["hide-input"]
@@ -2142,6 +2253,10 @@ run.claim(
 )
 
 
+# %% [markdown]
+# A curve that has gone flat says that the attack has converged, and not that it has found the errors that there are; one that *rises* with the iterations says that a better search for a high loss finds fewer errors, so that the loss is not the question.
+
+
 # %% tags=["hide-input"]
 def over_classes(runs: list[Targeted], attack: str) -> list[float]:
     """Mean accuracy over all images and targets, by seed."""
@@ -2164,6 +2279,10 @@ run.claim(
         "softrmax_worst": held(attacked_as_table_2.softrmax, "worst"),
     },
 )
+
+# %% [markdown]
+# For softmax the two white boxes are one attack, and their curves coincide.
+# What the black box says hangs on the substitute: it was trained on the target's *answers* by the recipe of {cite:t}`papernot2017`, and the share of images on which the two agree is printed above the table.
 
 # %% tags=["hide-input"]
 largest = p.protocol_eps[-1]
@@ -2193,6 +2312,12 @@ run.claim(
     },
 )
 
+# %% [markdown]
+# Columns *log p* and *z* are the same function from images to classes, so every difference between them is a difference of attacks.
+# An attack needs two things, a set of images that it may reach and a direction in which to look; *log p* and *z* share the first and differ in the second, and inside the column *log p* BIM and PGD share the second and differ in where they start.
+# To attack the log-scores is not enough here: the margin of the log-probabilities, $\log(\lVert z - e_j \rVert^2 / \lVert z - e_y \rVert^2)$, shrinks to zero in the tail without changing its sign, so even a margin loss is drawn there.
+# The flag *more iterations* can be raised for softmax as well, because BIM has no restarts and may settle above the worst case at a small budget; the *loss gap*, which compares two losses of one classifier, names the cause.
+
 # %% tags=["hide-input"]
 medians = {found.study.name: found.medians() for found in ratios}
 nothing = {"softrmax_median": None, "softmax_median": None}
@@ -2200,6 +2325,23 @@ run.claim("wang2022.fig6", **medians["mnist"], modern=worst("mnist"))
 for name in ("cifar10", "cifar100"):
     found = medians.get(name, nothing)
     run.claim(f"wang2022.fig6.{name}", **found, modern=worst(name))
+
+# %% [markdown]
+# A smaller $R$ says that a *small* step takes a smaller part of the margin, and so a larger margin at the clean image; whether it says anything about $\varepsilon = 0.1$ or 0.3 is the second question.
+
+# %% [markdown]
+# ## What did not reproduce, and why
+#
+# What is *refuted* is refuted by exact arithmetic or float64: the weight of one, the margin as the only option, and the average-sample attack's guarantee.
+# Three limits hold with a condition that the paper leaves out: a common scale of the t densities, a strict lead for the softmax, a growing $z$ for softRmax.
+#
+# The conservative tail itself is real, and does what it promises where the question is what a classifier says about points far from all data, and where outliers meet importance weights.
+# What the paper adds to it, that the tail makes a network robust, is the tail seen from the attack's side: an ascent of the own loss that sets out from the image is often drawn there and finds no error, where random starts and attacks on $z$ find many.
+# The claim on the margin is the other half of the paper's explanation, and the half that an attack on $z$ leaves standing if there is anything in it.
+# On images the worst case at the *smaller* budget is its measure, and $R$ a first-order statement at the clean image.
+# So read the two budgets of Table 1 apart: whatever advantage softRmax keeps in the worst case at the smaller one may be called a margin, and whatever BIM leaves it at the larger one and the worst case does not, was the tail.
+#
+# What this chapter does not settle: the paper's own networks and epsilon on MNIST, of which no code exists; the targets and epsilon of Table 2; and the comparison with attention-based defences, for which the text gives no numbers.
 
 # %% tags=["hide-input"]
 run.finish()

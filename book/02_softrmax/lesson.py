@@ -99,9 +99,8 @@ right, kept, still = (answers(at).indices == y for at in stages)
 kept &= right
 lost = kept & ~still
 # Those that the caption speaks of come first; there may be few of them.
-shown = (right.int() + kept.int() + lost.int()).argsort(descending=True, stable=True)[
-    :8
-]
+told = right.int() + kept.int() + lost.int()
+shown = told.argsort(descending=True, stable=True)[:10]
 rows = torch.cat([at[shown] for at in stages])
 sure, answer = answers(rows)
 titles = [f"{a}, {s:.2f}" for a, s in zip(answer.tolist(), sure.tolist(), strict=True)]
@@ -112,12 +111,11 @@ plt.show()
 clean, lowered = (float(answers(at[kept]).values.mean()) for at in stages[:2])
 alike, others = int(kept.sum()), int(lost.sum())
 run.say(
-    "Answers and confidences of a softRmax network. "
-    f"In the middle each pixel was moved by at most {EPS} so that the network's own loss "
-    f"rises (ten steps of BIM): {alike} of {len(x)} test images keep their class, at a mean "
-    f"confidence of {lowered:.2f} instead of {clean:.2f}. "
-    "Below, the same ten steps climb the network's last layer, $z$, instead: "
-    f"{others} of those {alike} get a wrong class."
+    "Answers and confidences of a softRmax network. In the middle each pixel was moved "
+    f"by at most {EPS} so that the network's own loss rises (ten steps of BIM): "
+    f"{alike} of {len(x)} test images keep their class, at a mean confidence of "
+    f"{lowered:.2f} instead of {clean:.2f}. Below, the same ten steps climb the "
+    f"network's last layer, $z$, instead: {others} of those {alike} get a wrong class."
 )
 
 # %% [markdown]
@@ -126,37 +124,40 @@ run.say(
 # %% tags=["hide-input"]
 dominated = found("extreme-weights", "share_of_draws_dominated")
 larger = ends("fig2-linear", "share_softrmax_margin_larger")
+bim_03 = judged["wang2022.table1.mnist"].rows[3]
 into, aside = (
     found("tail-direction", f"{kind}_into_tail") for kind in ("failed", "adaptive")
 )
 said = [
     "The conservative tail is real: far outside the images softRmax names its wrong "
-    f"answers with a mean confidence of {found('fig4', 'softrmax_posterior_eps100'):.2f}, "
-    f"softmax with {found('fig4', 'softmax_posterior_eps100'):.2f}. {verdict('fig4')}",
+    "answers with a mean confidence of "
+    f"{found('fig4', 'softrmax_posterior_eps100'):.2f}, softmax with "
+    f"{found('fig4', 'softmax_posterior_eps100'):.2f}. {verdict('fig4')}",
     {
         "pass": "So is the gap of Table 1",
         "fail": "The gap of Table 1 is not there",
-    }.get(judged["wang2022.table1.mnist"].rows[3].status, "The gap of Table 1 is undecided")
+    }.get(bim_03.status, "The gap of Table 1 is undecided")
     + ": at $\\varepsilon = 0.3$ BIM leaves "
     f"{found('table1.mnist', 'softrmax_bim_03'):.0%} of the digits to softRmax and "
-    f"{found('table1.mnist', 'softmax_bim_03'):.0%} to softmax. {verdict('table1.mnist')}",
-    "Attacks that start elsewhere or look at $z$ leave "
-    f"{found('table1.mnist', 'softrmax_worst_03', True):.0%} and "
+    f"{found('table1.mnist', 'softmax_bim_03'):.0%} to softmax. "
+    f"{verdict('table1.mnist')}",
+    "Attacks that start elsewhere or look at $z$ leave softRmax "
+    f"{found('table1.mnist', 'softrmax_worst_03', True):.0%} and softmax "
     f"{found('table1.mnist', 'softmax_worst_03', True):.0%}; at $\\varepsilon = 0.1$ "
     f"{found('table1.mnist', 'softrmax_worst_01', True):.0%} and "
     f"{found('table1.mnist', 'softmax_worst_01', True):.0%}. "
     f"{verdict('table1.mnist', second=True)}",
-    "The tail hides the errors from the attack: where BIM fails, "
-    f"{into:.0%} of its steps go into the tail; of the steps on $z$ {aside:.0%} do. "
+    f"The tail hides the errors from the attack: where BIM fails, {into:.0%} of its "
+    f"steps go into the tail; of the steps on $z$ {aside:.0%} do. "
     f"{verdict('tail-direction')}",
-    "Under covariate shift, Gaussian weights are a lottery, and in "
-    f"{dominated:.0%} of the draws five outliers win it; t weights of a fixed $\\nu$ leave "
-    f"them {found('fig3', 'outlier_weight_share_t'):.0%} of the weight. {verdict('fig3')}",
+    f"Under covariate shift, Gaussian weights are a lottery, and in {dominated:.0%} "
+    "of the draws five outliers win it; t weights of a fixed $\\nu$ leave them "
+    f"{found('fig3', 'outlier_weight_share_t'):.0%} of the weight. {verdict('fig3')}",
     which(
         *larger, 0.5,
         "On separable points softmax mostly ends with the larger margin",
-        "Whether softRmax ends with the larger margin on separable points, these draws "
-        "do not decide",
+        "Whether softRmax ends with the larger margin on separable points, these "
+        "draws do not decide",
         "On separable points softRmax mostly ends with the larger margin",
     )
     + ", and the best softRmax fit need not separate them at all. "
@@ -190,10 +191,10 @@ for name, density in (("Gauss", stats.norm.pdf), ("t, nu = 1", stats.cauchy.pdf)
 run.show("fig-tails")
 run.say(
     "With a common scale the Gaussian posterior ends at "
-    f"{found('fig1a', 'left_tail'):.0f} on the left and {found('fig1a', 'right_tail'):.0f} "
-    "on the right, and with a scale for each class at "
-    f"{found('fig1a', 'left_tail_own_scales'):.0f} on both sides: the wider class takes "
-    "both tails. The t posterior comes back to "
+    f"{found('fig1a', 'left_tail'):.0f} on the left and "
+    f"{found('fig1a', 'right_tail'):.0f} on the right, and with a scale for each class "
+    f"at {found('fig1a', 'left_tail_own_scales'):.0f} on both sides: the wider class "
+    "takes both tails. The t posterior comes back to "
     f"{found('fig1b', 'left_tail'):.2f} from {found('fig1b', 'bulk'):.2f} within the "
     "classes, but it needs a long way: powers forget slowly."
 )
@@ -313,8 +314,8 @@ def state(first, second):
         wrong = (path[:, 1] > path[:, 0]).nonzero()
         crossed = f"after {WALKED[int(wrong[0])]:.1f}" if len(wrong) else "not within 8"
         told.append(
-            f"{name}: p = {math.exp(-loss[0]):.2f}, loss {loss[0]:.2f}, "
-            f"slope {slope[0].norm():.2f}, crosses the boundary {crossed}"
+            f"{name}: p = {math.exp(-loss[0]):.2f}, loss {loss[0]:.2f}, slope "
+            f"{slope[0].norm():.2f}, crosses the boundary {crossed}"
         )
     return movable.State([plane, rises], f"{'; '.join(told)}.")
 
@@ -333,19 +334,20 @@ movable.show(
         ),
     ],
     state,
-    alt="Left, the plane of z with two centres: the softmax path runs straight across the "
-    "boundary, the softRmax path bends away into the tail. Right, the loss along both "
-    "paths: that of softRmax comes near log 2 long before it crosses the boundary.",
+    alt="Left, the plane of z with two centres: the softmax path runs straight across "
+    "the boundary, the softRmax path bends away into the tail. Right, the loss along "
+    "both paths: that of softRmax comes near log 2 long before it crosses the "
+    "boundary.",
 )
 behind = places.index((2.0, -0.3))
 paths = [climbs[log_p][:, behind] for _, log_p, _, _ in HEADS]
 lead = [float((path[50, 0] - path[50, 1]) / math.sqrt(2)) for path in paths]
 start_lead = (2.0 + 0.3) / math.sqrt(2)
 run.say(
-    f"From $z = (2, -0.3)$, at a distance of {start_lead:.2f} from the boundary, a walk of "
-    f"length 1 along the softmax gradient comes as near as {lead[0]:.2f}, and one along the "
-    f"softRmax gradient goes off to {lead[1]:.2f}: "
-    "its loss has risen, and the class is safer than before."
+    f"From $z = (2, -0.3)$, at a distance of {start_lead:.2f} from the boundary, a "
+    f"walk of length 1 along the softmax gradient comes as near as {lead[0]:.2f}, and "
+    f"one along the softRmax gradient goes off to {lead[1]:.2f}: its loss has risen, "
+    "and the class is safer than before."
 )
 
 # %% [markdown]
@@ -366,14 +368,13 @@ run.say(
 run.show("fig-lottery")
 by_truth = found("extreme-weights", "outlier_weight_true_densities")
 run.say(
-    f"Over {p.draws} draws of the whole experiment, five outliers hold more than half of "
-    f"the weight in {found('extreme-weights', 'share_of_draws_dominated'):.0%} under "
-    "Gaussian weights: the left curve runs from nothing to everything. "
-    "Which of two fitted deviations happens to be larger is raised to the power of a "
-    "squared distance. "
-    f"Under the *true* densities an outlier weighs {by_truth:.2f}, where an ordinary point "
-    "weighs one in the mean: it is the fit that gambles. "
-    "Under t densities of $\\nu = 3$ the five hold "
+    f"Over {p.draws} draws of the whole experiment, five outliers hold more than half "
+    f"of the weight in {found('extreme-weights', 'share_of_draws_dominated'):.0%} "
+    "under Gaussian weights: the left curve runs from nothing to everything. Which of "
+    "two fitted deviations happens to be larger is raised to the power of a squared "
+    f"distance. Under the *true* densities an outlier weighs {by_truth:.2f}, where an "
+    "ordinary point weighs one in the mean: it is the fit that gambles. Under t "
+    "densities of $\\nu = 3$ the five hold "
     f"{found('fig3', 'outlier_weight_share_t'):.1%} (equal weights: "
     f"{found('fig3', 'outlier_weight_share_equal'):.1%}), and they double the error in "
     f"{found('fig3', 'share_of_draws_t_overfits'):.0%} of the draws, Gaussian ones in "
@@ -383,9 +384,9 @@ beyond = 1 + found("weight-one", "limit_minus_one")
 run.say(
     "Far out the t weight is not 1, as the paper has it, but "
     "$(s_T / s_S)^{\\nu \\lambda}$, here "
-    f"{beyond:.2f}; it is bounded all the same. {verdict('weight-one')} "
-    "And $\\nu$ must be fixed: fitted by maximum likelihood, it runs to infinity, which is "
-    f"the Gaussian, in {run.evidence.kept['fitted_gaussian']:.0%} of the draws."
+    f"{beyond:.2f}; it is bounded all the same. {verdict('weight-one')} And $\\nu$ "
+    "must be fixed: fitted by maximum likelihood, it runs to infinity, which is the "
+    f"Gaussian, in {run.evidence.kept['fitted_gaussian']:.0%} of the draws."
 )
 
 # %% [markdown]
@@ -436,17 +437,18 @@ def race(name):
 
 
 closed = found("softmax-stuck", "share_of_missing_margin_closed_later")
+moves = "does not stand still" if closed > 0.1 else "nearly stands still"
 run.say(
-    f"Lines are means over {p.toy_draws} draws, bands go from the lowest to the highest. "
-    "On the right the paper is right: the softmax posterior becomes steeper without end, "
-    "that of softRmax settles. "
-    "On the left softmax does not stand still: after a thirtieth of the epochs, the rest "
-    f"gives it {closed:.0%} of the margin that it still lacks "
-    f"(median). {verdict('softmax-stuck')}"
+    f"Lines are means over {p.toy_draws} draws, bands go from the lowest to the "
+    "highest. On the right, the softmax posterior ends steeper than that of softRmax "
+    f"in {found('fig2-linear', 'share_softmax_steeper'):.0%} of the draws. On the "
+    f"left, softmax {moves}: after a thirtieth of the epochs, the rest gives it "
+    f"{closed:.0%} of the margin that it still lacks (median). "
+    f"{verdict('softmax-stuck')}"
 )
 run.say(
-    "softRmax ends with the larger margin in "
-    f"{race('fig2-linear')}; for a network on two moons in {race('fig2-moons')}."
+    f"softRmax ends with the larger margin in {race('fig2-linear')}; for a network on "
+    f"two moons in {race('fig2-moons')}."
 )
 
 # %% [markdown]
@@ -515,12 +517,9 @@ def log_odds_of_z(model, x, y):
     return (z.scatter(1, own, -torch.inf).logsumexp(1) - z.gather(1, own)[:, 0]).sum()
 
 
-def towards(rival):
-    def loss(model, x, y):
-        z = on_z(model)(x)
-        return (z[:, rival] - z.gather(1, y[:, None])[:, 0]).sum()
-
-    return loss
+def rival_of_z(rival, model, x, y):
+    z = on_z(model)(x)
+    return (z[:, rival] - z.gather(1, y[:, None])[:, 0]).sum()
 
 
 # %% [markdown]
@@ -562,7 +561,9 @@ for label, loss in (("own loss", own_loss), ("log-odds of z", log_odds_of_z)):
 def rival_by_rival(model, x, y, eps):
     """Which images are right all the way towards every class."""
     every = range(len(images.classes))
-    return torch.stack([climb(model, towards(k), x, y, eps) for k in every]).all(0)
+    return torch.stack(
+        [climb(model, partial(rival_of_z, k), x, y, eps) for k in every]
+    ).all(0)
 
 
 ROWS["each rival of z", "image", "ε / T"] = rival_by_rival
@@ -595,12 +596,12 @@ linear = table["linear softRmax", "0.05"]
 small, large = table["softRmax", "0.1"], table["softRmax", "0.3"]
 aimed = left("each rival of z", "image", SHORT, "linear softRmax", "0.05")
 run.say(
-    f"**Linear: the truth is known.** {truth:.1%} of the images are safe. "
-    f"BIM on the own loss says {left('own loss', 'image', SHORT, *linear.name)}, the best "
-    f"attack on it {linear['own loss'].min():.1%}, log-odds at best "
-    f"{linear['log-odds of z'].min():.1%}, and rival by rival {aimed}. "
-    "Where $z$ is small the log-odds pull towards all rivals at once; "
-    "an attack is as good as its aim."
+    f"**Linear: the truth is known.** {truth:.1%} of the images are safe. BIM on the "
+    f"own loss says {left('own loss', 'image', SHORT, *linear.name)}, the best attack "
+    f"on it {linear['own loss'].min():.1%}, log-odds at best "
+    f"{linear['log-odds of z'].min():.1%}, and rival by rival {aimed}. Where $z$ is "
+    "small the log-odds pull towards all rivals at once; an attack is as good as its "
+    "aim."
 )
 one, other = (
     large["own loss", "1 random point", LONG],
@@ -608,28 +609,26 @@ one, other = (
 )
 cured = max(one, other) < large["own loss", "image", SHORT] / 4
 run.say(
-    "**softRmax at 0.3: one ingredient at a time.** "
-    f"BIM leaves {left('own loss', 'image', SHORT)}. "
-    f"Longer steps alone: {left('own loss', 'image', LONG)}. "
-    f"A random start: {left('own loss', '1 random point', SHORT)}; five, with longer steps: "
-    f"{left('own loss', '5 points', LONG)}. "
-    "The loss alone, from the image, with the short steps: "
-    f"{left('log-odds of z', 'image', SHORT)}. "
+    "**softRmax at 0.3: one ingredient at a time.** BIM leaves "
+    f"{left('own loss', 'image', SHORT)}. Longer steps alone: "
+    f"{left('own loss', 'image', LONG)}. A random start: "
+    f"{left('own loss', '1 random point', SHORT)}; five, with longer steps: "
+    f"{left('own loss', '5 points', LONG)}. The loss alone, from the image, with the "
+    f"short steps: {left('log-odds of z', 'image', SHORT)}. "
     + (
-        "The start or the loss, either of them undoes the defence, so the gap between BIM on "
-        "the own loss and PGD on $z$ is owed to both."
+        "The start or the loss, either of them undoes the defence, so the gap between "
+        "BIM on the own loss and PGD on $z$ is owed to both."
         if cured
         else "Neither the start nor the loss alone undoes the defence here."
     )
 )
 run.say(
-    "**At 0.1 the step counts.** A random start with short steps "
-    f"leaves {left('own loss', '1 random point', SHORT, eps='0.1')}, with longer ones "
-    f"{left('own loss', '1 random point', LONG, eps='0.1')}, since a start on the wrong side "
-    "must be walked back. "
-    f"The lowest numbers are {small.min():.1%} for softRmax and "
-    f"{table['softmax', '0.1'].min():.1%} for softmax, whose own loss *is* a loss on $z$ and "
-    "hides nothing."
+    "**At 0.1 the step counts.** A random start with short steps leaves "
+    f"{left('own loss', '1 random point', SHORT, eps='0.1')}, with longer ones "
+    f"{left('own loss', '1 random point', LONG, eps='0.1')}, since a start on the "
+    f"wrong side must be walked back. The lowest numbers are {small.min():.1%} for "
+    f"softRmax and {table['softmax', '0.1'].min():.1%} for softmax, whose own loss "
+    "*is* a loss on $z$ and hides nothing."
 )
 
 # %% [markdown]
@@ -641,13 +640,13 @@ run.say(
 run.show("fig-paths")
 chance = found("tail-direction", "random_into_tail")
 run.say(
-    "Same images, same network, same steps. "
-    "A step goes *into the tail* if it takes $z$ away from the origin and from every "
-    f"centre: {found('tail-direction', 'failed_into_tail'):.0%} of the steps do where BIM on "
-    f"the own loss fails, {found('tail-direction', 'succeeded_into_tail'):.0%} where it "
-    f"succeeds, {found('tail-direction', 'adaptive_into_tail'):.0%} on $z$, and {chance:.0%} "
-    f"along a random direction. {verdict('tail-direction')} "
-    "They are the circles of the movable figure, in the network's own space."
+    "Same images, same network, same steps. A step goes *into the tail* if it takes "
+    "$z$ away from the origin and from every centre: "
+    f"{found('tail-direction', 'failed_into_tail'):.0%} of the steps do where BIM on "
+    f"the own loss fails, {found('tail-direction', 'succeeded_into_tail'):.0%} where "
+    f"it succeeds, {found('tail-direction', 'adaptive_into_tail'):.0%} on $z$, and "
+    f"{chance:.0%} along a random direction. {verdict('tail-direction')} They are the "
+    "circles of the movable figure, in the network's own space."
 )
 
 # %% [markdown]
@@ -660,13 +659,13 @@ run.say(
 claim = "conservative-under-attack"
 run.say(
     f"After {p.curve_steps[-1]} steps, BIM on the own loss still leaves "
-    f"{found('fig5', 'softrmax_most_steps_03'):.0%} of the pictures at the larger budget, "
-    "and together with BIM on $z$ "
+    f"{found('fig5', 'softrmax_most_steps_03'):.0%} of the pictures at the larger "
+    "budget, and together with BIM on $z$ "
     f"{found('fig5', 'softrmax_adaptive_most_steps_03', True):.0%}. {verdict('fig5')} "
     "The tail also made the errors look harmless: their mean confidence is "
     f"{found(claim, 'softrmax_confidence_fgsm'):.2f} under FGSM on the own loss, and "
-    f"{found(claim, 'softrmax_confidence_targeted', True):.2f} under an attack that looks for "
-    f"confident ones. {verdict(claim, second=True)}"
+    f"{found(claim, 'softrmax_confidence_targeted', True):.2f} under an attack that "
+    f"looks for confident ones. {verdict(claim, second=True)}"
 )
 
 # %% [markdown]
@@ -706,9 +705,9 @@ plots.table(
     f"{p.seeds} seeds",
 )
 run.say(
-    f"In {len(flipped)} of {len(beside)} rows the replication finds the opposite of the paper "
-    f"({'; '.join(flipped)}). Networks, training and attacks of the two differ, so the "
-    "advantage depends on one of them, and this does not say on which."
+    f"In {len(flipped)} of {len(beside)} rows the replication finds the opposite of "
+    f"the paper ({'; '.join(flipped)}). Networks, training and attacks of the two "
+    "differ, so the advantage depends on one of them, and this does not say on which."
 )
 
 # %% [markdown]
@@ -727,8 +726,8 @@ second = judged["wang2022.no-obfuscation"].intervals
 short = pd.DataFrame([second[name][:3] for name in PROTOCOL.values()], list(PROTOCOL))
 plots.table(
     short.set_axis(["accuracy", "from", "to"], axis=1),
-    f"softRmax at ε = {p.protocol_eps[-1]:g}, up to {p.protocol_images} images, and the ends "
-    "of 95 % intervals",
+    f"softRmax at ε = {p.protocol_eps[-1]:g}, up to {p.protocol_images} images, and "
+    "the ends of 95 % intervals",
     kind="%",
     digits=1,
 )
@@ -736,13 +735,13 @@ run.show("table-flags")
 gap = found("no-obfuscation", "own_loss_minus_z", True)
 crossed, alone = second["transfer_accuracy"].mean, second["own_loss_accuracy"].mean
 run.say(
-    f"The same BIM from the same image differs by {100 * gap:.0f} points between two losses "
-    "of one classifier, and images that mislead *another* network leave "
+    f"The same BIM from the same image differs by {100 * gap:.0f} points between two "
+    "losses of one classifier, and images that mislead *another* network leave "
     f"{crossed:.0%} where its own gradient leaves {alone:.0%}"
     + (": the black box is stronger than the white box" if crossed < alone else "")
     + f". {verdict('no-obfuscation', second=True)} "
-    "A raised flag says that the gradient rows of its column must not be believed, and not "
-    "that the network is weak."
+    "A raised flag says that the gradient rows of its column must not be believed, and "
+    "not that the network is weak."
 )
 at_01, at_03 = (row.status for row in judged["wang2022.table1.mnist"].modern_rows)
 words = {
@@ -750,21 +749,14 @@ words = {
     "fail": "no advantage that counts is left",
 }
 run.say(
-    "**It all comes to this:** the accuracy under an attack is a bound on robustness from "
-    "above, and the bound was loose because the attack climbed the loss that softRmax bends. "
-    "In the worst case, at $\\varepsilon = 0.1$ "
+    "**It all comes to this:** the accuracy under an attack is a bound on robustness "
+    "from above, and the bound was loose because the attack climbed the loss that "
+    "softRmax bends. In the worst case, at $\\varepsilon = 0.1$ "
     f"{words.get(at_01, 'an advantage of softRmax is undecided')}, and at 0.3 "
     f"{words.get(at_03, 'it is undecided')}. {verdict('table1.mnist', second=True)}"
 )
 
 # %% [markdown]
-# ## What did not reproduce, and why
-#
-# What is *refuted* is refuted by exact arithmetic: the weight of one, the margin as the only option, and the guarantee that a step towards another class's average image (Equation 16) never leads into the tail.
-# Three limits hold with a condition that the paper leaves out: a common scale of the t densities, a strict lead for the softmax, a growing $z$ for softRmax.
-# The advantage of Table 1 is there under the paper's attacks, and is the tail seen from the attack's side: an ascent of the own loss that sets out from the image is often drawn there and finds no error, where random starts and attacks on $z$ find many.
-# So read the two budgets apart: whatever softRmax keeps in the worst case at the smaller one may be called a margin, and whatever it loses at the larger one was the tail.
-#
 # ## What to remember
 #
 # - Far from all data, exponentials decide and powers do not; but in a network, far means far in $z$.
@@ -773,7 +765,7 @@ run.say(
 # - One draw of a random experiment is an anecdote.
 #
 # **Open**: the paper's own networks and its $\varepsilon$ on MNIST, of which there is no code; the targets and $\varepsilon$ of its Table 2; the comparison with attention-based defences, for which it prints no numbers.
-# Whether a conservative tail can be had *together* with robustness, by training against attacks on $z$, nobody has tried that we know of.
+# Whether a conservative tail can be had *together* with robustness, by training against attacks on $z$, is not tried here.
 #
 # **Next**: {doc}`chapter 3 <../03_adversarial_directions/lesson>` walks along the directions that a last layer does not see, {doc}`chapter 4 <../04_clustr/lesson>` meets the same trap in another loss, and the {doc}`exercises <exercises>` let you break a saturated evaluation yourself.
 
