@@ -80,6 +80,44 @@ class Quantised(nn.Module):
         return trained()((8 * x).round() / 8 + 0 * x)
 
 
+class Steep(nn.Module):
+    """The trained network at a low temperature: its cross-entropy has no slope where it is sure, its scores have."""
+
+    def forward(self, x):
+        return 300 * trained()(x)
+
+
+class Rippled(nn.Module):
+    """The trained network behind a ripple in which short steps are caught and long ones are not."""
+
+    def forward(self, x):
+        return trained()(x + 0.0015 * (2 * torch.pi * x / 0.008).sin())
+
+
+class OneSided(torch.autograd.Function):
+    """An image whose right-hand columns have no derivative."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, slope):
+        return torch.cat([slope[..., :3], torch.zeros_like(slope[..., 3:])], -1)
+
+
+class HalfBlind(nn.Module):
+    """The trained network, of whose gradient only a part of the image is seen."""
+
+    def forward(self, x):
+        return trained()(OneSided.apply(x))
+
+
+def elsewhere(model, x, y):
+    """A training loss that grows without any class winning."""
+    return model(x).logsumexp(1)
+
+
 def bounded(model, x, y):
     """A training loss that is blind far from the boundary: minus the probability at a low temperature."""
     return -(300 * model(x)).softmax(1).gather(1, y[:, None])[:, 0]
@@ -90,9 +128,9 @@ def report(kind: str) -> evaluation.Report:
     """The quick budget with a black box that sees scores, at one radius, on digits."""
     budget = dataclasses.replace(BUDGETS["quick"], square_images=50, square_queries=300)
     models_ = {"plain": trained(), "own loss": trained(), "linear": peer(), "saturated": Saturated(), "shattered": Shattered()}
-    model = (models_ | {"quantised": Quantised()})[kind].eval()
-    other = trained() if kind == "linear" else peer()
-    return evaluate(model, *held_out(100), 0.15, budget=budget, peer=other, loss_own=bounded if kind == "own loss" else None)
+    models_ |= {"quantised": Quantised(), "steep": Steep(), "rippled": Rippled(), "half blind": HalfBlind(), "other loss": trained()}
+    other, own = trained() if kind == "linear" else peer(), {"own loss": bounded, "other loss": elsewhere}
+    return evaluate(models_[kind].eval(), *held_out(100), 0.15, budget=budget, peer=other, loss_own=own.get(kind))
 
 
 @cache
@@ -553,6 +591,11 @@ def test_the_slope_is_the_steepest_pixel_of_the_loss():
         ("quantised", gradient_masking.NAMES[:5]),
         ("shattered", gradient_masking.NAMES[1:5]),
         ("own loss", ("zero gradient", "loss gap")),
+        # Planted for one flag: it is raised, and no other but what follows from it.
+        ("steep", ("zero gradient",)),
+        ("rippled", ("more iterations",)),
+        ("other loss", ("loss gap",)),
+        ("half blind", ("black box or transfer", "more iterations")),  # more steps do not reach what the black box found
     ],
 )
 def test_flags_tell_masked_gradients_from_sound_ones(kind, raised):
