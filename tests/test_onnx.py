@@ -34,6 +34,17 @@ def test_layers_in_a_row_become_a_sequential_of_any_number_of_images():
         assert torch.equal(net(X[:count]), nn.functional.linear(hidden(X[:count]).flatten(1), V, C))
 
 
+def test_defaults_of_device_and_dtype_change_nothing():
+    usual = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(torch.float64)
+        with torch.device("meta"):
+            net = onnx.read(file(*ROW, *PARTS, output="s"))
+    finally:
+        torch.set_default_dtype(usual)
+    assert torch.equal(net(X), nn.functional.linear(hidden(X).flatten(1), V, C))
+
+
 def test_branches_are_added_and_the_wiring_is_seen():
     branch = [node("Add", "r a", "t"), node("Flatten", "t", "f"), ROW[3]]
     net = onnx.read(file(*ROW[:2], *branch, *PARTS, output="s"))

@@ -2,6 +2,7 @@
 
 import hashlib
 import pickle
+from functools import partial
 
 import pytest
 import torch
@@ -38,6 +39,25 @@ def test_a_network_is_downloaded_once_and_then_read(made_up):
     server.unlink()
     assert published.check("mnist/made-up") == published.get("mnist/made-up")
     assert [found.name for found in place.parents[1].rglob("*")] == ["weights", "a.onnx"]
+
+
+def test_defaults_of_device_and_dtype_change_nothing(made_up, monkeypatch):
+    place, _ = made_up
+    shapes = {"0": (16, 1, 4, 4), "2": (32, 16, 4, 4), "5": (100, 1568), "7": (10, 100)}
+    state = {f"{name}.weight": torch.randn(shape) / 30 for name, shape in shapes.items()}
+    state |= {f"{name}.bias": torch.randn(shape[0]) for name, shape in shapes.items()}
+    place.parent.mkdir()
+    torch.save(state, place)
+    known = File("weights/a.onnx", hashlib.sha256(place.read_bytes()).hexdigest(), None)
+    monkeypatch.setitem(published.NETWORKS, "mnist/made-up", published._Weights(known, partial(published._provable, None)))
+    plain, x, usual = published.network("mnist/made-up"), torch.rand(2, 1, 28, 28), torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(torch.float64)
+        with torch.device("meta"):
+            net = published.network("mnist/made-up")
+    finally:
+        torch.set_default_dtype(usual)
+    assert torch.equal(net(x), plain(x))
 
 
 def test_what_is_not_the_published_file_is_not_read(made_up):

@@ -146,7 +146,8 @@ def _convolution(node: _Node, weight: Tensor, bias: Tensor) -> nn.Module:
     groups = chosen["group"]
     layer = nn.utils.skip_init(
         nn.Conv2d, weight.shape[1] * groups, len(weight), kernel, stride=chosen["strides"],
-        padding=(top, left), dilation=chosen["dilations"], groups=groups,
+        padding=(top, left), dilation=chosen["dilations"], groups=groups, device=weight.device,
+        dtype=weight.dtype,
     )  # fmt: skip
     return _holding(layer, weight, bias)
 
@@ -158,7 +159,8 @@ def _linear(node: _Node, weight: Tensor, bias: Tensor) -> nn.Module:
     weight = weight if chosen["transB"] else weight.T.contiguous()
     if bias.shape != weight.shape[:1]:
         raise ValueError(f"Gemm: {tuple(bias.shape)} biases for {len(weight)} units")
-    layer = nn.utils.skip_init(nn.Linear, weight.shape[1], len(weight))
+    kind = {"device": weight.device, "dtype": weight.dtype}
+    layer = nn.utils.skip_init(nn.Linear, weight.shape[1], len(weight), **kind)
     return _holding(layer, weight, bias)
 
 

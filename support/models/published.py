@@ -30,7 +30,7 @@ from torch import nn
 from support.common import files, paths
 from support.data import DataError
 from support.models import onnx
-from support.models.architectures import Classifier, Normalise, cifar_resnet
+from support.models.architectures import Classifier, Normalise, cifar_resnet, float32_on
 from support.models.heads import LinearHead
 
 _SECONDS = 30.0  # a server that is silent for so long counts as no network
@@ -94,7 +94,8 @@ def network(name: str) -> nn.Module:
         DataError: as :func:`content`.
     """
     weights = _known(name)
-    return weights.read(content(weights.file)).eval().requires_grad_(False)
+    with float32_on("cpu"):
+        return weights.read(content(weights.file)).eval().requires_grad_(False)
 
 
 def proven_error(name: str) -> float | None:
