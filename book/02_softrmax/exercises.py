@@ -12,6 +12,7 @@ import math
 
 import numpy as np
 import torch
+from scipy import optimize
 
 from support import distribution_shift
 from support.book import chapter_run
@@ -34,7 +35,10 @@ run = chapter_run.start("02_softrmax/exercises", profile, seed, device, override
 # ```
 # All three are finite and smooth everywhere.
 # The order of the distances does not change, so the class is still $\arg\max z$, and the ratio of any two terms still tends to one, so the tail is still $1/k$.
-# But at a centre the confidence is $\frac{1/\delta}{1/\delta + (k-1)/(2+\delta)} < 1$: with $\delta$, $k$ classes and $\lVert e_i - e_j \rVert^2 = 2$ the confidence has a ceiling, and a training loss of zero is out of reach.
+# But at a centre the confidence is $\frac{1/\delta}{1/\delta + (k-1)/(2+\delta)} < 1$.
+# Nor is the centre the most confident point any more: a step of length $t$ away from all other centres raises their squared distances by $2 c t$ to first order, $c = \sqrt{k/(k-1)}$, and the own one by $t^2$ only.
+# The ratio $1 + (2 + 2 c t) / (t^2 + \delta)$ of the two is largest at $t = (\sqrt{1 + c^2 \delta} - 1) / c$, where it is $1 + c / t$.
+# So the confidence has a ceiling of $1 / (1 + (k-1)\,t / (t + c))$, and a training loss of zero is out of reach.
 
 
 # %% tags=["nbval-check-output"]
@@ -46,12 +50,17 @@ def smoothed(z: torch.Tensor, delta: float) -> torch.Tensor:
 
 K = 10
 e = torch.eye(K, dtype=torch.float64)
+c = math.sqrt(K / (K - 1))
 for delta in (1e-3, 0.1, 1.0):
-    most, tail = float(smoothed(e, delta).max()), float(smoothed(1e6 * e, delta).max())
-    formula = (1 / delta) / (1 / delta + (K - 1) / (2 + delta))
+    most = optimize.minimize(
+        lambda z, delta: -float(smoothed(torch.tensor(z)[None], delta)[0, 0]),
+        e[0].numpy(), args=(delta,), tol=1e-9,
+    )  # fmt: skip
+    t = (math.sqrt(1 + c**2 * delta) - 1) / c
     print(
-        f"delta = {delta:g}: largest confidence {most:.4f}, "
-        f"formula {formula:.4f}, tail {tail:.4f}"
+        f"delta = {delta:g}: at a centre {float(smoothed(e, delta).max()):.4f}, "
+        f"found at most {-most.fun:.4f}, formula {1 / (1 + (K - 1) * t / (t + c)):.4f}, "
+        f"tail {float(smoothed(1e6 * e, delta).max()):.4f}"
     )
 
 # %% [markdown]
@@ -99,7 +108,7 @@ print(f"nu = {nu:.2f}; half the limit is passed at x = {reach[weights > 5].max()
 # :label: ex-softrmax-rival
 #
 # Part of what softRmax gains at the small budget may be the regularisation of $\lVert z \rVert$.
-# Train the softmax network of this chapter with an extra loss $\mu (\lVert z \rVert - 1)^2$, choose $\mu$ such that both heads have the same median margin-gradient ratio $R$, and compare the worst cases.
+# Train the softmax network of this chapter with an extra loss $\mu (\lVert z \rVert - 1)^2$, choose $\mu$ such that both heads have the same median magnitude-margin ratio $R$, and compare the worst cases.
 # ```
 #
 # ```{exercise} Null directions
@@ -537,7 +546,7 @@ for unit in (1.0, 1e-6, 1e6):
 # ```
 
 # %% [markdown] exercise="ascent"
-# ```{exercise-start} Break a saturated evaluation
+# ```{exercise-start} Climb what the class depends on
 # :label: ex-softrmax-ascent
 # ```
 # A classifier has class scores $z(x)$ and predicts $\arg\max z$.
