@@ -41,21 +41,23 @@ run = chapter_run.start("02_softrmax/exercises", profile, seed, device, override
 # So the confidence has a ceiling of $1 / (1 + (k-1)\,t / (t + c))$, and a training loss of zero is out of reach.
 
 
-# %% tags=["nbval-check-output"]
+# %%
 def smoothed(z: torch.Tensor, delta: float) -> torch.Tensor:
     """Probabilities (N, k) of points z (N, k)."""
     squares = torch.cdist(z, torch.eye(z.shape[1], dtype=z.dtype)).square()
     return (-(squares + delta).log()).softmax(1)
 
 
+def negative_confidence(z, delta):
+    return -float(smoothed(torch.tensor(z)[None], delta)[0, 0])
+
+
+# %% tags=["nbval-check-output"]
 K = 10
 e = torch.eye(K, dtype=torch.float64)
 c = math.sqrt(K / (K - 1))
 for delta in (1e-3, 0.1, 1.0):
-    most = optimize.minimize(
-        lambda z, delta: -float(smoothed(torch.tensor(z)[None], delta)[0, 0]),
-        e[0].numpy(), args=(delta,), tol=1e-9,
-    )  # fmt: skip
+    most = optimize.minimize(negative_confidence, e[0].numpy(), args=(delta,), tol=1e-9)
     t = (math.sqrt(1 + c**2 * delta) - 1) / c
     print(
         f"delta = {delta:g}: at a centre {float(smoothed(e, delta).max()):.4f}, "
