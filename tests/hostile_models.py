@@ -4,10 +4,11 @@ One table for all kernels: those that ask a model (``asked``: attacks, boundarie
 (``bounded``), and tangent and path kernels (``followed``).
 """
 
+import contextlib
 import copy
 import random
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -42,6 +43,18 @@ def plain(seed: int = 1) -> models.Classifier:
     with torch.no_grad():
         model.head.weight.mul_(6)
     return model
+
+
+@contextlib.contextmanager
+def other_defaults(dtype: torch.dtype = torch.float64) -> Iterator[None]:
+    """Another default dtype, and a default device on which nothing has numbers: whatever forgets its own has none."""
+    usual = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(dtype)
+        with torch.device("meta"):
+            yield
+    finally:
+        torch.set_default_dtype(usual)
 
 
 class Layer(nn.Module):

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hostile_models import CLASSES, HOSTILE, SHAPE, Layer, plain
+from hostile_models import CLASSES, HOSTILE, SHAPE, Layer, other_defaults, plain
 from torch import nn
 
 from support import attacks, certificates, clustering, data, evaluation, geometry, models, networks, smoothing, training
@@ -250,13 +250,9 @@ OTHERS = {
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
 def test_defaults_of_device_and_dtype_change_nothing(kernel, dtype):
     run = {**KERNELS, **OTHERS}[kernel]
-    expected, usual = numbers(run(plain())), torch.get_default_dtype()
-    try:
-        torch.set_default_dtype(dtype)
-        with torch.device("meta"):  # whatever forgets its device has no numbers
-            found = numbers(run(plain()))
-    finally:
-        torch.set_default_dtype(usual)
+    expected = numbers(run(plain()))
+    with other_defaults(dtype):
+        found = numbers(run(plain()))
     assert len(found) == len(expected) > 0 and all(map(torch.equal, found, expected))
 
 

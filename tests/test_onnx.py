@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from hostile_models import other_defaults
 from onnx_files import file, message, node, weights
 from torch import nn
 
@@ -35,13 +36,8 @@ def test_layers_in_a_row_become_a_sequential_of_any_number_of_images():
 
 
 def test_defaults_of_device_and_dtype_change_nothing():
-    usual = torch.get_default_dtype()
-    try:
-        torch.set_default_dtype(torch.float64)
-        with torch.device("meta"):
-            net = onnx.read(file(*ROW, *PARTS, output="s"))
-    finally:
-        torch.set_default_dtype(usual)
+    with other_defaults():
+        net = onnx.read(file(*ROW, *PARTS, output="s"))
     assert torch.equal(net(X), nn.functional.linear(hidden(X).flatten(1), V, C))
 
 

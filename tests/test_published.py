@@ -6,6 +6,7 @@ from functools import partial
 
 import pytest
 import torch
+from hostile_models import other_defaults
 from onnx_files import file, node
 
 from support import data
@@ -50,13 +51,9 @@ def test_defaults_of_device_and_dtype_change_nothing(made_up, monkeypatch):
     torch.save(state, place)
     known = File("weights/a.onnx", hashlib.sha256(place.read_bytes()).hexdigest(), None)
     monkeypatch.setitem(published.NETWORKS, "mnist/made-up", published._Weights(known, partial(published._provable, None)))
-    plain, x, usual = published.network("mnist/made-up"), torch.rand(2, 1, 28, 28), torch.get_default_dtype()
-    try:
-        torch.set_default_dtype(torch.float64)
-        with torch.device("meta"):
-            net = published.network("mnist/made-up")
-    finally:
-        torch.set_default_dtype(usual)
+    plain, x = published.network("mnist/made-up"), torch.rand(2, 1, 28, 28)
+    with other_defaults():
+        net = published.network("mnist/made-up")
     assert torch.equal(net(x), plain(x))
 
 
