@@ -254,6 +254,17 @@ def test_names_of_platforms_are_understood(name, student, also, tmp_path, taught
     assert (found.student, found.also) == (student, also)
 
 
+def test_two_names_of_one_student_do_not_take_each_other_s_place(tmp_path, taught):
+    for name in ("Anna Example", "exampleanna_12345_67890_01_tiny", "Somebody Else"):
+        notebook.write(course.released(taught[0], CHAPTER), tmp_path / "in" / f"{name}.ipynb")
+    (tmp_path / "list").write_text("Anna Example\n", encoding="utf-8")
+    found = submissions.found(tmp_path / "in", roster.read(tmp_path / "list"))
+    assert sorted((each.student, each.identity) for each in found) == [
+        ("Anna Example", "Anna Example"), ("Anna Example", "Anna Example (2)"), ("Somebody Else", "Somebody Else"),
+    ]  # fmt: skip
+    assert [each.notes for each in found if each.student == "Somebody Else"] == [("not on the class list",)]
+
+
 def test_zips_in_a_folder_are_unpacked_and_none_leaves_it(tmp_path):
     folder = tmp_path / "in"
     folder.mkdir()
