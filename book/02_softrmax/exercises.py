@@ -59,9 +59,10 @@ c = math.sqrt(K / (K - 1))
 for delta in (1e-3, 0.1, 1.0):
     most = optimize.minimize(negative_confidence, e[0].numpy(), args=(delta,), tol=1e-9)
     t = (math.sqrt(1 + c**2 * delta) - 1) / c
+    ceiling = 1 / (1 + (K - 1) * t / (t + c))
     print(
         f"delta = {delta:g}: at a centre {float(smoothed(e, delta).max()):.4f}, "
-        f"found at most {-most.fun:.4f}, formula {1 / (1 + (K - 1) * t / (t + c)):.4f}, "
+        f"found at most {-most.fun:.4f}, formula {ceiling:.4f}, "
         f"tail {float(smoothed(1e6 * e, delta).max()):.4f}"
     )
 
