@@ -93,8 +93,13 @@ def picture(notebook: Path, name: str, width: int = WIDTH) -> Picture | None:
     return None
 
 
-def head(evidence: manifests.Manifest) -> str:
-    """What a lesson begins with, as MyST Markdown: its papers, its question, what was found."""
+OWN_FINDINGS = "## What we found"
+"""A lesson with this section says itself what was found, with its numbers."""
+
+
+def head(evidence: manifests.Manifest, *, found: bool = True) -> str:
+    """What a lesson begins with, as MyST Markdown: its papers, its question and, unless it says so
+    itself, what was found."""
     told = of(evidence.chapter)
     judged = {claim.id: found for claim, found in manifests.judged(evidence)}
     registry = claims.registry()
@@ -103,7 +108,7 @@ def head(evidence: manifests.Manifest) -> str:
     return markup.fill(
         "head.md.j2",
         front=told,
-        found=[judged[name] for name in told.found if name in judged],
+        found=[judged[name] for name in told.found if found and name in judged],
         papers=[registry[key] for key in keys if cited(registry[key])],
         address=address,
     )

@@ -169,7 +169,9 @@ def page(notebook: Path) -> "NotebookNode":
             "'# ...'"
         )
     if manifest.part == "lesson":
-        rest = f"{front.head(_read_by(manifest))}\n\n{box(manifest)}\n{rest}"
+        own = any(front.OWN_FINDINGS in cell.source.splitlines() for cell in shown.cells)
+        head = front.head(_read_by(manifest), found=not own)
+        rest = f"{head}\n\n{box(manifest)}\n{rest}"
         if foot := front.foot(manifest.chapter):
             shown.cells.append(new_markdown_cell(foot, id="where-this-leads"))
     elif manifest.part == "evidence":
