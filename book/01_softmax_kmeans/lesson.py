@@ -287,13 +287,9 @@ run.say(
     f"under the ROC curve of {far:.2f}, the distance to the class mean with "
     f"{to_mean:.2f}, the margin with {margin:.2f}, and the margin over its input "
     f"gradient with {slope:.2f}. "
-    + (
-        "Below 0.5 the images that fall lie *nearer*: confident images have long "
-        "features, far from all centroids of one fixed norm. "
-        if far < 0.5
-        else ""
-    )
-    + f"{verdict('vulnerable-far')}"
+    "Where an area is below 0.5 the images that fall lie *nearer*: confident images "
+    "have long features, far from all centroids of one fixed norm. "
+    f"{verdict('vulnerable-far')}"
 )
 
 # %% [markdown]
@@ -529,6 +525,7 @@ def at_setting(width: float, threshold: float) -> movable.State:
     area = movable.Mark("area", edges, steps, plots.GAUSS, "clean digits")
     accepted = right["Gauss"].numpy() & (lengths["clean digits"] < radius)
     hit = (-width * worst["Gauss"].double().log().neg().numpy()) > math.log(threshold)
+    turned = f"{hit[accepted].mean():.0%}" if accepted.any() else "none"
     return movable.State(
         [
             [*within, movable.Mark(x=[radius] * 2, **edge)],
@@ -537,7 +534,7 @@ def at_setting(width: float, threshold: float) -> movable.State:
         f"Answered within a squared distance of {radius:.2f}: "
         f"{inside['clean digits']:.0%} of the clean digits, with a mean confidence of "
         f"{kappa.mean():.2f}, {inside['noise']:.0%} of noise; one pixel turns "
-        f"{hit[accepted].mean():.0%} of the right answers into wrong ones that count.",
+        f"{turned} of the right answers into wrong ones that count.",
     )
 
 
@@ -571,11 +568,10 @@ soft_equal, gauss_equal = (
 run.say(
     "At the coverage of the Gauss network's own threshold (grey), softmax has a "
     f"one-pixel rate of {soft_equal:.0%} and Gauss of {gauss_equal:.0%}: "
-    + (
-        "rejection accounts for the low rate, and the softmax network rejects better. "
-        if soft_equal < gauss_equal
-        else "the Gauss network keeps an advantage that rejection does not explain. "
-    )
+    + {
+        "broken": "rejection accounts for the low rate, and softmax rejects better. ",
+        "survives": "Gauss keeps an advantage that rejection does not explain. ",
+    }.get(judged["hess2020.softmax-threshold"].survives, "these images do not decide. ")
     + verdict("softmax-threshold", second=True)
 )
 
