@@ -27,6 +27,9 @@ LANES = {
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
 PATIENCE = 180_000  # milliseconds for a page to load; a busy machine takes its time, and no test is about speed
+# Formulas are set, and pictures loaded, when they come into view; a test wants all of them.
+SET_ALL = """() => MathJax.startup.promise.then(() => MathJax.startup.document.lazyTypesetAll())
+    .then(() => document.fonts.ready).then(() => null)"""
 QUIET = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking")
 
 
@@ -136,7 +139,7 @@ def look(browser, site):
             tab.goto((site / f"{page}.html").as_uri())
             if options.get("java_script_enabled", True) and tab.locator(".math").count():
                 tab.wait_for_function("window.MathJax && MathJax.startup && MathJax.startup.promise")
-                tab.evaluate("MathJax.startup.promise.then(() => document.fonts.ready).then(() => null)")
+                tab.evaluate(SET_ALL)
             return tab, asked, complaints
 
         yield at

@@ -1,9 +1,12 @@
 """The built book: strict, complete, the same after nothing changed, and read in a real browser without a network."""
 
+import importlib.util
+import json
 import os
 import re
 import shutil
 import subprocess
+import urllib.parse
 from pathlib import Path
 
 import nbformat
@@ -12,12 +15,29 @@ import tiny_book
 import tiny_runs
 from bs4 import BeautifulSoup
 
-from support.book import claims, computed_pages, downloads, manifests, publish
+from support.book import claims, computed_pages, downloads, manifests, publish, sphinx_offline
 from support.common import paths
 
 ASKS = (("script", "src"), ("link", "href"), ("img", "src"), ("iframe", "src"), ("source", "src"), ("object", "data"))
 LIGHTNESS = "getComputedStyle(document.body).backgroundColor.match(/\\d+/g).slice(0, 3).reduce((a, b) => a + +b, 0)"
 CHAPTER = tiny_book.CHAPTER
+ELEMENTS, FIRST_VIEW, WHOLE = 6500, 1.7e6, 3e6  # of a lesson, with all formulas set; bytes that it asks for at first, and to its end
+MISSING_PICTURES = """async () => {
+    const pictures = [...document.querySelectorAll('article img')];
+    pictures.forEach(picture => { picture.loading = 'eager'; });
+    await Promise.all(pictures.map(picture => picture.decode().catch(() => null)));
+    return pictures.filter(picture => !picture.naturalWidth).length;
+}"""
+# Formulas that end beyond the page, and do not scroll with what they stand in.
+CLIPPED = """() => [...document.querySelectorAll('article mjx-container')].filter(formula => {
+    const box = formula.getBoundingClientRect();
+    if (!box.width || box.right <= innerWidth + 1) return false;
+    for (let around = formula; around && around.tagName !== 'ARTICLE'; around = around.parentElement)
+        if (['auto', 'scroll'].includes(getComputedStyle(around).overflowX)) return false;
+    return true;
+}).map(formula => formula.parentElement.textContent.slice(0, 80))"""
+# A table of a thousand rows says nothing that forty do not, and takes the checker half a minute.
+SHORTER = "document.querySelectorAll('tbody').forEach(body => [...body.rows].slice(40).forEach(row => row.remove()))"
 
 
 # --- the built pages --------------------------------------------------------------------------------------------------------------
@@ -58,9 +78,9 @@ def test_a_page_asks_nothing_of_the_network(site, soups):
 
 def test_mathjax_comes_with_its_fonts(site):
     folder = site / "_static" / "mathjax"
-    assert (folder / "tex-chtml.js").is_file()
+    assert all((folder / part).is_file() for part in sphinx_offline.PARTS)
     assert len(list((folder / "output/chtml/fonts").rglob("*.woff"))) >= 20
-    assert not (folder / "tex-svg.js").exists(), "the bundles that no page loads stay behind"
+    assert sum(file.stat().st_size for file in folder.rglob("*")) < 4e6, "what no page loads stays behind"
 
 
 def test_no_output_shows_a_raw_value_or_an_unresolved_role(soups):
@@ -71,6 +91,32 @@ def test_no_output_shows_a_raw_value_or_an_unresolved_role(soups):
         for source in text.select("pre, code"):
             source.decompose()
         assert not re.search(r"\{(cite|doc|ref|eq|numref|prf|glue)[:}\w]*\}|\{(exercise|solution)-(start|end)\}", text.get_text()), page
+
+
+def test_no_page_shows_a_number_that_is_none(soups):
+    for page, soup in soups.items():
+        text = BeautifulSoup(str(soup.select_one("article")), "html.parser")
+        for source in text.select("pre, code"):
+            source.decompose()
+        assert re.findall(r"(?:^|[=\s(\[])(?:nan|NaN|undefined)(?=$|[\s,;)\]])|[=(\[] ?None\b|\btensor\(", text.get_text(" ")) == [], page
+        assert [cell for cell in text.select("td, th") if cell.get_text().strip() == "None"] == [], page
+
+
+def test_every_link_leads_to_a_page_and_a_place_that_there_are(site, soups):
+    pages = {(site / f"{page}.html").resolve(): {found["id"] for found in soup.find_all(id=True)} for page, soup in soups.items()}
+    followed, broken = 0, []
+    for page, soup in soups.items():
+        here = (site / f"{page}.html").resolve()
+        for link in soup.select("a[href]"):
+            if re.match(r"[a-z]+:", link["href"]):
+                continue  # another site, or data
+            file, _, place = urllib.parse.unquote(link["href"]).partition("#")
+            target = (here.parent / file.partition("?")[0]).resolve() if file else here
+            followed += 1
+            if not target.is_file() or (place and target in pages and place not in pages[target]):
+                broken.append((page, link["href"]))
+    assert followed > 100
+    assert broken == []
 
 
 def test_every_figure_says_what_it_shows(soups, whole):
@@ -253,7 +299,8 @@ def test_every_page_opens_without_a_complaint_and_without_the_network(look, soup
         assert complaints == [], page
         assert tab.locator("mjx-container").count() == len(soup.select(".math")), page
         assert tab.locator("mjx-merror, [data-mjx-error]").count() == 0, page
-        assert tab.evaluate("[...document.querySelectorAll('article img')].filter(picture => !picture.naturalWidth).length") == 0, page
+        assert tab.evaluate("document.querySelectorAll('*').length") <= ELEMENTS or "lesson" not in page, page
+        assert tab.evaluate(MISSING_PICTURES) == 0, page
         formulas += tab.locator("mjx-container").count()
         tab.close()
     assert formulas > 50 * whole
@@ -285,9 +332,78 @@ def test_a_wide_table_does_not_widen_a_telephone_page(look):
             tab, _, _ = look(f"book/{chapter}/{part}")
             tab.set_viewport_size({"width": 390, "height": 844})
             assert tab.evaluate("document.documentElement.scrollWidth") <= 392, (chapter, part)
+            assert tab.evaluate(CLIPPED) == [], (chapter, part)
             tab.close()
 
 
 def test_dark_mode_follows_the_reader(look):
     assert look("book/index", color_scheme="dark")[0].evaluate(LIGHTNESS) < 150
     assert look("book/index", color_scheme="light")[0].evaluate(LIGHTNESS) > 600
+
+
+def kinds(whole: bool) -> list[str]:
+    """One page of each kind."""
+    chapter = manifests.chapters()[0]
+    pages = ["index", "scoreboard", "errata", "how_to_read", *(["teach"] if whole else [])]
+    return [f"book/{page}" for page in pages] + [f"book/{chapter}/{part}" for part in ("lesson", "evidence", "exercises")]
+
+
+def test_whoever_cannot_see_a_page_or_its_colours_can_use_it(look, whole):
+    """axe-core's serious and critical findings; in the dark only contrast is another."""
+    axe = importlib.util.find_spec("axe_playwright_python")
+    if axe is None:
+        pytest.skip("axe-playwright-python is not installed")
+    script = Path(axe.origin).with_name("axe.min.js").read_text(encoding="utf-8")
+    for page in kinds(whole):
+        for scheme, only in (("light", None), ("dark", ["color-contrast"])):
+            tab, _, _ = look(page, color_scheme=scheme)
+            tab.evaluate(SHORTER)
+            tab.evaluate(script)
+            options = {"resultTypes": ["violations"], "preload": False} | ({"runOnly": only} if only else {})
+            found = tab.evaluate("options => axe.run(document, options)", options)
+            assert len(found["passes"]) >= (1 if only else 20), "the checker ran"
+            grave = [(one["id"], one["nodes"][0]["html"]) for one in found["violations"] if one["impact"] in ("serious", "critical")]
+            assert grave == [], (page, scheme)
+            tab.close()
+
+
+def test_a_lesson_weighs_little(site, browser, whole):
+    for chapter in manifests.chapters():
+        tab, asked = browser.new_page(viewport={"width": 1360, "height": 900}), set()
+        tab.on("request", lambda request, asked=asked: asked.add(urllib.parse.urlsplit(request.url).path))
+        tab.goto((site / "book" / chapter / "lesson.html").as_uri(), wait_until="networkidle")
+        first = sum(Path(file).stat().st_size for file in asked if Path(file).is_file())
+        tab.evaluate(MISSING_PICTURES)
+        all_of_it = sum(Path(file).stat().st_size for file in asked if Path(file).is_file())
+        tab.close()
+        assert 2e5 < first <= FIRST_VIEW, (chapter, first)
+        assert first <= all_of_it <= WHOLE, (chapter, all_of_it)
+
+
+def test_a_search_finds_words_and_not_code_or_tables(site, whole):
+    index = (site / "searchindex.js").read_text(encoding="utf-8")
+    terms = json.loads(index.removeprefix("Search.setIndex(").removesuffix(")"))["terms"]
+    assert "reproduc" in terms or "reproduct" in terms
+    assert not {"nbval", "torch_geometric", "linspac", "arang", "dtype"} & {*terms}
+    assert len(index) < 200_000
+
+
+def test_a_page_is_worked_with_the_keyboard(look):
+    tab, _, _ = look(f"book/{manifests.chapters()[0]}/evidence")
+    tab.keyboard.press("Tab")
+    assert "Skip to main content" in tab.evaluate("document.activeElement.textContent")
+    for selector in (".run-box summary", ".claim summary"):
+        fold = tab.locator(selector).first
+        fold.focus()
+        tab.keyboard.press("Enter")
+        assert fold.evaluate("summary => summary.parentElement.open"), selector
+
+
+def test_only_icons_that_are_used_are_there_and_all_of_them(site, look):
+    script = site / "_static" / "scripts" / "fontawesome.js"
+    assert 20_000 < script.stat().st_size < 200_000
+    tab, _, _ = look("book/index")
+    drawn = tab.locator("svg.svg-inline--fa").all()
+    assert len(drawn) >= 5
+    assert all(icon.locator("path").count() and icon.locator("path").first.get_attribute("d") for icon in drawn)
+    assert tab.locator("[data-icon=question], .fa-layers").count() == 0, "what stands for an icon that is missing"

@@ -13,16 +13,20 @@ from typing import Any
 
 from sphinx.application import Sphinx
 
-BUNDLE = "tex-chtml.js"  # TeX in, HTML out; what `mathjax_path` names
+# TeX in, HTML out: what `mathjax_path` names, what it loads, and folders of what formulas ask for.
+PARTS = ("startup.js", "core.js", "input/tex.js", "output/chtml.js", "ui/lazy.js")
+FOLDERS = ("input/tex", "output/chtml", "a11y")
 
 
 def _copy_mathjax(app: Sphinx, error: Exception | None) -> None:
     if error is None and app.builder.format == "html":
         package = Path(importlib.util.find_spec("sphinx-mathjax-offline").origin).parent
-        target = Path(app.outdir) / "_static" / "mathjax"
-        shutil.copytree(package / "static" / "mathjax", target, dirs_exist_ok=True)
-        for other in {*target.glob("*.js")} - {target / BUNDLE}:
-            other.unlink()
+        source, target = package / "static" / "mathjax", Path(app.outdir) / "_static" / "mathjax"
+        for folder in FOLDERS:
+            shutil.copytree(source / folder, target / folder, dirs_exist_ok=True)
+        for part in PARTS:
+            (target / part).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source / part, target / part)
 
 
 def _without_thebe(app: Sphinx) -> None:

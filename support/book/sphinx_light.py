@@ -1,0 +1,87 @@
+"""A small Sphinx extension, named in ``_config.yml``: pages that weigh little, and that whoever
+cannot see them can work.
+
+The theme brings every icon there is, an element for each comma of the code, and the table of
+contents with switches that have no name; the search would find variables of the code and cells of
+tables. What is done here changes nothing that is seen.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from sphinx.application import Sphinx
+
+from support.common import files
+
+# Of one colour with the text around them, in both of the styles that the theme has.
+_PLAIN = re.compile(r'<span class="(?:n|p|w|nn)">([^<]*)</span>|<span></span>')
+_SWITCH = '<summary><span class="toctree-toggle"'
+_PICTURE = re.compile(r'<img (?=[^>]*src="[^"]*_images/)')
+_SEARCH = re.compile(
+    r'\s*<script src="[^"]*(?:searchtools|language_data|searchindex)\.js[^"]*"></script>'
+)
+_FONT = re.compile(r'(?:\.fa-[\w-]+:before,?)+\{content:"[^"]*"\}')
+_USED = re.compile(r"\bfa-([a-z0-9-]+)")
+_ICON = re.compile(
+    r'(?:"([\w-]+)"|([\w$]+)):\[\d+,\d+,\[[^\]]*\],"[0-9a-f]+",(?:"[^"]*"|\[(?:"[^"]*",?)+\])\],?'
+)
+
+
+def slim(page: str) -> str:
+    """A page of fewer elements, which loads a figure when it comes into view, and whose switches
+    say what they do."""
+    page = _PLAIN.sub(lambda match: match[1] or "", page)
+    page = _SEARCH.sub("", page)  # the search has a page of its own
+    page = page.replace(_SWITCH, _SWITCH.replace(">", ' aria-label="Pages of this chapter">', 1))
+    return _PICTURE.sub('<img loading="lazy" ', page)
+
+
+def icons(script: str, used: set[str]) -> str:
+    """Font Awesome's script with the icons of these names only."""
+    return _ICON.sub(lambda icon: icon[0] if (icon[1] or icon[2]) in used else "", script)
+
+
+def _finish(app: Sphinx, error: Exception | None) -> None:
+    if error is not None or app.builder.format != "html":
+        return
+    out, used = Path(app.outdir), set()
+    for page in out.rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        used |= set(_USED.findall(text))
+        if page.name != "search.html":
+            files.write_all({page: slim(text)})
+    scripts = out / "_static" / "scripts"
+    for script in {*scripts.glob("*.js")} - {scripts / "fontawesome.js"}:
+        used |= set(_USED.findall(script.read_text(encoding="utf-8")))
+    script = scripts / "fontawesome.js"
+    style = out / "_static" / "styles" / "pydata-sphinx-theme.css"
+    light = {
+        script: icons(script.read_text(encoding="utf-8"), used),
+        # Icons are drawn by the script; of each there is a rule for a font as well.
+        style: _FONT.sub("", style.read_text(encoding="utf-8")),
+    }
+    files.write_all(light)
+
+
+def readable(doctree: nodes.document) -> nodes.document:
+    """What a search should find of a page: its words, without code, outputs and tables."""
+    words = doctree.deepcopy()
+    for kind in (nodes.literal_block, nodes.table, nodes.raw, nodes.math, nodes.math_block):
+        for node in list(words.findall(kind)):
+            node.parent.remove(node)
+    return words
+
+
+def _index_words(app: Sphinx) -> None:
+    if app.builder.format == "html":
+        index = app.builder.index_page
+        app.builder.index_page = lambda name, doctree, title: index(name, readable(doctree), title)
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Called by Sphinx."""
+    app.connect("builder-inited", _index_words)
+    app.connect("build-finished", _finish)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

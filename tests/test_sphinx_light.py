@@ -1,0 +1,43 @@
+"""What a page is freed of, and what stays."""
+
+import docutils.core
+from docutils import nodes
+
+from support.book import sphinx_light
+
+SCRIPT = 'a={x:1};b={angle:[10,20,[],"f1","M1"],"chevron-down":[5,5,[9,"down"],"f2",["M2","M3"]],yelp:[1,2,[],"f3","M4"]};c()'
+
+
+def test_of_the_icons_those_stay_that_are_used():
+    assert sphinx_light.icons(SCRIPT, {"chevron-down"}) == 'a={x:1};b={"chevron-down":[5,5,[9,"down"],"f2",["M2","M3"]],};c()'
+    assert sphinx_light.icons(SCRIPT, {"angle", "chevron-down", "yelp"}) == SCRIPT
+
+
+def test_code_keeps_its_words_and_the_colours_that_differ():
+    code = '<pre><span></span><span class="k">def</span> <span class="n">a</span><span class="p">(</span><span class="w"> </span></pre>'
+    assert sphinx_light.slim(code) == '<pre><span class="k">def</span> a( </pre>'
+
+
+def test_a_switch_of_the_contents_has_a_name_and_a_figure_waits():
+    page = (
+        '<summary><span class="toctree-toggle" role="presentation"></span></summary><img alt="A" src="../_images/a.png"><img src="b.png">'
+    )
+    slim = sphinx_light.slim(page)
+    assert '<summary aria-label="Pages of this chapter"><span class="toctree-toggle"' in slim
+    assert '<img loading="lazy" alt="A" src="../_images/a.png"><img src="b.png">' in slim
+
+
+def test_the_search_reads_neither_code_nor_tables():
+    text = "Title\n=====\n\nWords here.\n\n::\n\n   code_there = 1\n\n=====  =====\ncell   other\n=====  =====\n"
+    doctree = docutils.core.publish_doctree(text)
+    words = sphinx_light.readable(doctree)
+    assert "Words here." in words.astext()
+    assert "code_there" not in words.astext()
+    assert "cell" not in words.astext()
+    assert doctree.findall(nodes.literal_block)
+    assert "code_there" in doctree.astext(), "the page keeps them"
+
+
+def test_a_page_does_not_load_what_only_the_search_needs():
+    page = '<script src="../searchindex.js"></script>\n<script src="../_static/searchtools.js?v=1"></script><script src="a.js"></script>'
+    assert sphinx_light.slim(page) == '<script src="a.js"></script>'
