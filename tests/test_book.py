@@ -76,6 +76,16 @@ def test_a_page_asks_nothing_of_the_network(site, soups):
     assert missing == []
 
 
+def test_every_page_says_what_it_is_under_which_licence_and_of_which_day(site, soups):
+    for page, soup in soups.items():
+        assert len(soup.select_one("meta[name=description]")["content"]) > 100, page
+        footer = soup.select_one("footer.bd-footer-content").get_text(" ")
+        assert "BSD-3-Clause" in footer, page
+        assert re.search(r"Last updated on \d{1,2} \w+ 20\d\d", footer), page
+        icon = soup.select_one("link[rel*=icon]")["href"]
+        assert (site / f"{page}.html").parent.joinpath(icon).resolve().read_bytes().startswith(b"<svg"), page
+
+
 def test_mathjax_comes_with_its_fonts(site):
     folder = site / "_static" / "mathjax"
     assert all((folder / part).is_file() for part in sphinx_offline.PARTS)
