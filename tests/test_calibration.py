@@ -173,8 +173,11 @@ def test_where_one_tool_alone_found_a_violation_there_is_none_for_us():
 # --- networks whose robustness is known -------------------------------------------------------------------------------------------
 
 
+SOUND = [known for known in calibration.CONTROLS if known.network != "cifar10/provable-8"]  # whose file's number is no bound at 8/255
+
+
 @needs_data
-@pytest.mark.parametrize("known", calibration.CONTROLS, ids=lambda known: known.network)
+@pytest.mark.parametrize("known", SOUND, ids=lambda known: known.network)
 def test_no_attack_goes_below_what_is_proven(known):
     seen = calibration.control(known, 300, rounds=1, classes=3)
     assert seen["of"] == 300 and seen["wrong"] < seen["attacked"]

@@ -50,7 +50,15 @@ def kept() -> dict[str, Any]:
         "violated": {row["benchmark"]: row["violated"] for row in found["rows"]},
         "seeds": len(next(iter(found["found_by_seed"].values()))),
         "scatter": scatter,
+        "beyond": [row["network"] for row in found["controls"] if beyond(row)],
     }
+
+
+def beyond(row: dict[str, Any]) -> bool:
+    """Whether an attack turned more images than can be chance where so many could not be proven:
+    then what is called proven is not."""
+    room = 3 * error(row["unproven"], row["of"])
+    return row["attacked"] / row["of"] > row["unproven"] + room
 
 
 def error(share: float, count: int) -> float:

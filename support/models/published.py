@@ -10,7 +10,8 @@ network. The sum is of the very bytes that are then read, by readers that execut
 - ``mnist/provable-0.1``: Wong and Kolter (2018), MIT; published at radius 0.1: error 1.8 %, PGD 4.1
   %, and at most 5.8 % whatever the attack.
 - ``mnist/provable-0.3``, ``cifar10/provable-8``: Wong et al. (2018), MIT, for radius 0.3 and
-  8/255; :func:`proven_error` is what their files say.
+  8/255; :func:`proven_error` is what their files say. Of the second that is no bound at 8/255: the
+  page "Do our attacks work?" turns more images.
 - ``imagenet/efficientnet_lite0`` (Apache-2.0), published at 75 %; its file comes with the extra
   ``imagenet`` of this project, by pip.
 - ``mnist/vnncomp-...``, ``cifar10/vnncomp-...``: networks of the verifiers' competition VNN-COMP

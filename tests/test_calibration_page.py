@@ -1,0 +1,74 @@
+"""The page "Do our attacks work?": its numbers are those that are kept, and what is kept says what the page tells of it."""
+
+import json
+
+import pytest
+from bs4 import BeautifulSoup
+
+from support.book import calibration_page, computed_pages
+from support.common import paths
+from support.evaluation import calibration, verified_properties
+
+
+@pytest.fixture(scope="module")
+def kept():
+    return json.loads((paths.root() / "data" / "calibration.json").read_text(encoding="utf-8"))
+
+
+def shown(name: str) -> BeautifulSoup:
+    return BeautifulSoup(computed_pages.part(name, None), "html.parser")
+
+
+def rows(kept, attack: str) -> dict[str, dict]:
+    """The rows of an attack, by benchmark."""
+    return {row["benchmark"]: row for row in kept["rows"] if row["attack"] == attack}
+
+
+def test_every_row_is_shown_with_its_numbers(kept):
+    tables = shown("calibration-properties").select("table")
+    assert len(tables) == len(verified_properties.SETS)
+    lines = [[cell.get_text() for cell in row.select("th, td")] for table in tables for row in table.select("tbody tr")]
+    assert len(lines) == len(kept["rows"]) == len({(row["benchmark"], row["attack"], row["library"]) for row in kept["rows"]})
+    for line, row in zip(lines, kept["rows"], strict=True):
+        assert line[:4] == [row["attack"], row["library"], f"{row['found']} of {row['violated']}", f"{row['faults']} of {row['holds']}"]
+        assert line[6] == f"{row['passes_held']:.0f}"
+    assert f"multi_targeted finds {rows(kept, 'multi_targeted')['mnistfc']['found']} after" in shown("calibration-properties").get_text()
+
+
+def test_the_controls_and_the_closed_forms_are_shown(kept):
+    lines = [[cell.get_text() for cell in row.select("th, td")] for row in shown("calibration-controls").select("tbody tr")]
+    assert [line[0] for line in lines] == [known.network for known in calibration.CONTROLS]
+    for line, row in zip(lines, kept["controls"], strict=True):
+        assert line[2:5] == [str(row["of"]), f"{100 * row['wrong'] / row['of']:.1f} %", f"{100 * row['attacked'] / row['of']:.1f} %"]
+    text = computed_pages.part("calibration-linear", None)
+    assert all(f"| `{name}` | {right} of {total} |" in text for name, (right, total) in kept["linear"].items())
+
+
+def test_what_the_page_says_is_so(kept):
+    """Prose that no number is typed in: each of its sentences about the tables."""
+    ours = rows(kept, "multi_targeted")
+    assert all(row["found"] == row["violated"] and not row["missed"] for row in ours.values())
+    assert sum(row["faults"] for row in kept["rows"]) == 0
+    difference = rows(kept, "pgd_targets, 80 steps a target")
+    (alone,) = {row["attack"] for row in kept["rows"] if row["attack"].startswith("the rival's score alone")}
+    score = rows(kept, alone)
+    assert difference["mnistfc"]["missed"] and not score["mnistfc"]["missed"]
+    assert score["oval21"]["missed"] and not difference["oval21"]["missed"]
+    beyond = [row["network"] for row in kept["controls"] if calibration_page.beyond(row)]
+    assert beyond == ["cifar10/provable-8"]  # the number in its file is no bound, and the page says so
+    for row in kept["controls"]:
+        if row["published"]:  # as many as the published attack, but for chance
+            assert row["attacked"] / row["of"] >= row["published"] - 3 * calibration_page.error(row["published"], row["of"])
+    assert kept["linear"]["multi_targeted"][0] == kept["linear"]["multi_targeted"][1] > kept["linear"]["fgsm"][0]
+    made = kept["made"]
+    assert made["commit"] and not made["dirty"] and made["finished"] and made["torch"]
+
+
+def test_a_share_scatters_by_the_binomial_and_is_beyond_a_bound_by_three_errors():
+    assert calibration_page.error(0.5, 100) == 0.05
+    assert [calibration_page.beyond({"unproven": 0.5, "of": 100, "attacked": count}) for count in (50, 65, 66)] == [False, False, True]
+
+
+def test_the_page_asks_for_every_part():
+    text = (paths.root() / "book" / "attackers.md").read_text(encoding="utf-8")
+    assert computed_pages.PLACEHOLDER.findall(text) == list(calibration_page.PARTS)
