@@ -40,11 +40,25 @@ for name, v in (("v = 0", 0 * right), ("derived", right), ("printed", -right)):
 # ```{solution-end}
 # ```
 #
-# ```{exercise} Break it yourself
+# ```{exercise-start} Break it yourself
 # :label: ex-softmax-distance
+# ```
+# The lesson aims PGD at *confident* errors of the Gauss network by one more class, "none of these".
+# Aim by the loss instead: write a loss for `support.attacks.pgd` that is large where a rival centroid is near.
+# Compare the share of confident errors with that of the margin loss, and with that of the lesson's attack, at the same budget.
+# What does `pgd` do with an image as soon as it is misclassified, and what does this mean for your loss?
+# ```{exercise-end}
+# ```
 #
-# Write a loss for `support.attacks.pgd` that aims at a *confident* error of the Gauss network: small distance to a rival centroid instead of a large one to the own.
-# By how much does the share of confident errors rise above that of the margin loss at the same budget?
+# ```{solution-start} ex-softmax-distance
+# :class: dropdown
+# ```
+# The loss is the largest log-score of a rival, `model(x).scatter(1, y[:, None], -torch.inf).amax(1)`.
+# Its gradient pulls the features towards the centroid of that rival, while the margin also pushes them away from their own, and so away from all.
+# But an attack of the package returns the first success that it finds, and any error is one: an image is decided where it leaves its cell, often still far from the rival's centroid, and from there on no loss is climbed.
+# With one more class the *goal* changes: an error that would be rejected is no success, and the search goes on.
+# The published one-pixel search has the same defect, in its callback.
+# ```{solution-end}
 # ```
 #
 # ## Exercises with tests
