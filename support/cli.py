@@ -234,6 +234,26 @@ def build() -> None:
     typer.echo(publish.build())
 
 
+@app.command(name="new-chapter")
+def new_chapter(
+    name: Annotated[str, typer.Argument(help="Of its folder, such as 09_margins.")],
+    paper: Annotated[str, _option("Key of its paper, such as author2024.")],
+    title: Annotated[str, _option("Of its lesson.")],
+) -> None:
+    """Begin a chapter: three parts, parameters and a claim, which run and build as they are.
+
+    \b
+    Example:
+      python -m support new-chapter 09_margins --paper author2024 --title "Margins"
+    """
+    from support.book import manifests
+    from support.book import new_chapter as beginning
+
+    for file in beginning.make(name, paper, title):
+        typer.echo(manifests.shown(file))
+    typer.echo(f"next: python -m support run {name[:2]}")
+
+
 @app.command()
 def score(
     write: Annotated[bool, _option("Write data/verdicts.csv.", "--write")] = False,
