@@ -745,6 +745,7 @@ run.say(
 # ### The paper's FGSM, and today's protocol
 #
 # Figure 2 of the paper attacks each network with one step along its own training loss, for Gauss the squared distance to the own centroid: away from it, instead of towards another class.
+# The {doc}`evidence <evidence>` draws it beside the same step on log-scores: one network, two losses, and the distance between the two curves is no robustness.
 
 # %% tags=["hide-input"]
 run.show("table-pgd")
