@@ -445,6 +445,14 @@ def test_a_wide_table_scrolls_in_its_frame(look):
         assert tab.evaluate("[...document.querySelectorAll('.score-scroll')].some(frame => frame.scrollWidth > frame.clientWidth)")
 
 
+def test_on_a_telephone_no_verdict_of_the_table_is_out_of_sight(look):
+    tab, _, _ = look("book/scoreboard")
+    tab.set_viewport_size({"width": 390, "height": 844})
+    ends = tab.evaluate("[...document.querySelectorAll('td[data-verdict] span[style]')].map(one => one.getBoundingClientRect().right)")
+    assert len(ends) > 2
+    assert max(ends) <= 390
+
+
 def test_a_row_leads_to_the_cell_of_its_claim(look, lines):
     tab, _, _ = look("book/scoreboard")
     line = lines[-1]

@@ -146,6 +146,8 @@ parts:
   - file: book/how_to_read
   - file: book/scoreboard
   - file: book/errata
+  - file: book/glossary
+  - file: book/notation
   - file: book/bibliography
 """
 
@@ -155,7 +157,7 @@ def add_pages(root: Path) -> None:
     book = paths.root() / "book"
     shutil.copy(paths.root() / "_config.yml", root)
     shutil.copytree(book / "_static", root / "book" / "_static")
-    for name in ("references.bib", "how_to_read.md", "scoreboard.md", "errata.md", "bibliography.md"):
+    for name in ("references.bib", "how_to_read.md", "glossary.md", "notation.md", "scoreboard.md", "errata.md", "bibliography.md"):
         shutil.copy(book / name, root / "book")
     (root / "book" / "index.md").write_text("# A tiny book\n\nIt has one chapter.\n", encoding="utf-8")
     (root / "_toc.yml").write_text(CONTENTS, encoding="utf-8")
