@@ -1770,7 +1770,7 @@ plots.table(
 # ## The robustness claims, judged twice
 #
 # Each row has two verdicts: by the paper's rules, and for the same networks under one rule for both, at equal coverage, and under PGD.
-# The one-pixel search is the exhaustive one for both: the authors', which ended at the first change of class, was not run.
+# The one-pixel search is the exhaustive one for both: the authors' (`Sibylse/softmaxKmeans`, `attack/attack.py` at commit 819b7be), which ends at the first change of class, is not run here; the lesson runs it on digits.
 # The paper attacks each network along its *own* loss, for Gauss away from the own centroid instead of towards another class; under PGD on log-scores both networks are attacked alike, and the distance between two curves that becomes nothing there was no robustness.
 # Accuracy counts every wrong answer, also one that the Gauss network would reject; the lesson credits rejection, and attacks it.
 
