@@ -540,20 +540,20 @@ def exactly(model, x, y, eps):
 # %% tags=["hide-input"]
 linear_net = train(f"{p.digits_data}/linear/softrmax")
 CASES = {
-    ("linear softRmax", "0.05"): (linear_net, 0.05),
+    ("linear", "0.05"): (linear_net, 0.05),
     ("softRmax", "0.1"): (softrmax_net, 0.1),
     ("softRmax", "0.3"): (softrmax_net, EPS),
     ("softmax", "0.1"): (softmax_net, 0.1),
     ("softmax", "0.3"): (softmax_net, EPS),
 }
 own = partial(climb, loss=own_loss)
-ROWS = {("own loss", "image (FGSM)", "ε, once"): partial(own, steps=1)}
+ROWS = {("own loss", "image", "ε (FGSM)"): partial(own, steps=1)}
 for label, loss in (("own loss", own_loss), ("log-odds of z", log_odds_of_z)):
-    for place, starts in (("image", 0), ("1 random point", 1), ("5 points", 5)):
-        for words, reach in (("ε / T", 1.0), ("2.5 ε / T", 2.5)):
+    for place, starts in (("image", 0), ("1 random", 1), ("5 random", 5)):
+        for words, reach in (("short", 1.0), ("long", 2.5)):
             ascend = partial(pgd, starts=starts) if starts else climb
             ROWS[label, place, words] = partial(ascend, loss=loss, reach=reach)
-    del ROWS[label, "5 points", "ε / T"]  # many starts want the longer steps
+    del ROWS[label, "5 random", "short"]  # many starts want the longer steps
 
 
 def rival_by_rival(model, x, y, eps):
@@ -564,7 +564,7 @@ def rival_by_rival(model, x, y, eps):
     ).all(0)
 
 
-ROWS["each rival of z", "image", "ε / T"] = rival_by_rival
+ROWS["rivals of z", "image", "short"] = rival_by_rival
 held = {
     row: [
         float(attack(net, x=x, y=y, eps=eps).double().mean())
@@ -575,10 +575,11 @@ held = {
 truth = float(exactly(linear_net, x, y, 0.05).double().mean())
 held["exact", "", ""] = [truth] + [None] * (len(CASES) - 1)
 table = pd.DataFrame(held, index=pd.MultiIndex.from_tuples(CASES, names=["", "ε"])).T
-table.index.names = ["what is climbed", "from", "step"]
+table.index.names = ["climbed", "from", "steps"]
 plots.table(
     table,
-    f"Accuracy under attacks of T = 10 steps, {len(x)} test images",
+    f"Accuracy under attacks of T = 10 steps, short of ε / T or long of 2.5 ε / T; "
+    f"{len(x)} test images",
     kind="%",
     digits=1,
 )
@@ -589,10 +590,10 @@ def left(loss, start, size, head="softRmax", eps="0.3"):
     return f"{float(table.loc[(loss, start, size), (head, eps)]):.1%}"
 
 
-SHORT, LONG = "ε / T", "2.5 ε / T"
-linear = table["linear softRmax", "0.05"]
+SHORT, LONG = "short", "long"
+linear = table["linear", "0.05"]
 small, large = table["softRmax", "0.1"], table["softRmax", "0.3"]
-aimed = left("each rival of z", "image", SHORT, "linear softRmax", "0.05")
+aimed = left("rivals of z", "image", SHORT, "linear", "0.05")
 run.say(
     f"**Linear: the truth is known.** {truth:.1%} of the images are safe. BIM on the "
     f"own loss says {left('own loss', 'image', SHORT, *linear.name)}, the best attack "
@@ -602,7 +603,7 @@ run.say(
     "aim."
 )
 one, other = (
-    large["own loss", "1 random point", LONG],
+    large["own loss", "1 random", LONG],
     large["log-odds of z", "image", SHORT],
 )
 cured = max(one, other) < large["own loss", "image", SHORT] / 4
@@ -610,8 +611,8 @@ run.say(
     "**softRmax at 0.3: one ingredient at a time.** BIM leaves "
     f"{left('own loss', 'image', SHORT)}. Longer steps alone: "
     f"{left('own loss', 'image', LONG)}. A random start: "
-    f"{left('own loss', '1 random point', SHORT)}; five, with longer steps: "
-    f"{left('own loss', '5 points', LONG)}. The loss alone, from the image, with the "
+    f"{left('own loss', '1 random', SHORT)}; five, with longer steps: "
+    f"{left('own loss', '5 random', LONG)}. The loss alone, from the image, with the "
     f"short steps: {left('log-odds of z', 'image', SHORT)}. "
     + (
         "The start or the loss, either of them undoes the defence, so the gap between "
@@ -622,8 +623,8 @@ run.say(
 )
 run.say(
     "**At 0.1 the step counts.** A random start with short steps leaves "
-    f"{left('own loss', '1 random point', SHORT, eps='0.1')}, with longer ones "
-    f"{left('own loss', '1 random point', LONG, eps='0.1')}, since a start on the "
+    f"{left('own loss', '1 random', SHORT, eps='0.1')}, with longer ones "
+    f"{left('own loss', '1 random', LONG, eps='0.1')}, since a start on the "
     f"wrong side must be walked back. The lowest numbers are {small.min():.1%} for "
     f"softRmax and {table['softmax', '0.1'].min():.1%} for softmax, whose own loss "
     "*is* a loss on $z$ and hides nothing."
