@@ -259,6 +259,15 @@ def test_a_run_of_the_present_code_is_shown_before_a_newer_one_of_older_code(run
     assert publish.chosen_run(CHAPTER) == recorded
 
 
+def test_a_lesson_of_another_text_is_shown_only_where_none_is_of_todays(runs):
+    old = runs("recorded", "standard", 1, part="lesson")
+    other = manifests.manifest_of(old).model_copy(update={"code": "0" * 16})
+    manifests.manifest_path(old).write_text(other.model_dump_json(), encoding="utf-8")
+    assert publish.chosen_run(CHAPTER, "lesson") == old
+    today = runs("recorded", "quick", 1, part="lesson")
+    assert publish.chosen_run(CHAPTER, "lesson") == today
+
+
 def test_a_part_that_was_never_run_is_refused_with_the_command_to_run(runs):
     with pytest.raises(publish.PublishError, match="01_tiny/lesson was never run: python -m support run 01_tiny"):
         publish.chosen_run(CHAPTER, "lesson")

@@ -68,9 +68,9 @@ def pages() -> list[str]:
 def chosen_run(chapter: str, part: str = "evidence") -> Path:
     """The executed notebook that a part's page shows.
 
-    The largest profile that was recorded or run here, evidence only where it states every claim of
-    today's registry, to which links lead; of two runs at one profile, the one whose code is
-    current, then the newer one.
+    The largest profile that was recorded or run here; evidence only where it states every claim of
+    today's registry, to which links lead, and a lesson only where its text is today's. Of two runs
+    at one profile, the one whose code is current, then the newer one.
 
     Raises:
         PublishError: the part was never run.
@@ -87,6 +87,8 @@ def chosen_run(chapter: str, part: str = "evidence") -> Path:
 
 def _whole(notebook: Path) -> bool:
     manifest = manifests.manifest_of(notebook)
+    if manifest.part == "lesson":
+        return not manifests.is_stale(manifest)
     registered = claims.of_chapter(manifest.chapter) if manifest.part == "evidence" else []
     return all(claim.id in manifest.claims for claim in registered)
 
