@@ -783,7 +783,7 @@ plt.show()
 run.claim("wang2022.fig2-linear", **race(softmax_line, softrmax_line))
 
 # %% [markdown]
-# Most draws decide the second and third statement of the claim; who ends with the larger margin depends on how long one trains, since softmax still climbs where softRmax has settled.
+# Who ends with the larger margin depends on how long one trains, since softmax still climbs where softRmax has settled; one draw, as the paper shows it, cannot say how often either is ahead.
 
 # %% [markdown]
 # How much of the margin that softmax lacks after a thirtieth of the steps is it given by the rest of them?
