@@ -847,7 +847,7 @@ plots.table(
 )
 
 # %% [markdown]
-# The paper tailors networks that fit their training images almost perfectly; a network that has not has to pull ambiguous images to a class mean as well, at the price of a boundary elsewhere: compare the columns of the table where the training accuracy is low.
+# The paper gives no accuracy on training images; a network that does not fit them has to pull ambiguous images to a class mean as well, at the price of a boundary elsewhere: compare the columns of the table where the training accuracy is low.
 
 # %% tags=["hide-input"]
 digits_change = gains(gauss_digits, softmax_digits, digits_test)
@@ -1771,7 +1771,7 @@ plots.table(
 #
 # Each row has two verdicts: by the paper's rules, and for the same networks under one rule for both, at equal coverage, and under PGD.
 # The one-pixel search is the exhaustive one for both: the authors' (`Sibylse/softmaxKmeans`, `attack/attack.py` at commit 819b7be), which ends at the first change of class, is not run here; the lesson runs it on digits.
-# The paper attacks each network along its *own* loss, for Gauss away from the own centroid instead of towards another class; under PGD on log-scores both networks are attacked alike, and the distance between two curves that becomes nothing there was no robustness.
+# The paper does not say along which loss FGSM steps; as in the authors' later code (`Sibylse/softmaxKmeans`, `attack/FGSM.py` at commit a4aeb31) it is each network's *own*, for Gauss away from the own centroid instead of towards another class; under PGD on log-scores both networks are attacked alike, and the distance between two curves that becomes nothing there was no robustness.
 # Accuracy counts every wrong answer, also one that the Gauss network would reject; the lesson credits rejection, and attacks it.
 
 # %% tags=["hide-input"]

@@ -112,7 +112,7 @@ clean, lowered = (float(answers(at[kept]).values.mean()) for at in stages[:2])
 alike, others = int(kept.sum()), int(lost.sum())
 run.say(
     "Answers and confidences of a softRmax network. In the middle each pixel was moved "
-    f"by at most {EPS} so that the network's own loss rises (ten steps of BIM): "
+    f"by at most {EPS} so that the network's own loss rises (ten small signed steps, BIM): "
     f"{alike} of {len(x)} test images keep their class, at a mean confidence of "
     f"{lowered:.2f} instead of {clean:.2f}. Below, the same ten steps climb the "
     f"network's last layer, $z$, instead: {others} of those {alike} get a wrong class."
@@ -134,9 +134,9 @@ said = [
     f"{found('fig4', 'softrmax_posterior_eps100'):.2f}, softmax with "
     f"{found('fig4', 'softmax_posterior_eps100'):.2f}. {verdict('fig4')}",
     {
-        "pass": "So is the gap of Table 1",
-        "fail": "The gap of Table 1 is not there",
-    }.get(bim_03.status, "The gap of Table 1 is undecided")
+        "pass": "So is, at the larger budget, the gap of Table 1",
+        "fail": "At the larger budget the gap of Table 1 is not there",
+    }.get(bim_03.status, "At the larger budget the gap of Table 1 is undecided")
     + ": at $\\varepsilon = 0.3$ BIM leaves "
     f"{found('table1.mnist', 'softrmax_bim_03'):.0%} of the digits to softRmax and "
     f"{found('table1.mnist', 'softmax_bim_03'):.0%} to softmax. "
@@ -168,13 +168,13 @@ run.say("\n".join(f"- {sentence}" for sentence in said))
 # %% [markdown]
 # ## How sure is a classifier where it has seen nothing?
 #
-# Give each class a density and apply Bayes' rule with equal priors:
+# Give each of $k$ classes a density and apply Bayes' rule with equal priors:
 #
-# $$p(y_i \mid x) = \frac{p(x \mid y_i)}{\sum_k p(x \mid y_k)} .$$
+# $$p(y_i \mid x) = \frac{p(x \mid y_i)}{\sum_j p(x \mid y_j)} .$$
 #
 # Far from both classes all densities are tiny, and only their *ratio* counts.
 # The ratio of two Gaussians of a common variance is the exponential of a linear function, which runs to zero or infinity.
-# Student's t density falls off like the power $|x|^{-(\nu+1)}$, and the ratio of two equal powers tends to a constant.
+# Student's t density with $\nu$ degrees of freedom falls off like the power $|x|^{-(\nu+1)}$, and the ratio of two equal powers tends to a constant.
 
 # %% tags=["nbval-check-output"]
 far_out = np.array([2.0, 5.0, 30.0])
@@ -184,7 +184,7 @@ for name, density in (("Gauss", stats.norm.pdf), ("t, nu = 1", stats.cauchy.pdf)
 
 # %% [markdown]
 # The power is not the whole condition.
-# If the classes have scales $s_i$, the t posterior tends to $s_i^\nu / \sum_k s_k^\nu$, which is $1/k$ only if they are equal, and the noncentral t of the paper's text does not give $1/k$ either.
+# If the classes have scales $s_i$, the t posterior tends to $s_i^\nu / \sum_j s_j^\nu$, which is $1/k$ only if they are equal, and the noncentral t of the paper's text does not give $1/k$ either.
 # The figure fits both families to the paper's example, two uniform classes (grey).
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Posterior of class 0 against x for Gaussian densities on the left and t densities on the right, with a common scale and with own scales. Gaussian posteriors end at one or zero, t posteriors near one half for a common scale."}}
@@ -206,7 +206,7 @@ run.say(
 # Softmax of $z$ is Bayes' rule for unit Gaussians at the basis vectors $e_1, \dots, e_k$, since $\lVert z - e_i \rVert^2 = \lVert z \rVert^2 - 2 z_i + 1$ differs between classes only by $-2 z_i$.
 # softRmax puts a power in the Gaussian's place:
 #
-# $$p_i = \frac{\lVert z - e_i \rVert^{-2}}{\sum_k \lVert z - e_k \rVert^{-2}} .$$
+# $$p_i = \frac{\lVert z - e_i \rVert^{-2}}{\sum_j \lVert z - e_j \rVert^{-2}} .$$
 
 # %% tags=["nbval-check-output"]
 e = torch.eye(10, dtype=torch.float64)  # the centres of ten classes
@@ -222,7 +222,7 @@ print(heads.log_softrmax(z).exp()[3:, :4].numpy().round(3))
 #
 # Three things follow from the formula, and the rest of the chapter hangs on them.
 #
-# - **The class is $\arg\max z$**: the nearest $e_i$ belongs to the largest entry. The head changes how sure the network is, never what it says.
+# - **The class is $\arg\max z$**: the nearest $e_i$ belongs to the largest entry. For a given $z$ the head changes how sure the network is, never what it says.
 # - **The tail is a tail in $z$.** The paper says that $p \to 1/k$ for $\lVert x \rVert \to \infty$; along a direction that the last layer does not see, $z$ stands still, and so does $p$, however sure (chapter 3 is about such directions).
 # - **A correct point has a loss of at most $\log k$**, since its $p_y$ is the largest, and far out in the tail the loss comes as near to $\log k$ as one likes.
 #
@@ -246,7 +246,8 @@ print(heads.log_softrmax(z).exp()[3:, :4].numpy().round(3))
 # The softmax loss is $\log(1 + \exp(z_2 - z_1))$, a function of $z_2 - z_1$.
 # ```
 #
-# A circle crosses the boundary in the end, but from a point behind $e_1$ it first leads *away* from it, through the tail.
+# Every circle crosses the boundary in the end.
+# But where $z_1 > z_2$ and $(z_1 - z_2)^2 > 1 + (z_1 + z_2 - 1)^2$, the inside of a hyperbola with its tip at $e_1$, it first leads *away* from the boundary, through the tail.
 # Move $z$ and see how far.
 
 # %% tags=["hide-input"]
@@ -352,27 +353,29 @@ run.say(
 
 # %% [markdown]
 # An attack moves $x$ and not $z$, and within a ball, but this is what pulls at it.
-# A path into the tail ends at a point whose loss is nearly as large as that of any correct point can be, and which is no error.
-# The paper sees this and calls it robustness, since "a perturbation towards the tail does not change the accuracy".
+# A path into the tail ends where the ball ends: the loss has risen, and the point is still no error.
+# The paper sees this and calls it robustness, since such a perturbation "does, however, not change the accuracy so the attack fails".
 # The other reading is that the attack was sent the wrong way.
 # Which one is right, the paths cannot say: it depends on whether there *are* errors within the ball.
 #
 # ## Whom do heavy tails protect? A lottery
 #
 # Before networks, the paper shows its tails under *covariate shift*.
-# A line is fitted to points of a source, $N(1.1, (1/2)^2)$, weighted by $w(x) = (p_T(x) / p_S(x))^\lambda$ so that it fits where the target lies, $N(2.1, (10/17)^2)$.
+# Noisy points of $\operatorname{sinc}(x)$ from a source, $N(1.1, (1/2)^2)$, are fitted with weights $w(x) = (p_T(x) / p_S(x))^\lambda$, so that the fit is good where the target lies, $N(2.1, (10/17)^2)$.
+# The text names neither the regressor nor $\lambda$ nor $\nu$: the straight line, $\lambda \leq 1$ and $\nu = 3$ are ours.
 # After both densities are fitted, five outliers from $[-5, -4]$ join the source.
 # The paper shows one draw, in which Gaussian weights follow the outliers and t weights do not.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: sorted share of the total weight held by five outliers over all draws, for four density families; Gaussian and fitted nu run from zero to one, fixed nu stays near zero. Right: error against lambda, median and range, for the same families."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: sorted share of the total weight held by five outliers over all draws, for four density families; Gaussian and fitted nu run from zero to one, fixed nu stays near zero. Right: error against lambda, median and the range from 10 to 90 per cent, for the same families."}}
 run.show("fig-lottery")
 by_truth = found("extreme-weights", "outlier_weight_true_densities")
 run.say(
     f"Over {p.draws} draws of the whole experiment, five outliers hold more than half "
     f"of the weight in {found('extreme-weights', 'share_of_draws_dominated'):.0%} "
-    "under Gaussian weights: the left curve runs from nothing to everything. Which of "
-    "two fitted deviations happens to be larger is raised to the power of a squared "
-    f"distance. Under the *true* densities an outlier weighs {by_truth:.2f}, where an "
+    "under Gaussian weights: the left curve runs from nothing to everything. A weight "
+    "is the exponential of a difference of two large numbers, the outlier's squared "
+    "distances in units of the two fitted deviations, so that a few per cent of a "
+    f"deviation decide. Under the *true* densities an outlier weighs {by_truth:.2f}, where an "
     "ordinary point weighs one in the mean: it is the fit that gambles. Under t "
     "densities of $\\nu = 3$ the five hold "
     f"{found('fig3', 'outlier_weight_share_t'):.1%} (equal weights: "
@@ -384,7 +387,8 @@ beyond = 1 + found("weight-one", "limit_minus_one")
 run.say(
     "Far out the t weight is not 1, as the paper has it, but "
     "$(s_T / s_S)^{\\nu \\lambda}$, here "
-    f"{beyond:.2f}; it is bounded all the same. {verdict('weight-one')} And $\\nu$ "
+    f"{beyond:.2f}; the paper's point, that it is never extreme, stands. "
+    f"{verdict('weight-one')} And $\\nu$ "
     "must be fixed: fitted by maximum likelihood, it runs to infinity, which is the "
     f"Gaussian, in {run.evidence.kept['fitted_gaussian']:.0%} of the draws."
 )
@@ -393,12 +397,11 @@ run.say(
 # ## Does softRmax widen the margin?
 #
 # The paper's second reason for robustness does not need the tail.
-# softRmax maps every $x$ near some $e_i$, so that $\lVert z \rVert \approx 1$ holds the weights down; the loss cannot fall by making the posterior steeper, and "enlarging the margin" is the only option left.
-# Softmax makes the posterior steeper, saturates, and its boundary stands still.
+# It argues: softRmax maps every $x$ near some $e_i$, so that $\lVert z \rVert \approx 1$ holds the weights down, and of two ways to lower the loss, a steeper posterior and a larger margin, only "enlarging the margin" is left; softmax takes the first, saturates, and its boundary hardly changes.
 #
-# The option is not the only one.
-# Put a hundred points of class 0 at $t = 0$, a hundred of class 1 at $t = 1$, and one point of class 0 at $t = 0.6$, and let $z$ be affine in $t$.
-# The problem has two numbers, so a fine grid solves it.
+# But the margin is not the only way that is left.
+# Put a hundred points of class 0 at $u = 0$, a hundred of class 1 at $u = 1$, and one point of class 0 at $u = 0.6$, and let $z$ be affine in $u$: four numbers.
+# For every fit that separates there is one on the line through both centres that is at least as good (see the evidence), where two numbers are left, so that a fine grid decides.
 
 # %% tags=["hide-input"]
 lone, short_of = (
@@ -406,14 +409,14 @@ lone, short_of = (
     for what in ("misclassified", "margin")
 )
 run.say(
-    f"At the smallest softRmax loss of all, {lone:.0f} of the 201 points is on the "
-    f"wrong side, by {-short_of:.3f}. {verdict('margin-only-option')}"
+    "At the smallest softRmax loss on that line, which beats every fit that "
+    f"separates, {lone:.0f} of the 201 points is on the wrong side, by {-short_of:.3f}. {verdict('margin-only-option')}"
 )
 
 # %% [markdown]
-# The best softRmax fit puts both crowds on their centres and gives the single point up, since one error costs a finite price and leaving a centre costs each of many points something.
+# The best softRmax fit puts both crowds on their centres and gives the single point up, since one error costs a finite price and leaving a centre costs each of many points something; softmax can scale $z$ up until every separated point costs nothing.
 # That is robustness against outliers, and the opposite of a maximum margin.
-# For softmax there is a theorem the other way: on separable points gradient descent converges in direction to the maximum margin, at the speed of $1 / \log t$ {cite:p}`soudry2018`, which looks like a standstill on an axis of epochs and like a slope on a logarithmic one.
+# For softmax there is a theorem the other way: on separable points gradient descent converges in direction to the maximum margin, at the speed of $1 / \log n$ after $n$ steps {cite:p}`soudry2018`, which looks like a standstill on an axis of epochs and like a slope on a logarithmic one.
 #
 # So we draw separable points of the plane many times and train both heads on each draw.
 
@@ -442,7 +445,9 @@ run.say(
     f"in {found('fig2-linear', 'share_softmax_steeper'):.0%} of the draws. On the "
     f"left, softmax {moves}: after a thirtieth of the epochs, the rest gives it "
     f"{closed:.0%} of the margin that it still lacks (median). "
-    f"{verdict('softmax-stuck')}"
+    f"{verdict('softmax-stuck')} The paper speaks of a boundary that already separates "
+    "the points, and this count begins at a fixed epoch whether it does or not: read "
+    "the claim off the curve where it is above zero."
 )
 run.say(
     f"softRmax ends with the larger margin in {race('fig2-linear')}; for a network on "
@@ -476,7 +481,7 @@ for net in (softmax_net, softrmax_net):
 
 # %% [markdown]
 # Two things can be added in a line each: more steps, each kept in the set (BIM {cite:p}`kurakin2017`), and random points of the ball to start from (PGD {cite:p}`madry2018`).
-# The paper's BIM takes $T$ steps of length $\varepsilon / T$, which get nowhere else if they turn once; PGD takes longer ones, here $2.5 \varepsilon / T$.
+# The paper's BIM takes $T$ steps of length $\varepsilon / T$, which reach the edge of the ball only if they never turn; PGD takes longer ones, here $2.5 \varepsilon / T$.
 
 
 # %%
@@ -615,8 +620,9 @@ run.say(
     f"{left('own loss', '5 random', LONG)}. The loss alone, from the image, with the "
     f"short steps: {left('log-odds of z', 'image', SHORT)}. "
     + (
-        "The start or the loss, either of them undoes the defence, so the gap between "
-        "BIM on the own loss and PGD on $z$ is owed to both."
+        "The start or the loss, either undoes most of the defence by itself, so the "
+        "gap between BIM on the own loss and PGD on $z$, which differ in both, cannot "
+        "be credited to one of them."
         if cured
         else "Neither the start nor the loss alone undoes the defence here."
     )
@@ -624,10 +630,11 @@ run.say(
 run.say(
     "**At 0.1 the step counts.** A random start with short steps leaves "
     f"{left('own loss', '1 random', SHORT, eps='0.1')}, with longer ones "
-    f"{left('own loss', '1 random', LONG, eps='0.1')}, since a start on the "
-    f"wrong side must be walked back. The lowest numbers are {small.min():.1%} for "
+    f"{left('own loss', '1 random', LONG, eps='0.1')}, since ten steps "
+    f"of ε / 10 add up to ε, and from a random point most corners are farther. The lowest numbers are {small.min():.1%} for "
     f"softRmax and {table['softmax', '0.1'].min():.1%} for softmax, whose own loss "
-    "*is* a loss on $z$ and hides nothing."
+    "*is* a loss on $z$; that of softRmax is found by climbing the "
+    f"{small.idxmin()[0]}."
 )
 
 # %% [markdown]
@@ -644,15 +651,17 @@ run.say(
     f"{found('tail-direction', 'failed_into_tail'):.0%} of the steps do where BIM on "
     f"the own loss fails, {found('tail-direction', 'succeeded_into_tail'):.0%} where "
     f"it succeeds, {found('tail-direction', 'adaptive_into_tail'):.0%} on $z$, and "
-    f"{chance:.0%} along a random direction. {verdict('tail-direction')} They are the "
-    "circles of the movable figure, in the network's own space."
+    f"{chance:.0%} along a random direction. {verdict('tail-direction')} It is "
+    "what the circles show for two classes: on the own loss, a $z$ behind its centre "
+    "is pulled outwards."
 )
 
 # %% [markdown]
 # This is why the paper's two tests for obfuscated gradients pass.
-# *More iterations change nothing* (its Figure 5): an ascent that has arrived in the tail stays there, so a plateau shows that an attack has converged, and not that there is nothing to find.
+# *The accuracy stabilises as iterations grow* (its Figure 5): an ascent that the edge of the ball stops in the tail stays there, so a plateau shows that an attack has converged, and not that there is nothing to find.
 # *The black box is weaker than the white box* (its Table 2): a weak black box shows that it is weak.
-# A gradient need not be rough to be masked {cite:p}`athalye2018`; a smooth hill beside the boundary hides it as well.
+# The paper calls gradients obfuscated if the landscape is *rough*, and in this sense they are not; and it knows of the tail: its average-sample attack is built not to go there, and in its Table 2 leaves softRmax less than the white box does, but more than softmax.
+# A gradient need not be rough to be masked {cite:p}`athalye2018`; a smooth slope that leads away from the boundary hides it as well.
 
 # %% tags=["hide-input"]
 claim = "conservative-under-attack"
@@ -661,7 +670,7 @@ run.say(
     f"{found('fig5', 'softrmax_most_steps_03'):.0%} of the pictures at the larger "
     "budget, and together with BIM on $z$ "
     f"{found('fig5', 'softrmax_adaptive_most_steps_03', True):.0%}. {verdict('fig5')} "
-    "The tail also made the errors look harmless: their mean confidence is "
+    "Nor are errors harmless in themselves: their mean confidence is "
     f"{found(claim, 'softrmax_confidence_fgsm'):.2f} under FGSM on the own loss, and "
     f"{found(claim, 'softrmax_confidence_targeted', True):.2f} under an attack that "
     f"looks for confident ones. {verdict(claim, second=True)}"
@@ -705,8 +714,10 @@ plots.table(
 )
 run.say(
     f"In {len(flipped)} of {len(beside)} rows the replication finds the opposite of "
-    f"the paper ({'; '.join(flipped)}). Networks, training and attacks of the two "
-    "differ, so the advantage depends on one of them, and this does not say on which."
+    f"the paper ({'; '.join(flipped)}). Networks, training, attacks and perhaps the "
+    "unit of ε, which the paper does not state, differ, so the advantage depends on "
+    "one of them, and this does not say on which. In the CIFAR-10 rows *here* is the "
+    "authors' attack, which may leave [0, 1]; the worst case stays inside."
 )
 
 # %% [markdown]
@@ -739,8 +750,10 @@ run.say(
     f"{crossed:.0%} where its own gradient leaves {alone:.0%}"
     + (": the black box is stronger than the white box" if crossed < alone else "")
     + f". {verdict('no-obfuscation', second=True)} "
-    "A raised flag says that the gradient rows of its column must not be believed, and "
-    "not that the network is weak."
+    "A raised flag is a warning about attacks and not about the network. *Loss gap* "
+    "compares two losses of the same attack and stands where both were run; *black "
+    "box or transfer* compares with the best white box, PGD with random starts among "
+    "them, and the sentence above with BIM alone."
 )
 at_01, at_03 = (row.status for row in judged["wang2022.table1.mnist"].modern_rows)
 words = {
@@ -750,7 +763,8 @@ words = {
 run.say(
     "**It all comes to this:** the accuracy under an attack is a bound on robustness "
     "from above, and the bound was loose because the attack climbed the loss that "
-    "softRmax bends. In the worst case, at $\\varepsilon = 0.1$ "
+    "softRmax bends and set out from the image, where the bend turns it away. In the "
+    "worst case, at $\\varepsilon = 0.1$ "
     f"{words.get(at_01, 'an advantage of softRmax is undecided')}, and at 0.3 "
     f"{words.get(at_03, 'it is undecided')}. {verdict('table1.mnist', second=True)}"
 )
@@ -759,7 +773,7 @@ run.say(
 # ## What to remember
 #
 # - Far from all data, exponentials decide and powers do not; but in a network, far means far in $z$.
-# - A loss with a maximum beside the boundary needs no rough surface to hide an error. Ask which function the *prediction* depends on, and attack that one: this is what an adaptive attack is {cite:p}`carlini2019`.
+# - A loss that also rises *away* from the boundary needs no rough surface to hide an error. Ask which function the *prediction* depends on, and attack that one: this is what an adaptive attack is {cite:p}`carlini2019`.
 # - Change one ingredient at a time, and try the attack where the answer is known.
 # - One draw of a random experiment is an anecdote.
 #
