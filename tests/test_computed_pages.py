@@ -169,6 +169,9 @@ def test_a_record_older_than_its_code_says_so(tiny):
 def test_an_empty_registry_makes_a_page(tiny):
     shutil.rmtree(tiny / "data" / "claims")
     (tiny / "data" / "claims").mkdir()
+    with pytest.raises(computed_pages.BoardError, match="python -m support calibrate"):
+        computed_pages.part("calibration-linear", today())
+    shutil.copy(Path(__file__).parents[1] / "data" / "calibration.json", tiny / "data")
     for name in computed_pages.PARTS:
         computed_pages.filled(f"```{{computed}} {name}\n```", today())
 

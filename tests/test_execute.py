@@ -289,9 +289,11 @@ def start(root: Path, *arguments: str, **options) -> subprocess.Popen:
     )
 
 
-def wait_for(file: Path) -> int:
+def wait_for(file: Path, process: subprocess.Popen) -> int:
+    """The number that a running command writes."""
     deadline = time.monotonic() + PATIENCE
     while not (file.is_file() and file.read_text()) and time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()
         time.sleep(0.05)
     return int(file.read_text())
 
@@ -320,7 +322,7 @@ def test_ctrl_c_stops_chapters_side_by_side_and_leaves_nothing(book):
     (book / "temporary").mkdir()
     process = start(book, "--jobs", "2", stderr=subprocess.PIPE)
     try:
-        kernels = [wait_for(book / "book" / f"started-{name}") for name in names]
+        kernels = [wait_for(book / "book" / f"started-{name}", process) for name in names]
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does
         lines = [line for line in process.communicate(timeout=PATIENCE)[1].splitlines() if line]
     finally:
@@ -332,6 +334,16 @@ def test_ctrl_c_stops_chapters_side_by_side_and_leaves_nothing(book):
     assert all(map(ends, kernels))
     assert not [file for file in (book / "_build").rglob("*") if file.is_file()]
     assert [file.name for file in (book / "temporary").iterdir() if file.name.startswith("book-run")] == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="kernels are forked on Linux only")
+def test_a_temporary_folder_of_a_long_name_is_no_trouble(book):
+    folder = book / ("long" * 30)
+    folder.mkdir()
+    environment = os.environ | {"BOOK_ROOT": str(book), "TMPDIR": str(folder)}
+    command = [sys.executable, "-m", "support", "run", "01"]
+    done = subprocess.run(command, cwd=Path(support.__file__).parents[1], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 WORK = """import os, time, torch
@@ -358,7 +370,7 @@ def continued(tmp_path_factory):
         patch.setenv("BOOK_CACHE", str(root / "cache"))
         process = start(root, "01", "--profile", "standard", "--seed", "2", "--set", "sizes=[2, 3]")
         try:
-            kernel = wait_for(root / "book" / "started")
+            kernel = wait_for(root / "book" / "started", process)
         finally:
             process.kill()
             process.wait()

@@ -41,3 +41,15 @@ def test_the_search_reads_neither_code_nor_tables():
 def test_a_page_does_not_load_what_only_the_search_needs():
     page = '<script src="../searchindex.js"></script>\n<script src="../_static/searchtools.js?v=1"></script><script src="a.js"></script>'
     assert sphinx_light.slim(page) == '<script src="a.js"></script>'
+
+
+def test_a_movable_figure_keeps_its_picture_and_its_states_in_files_of_their_own():
+    picture = '<img alt="A &gt; B" src="data:image/png;base64,aGVsbG8=">'
+    figure = f'<figure class="movable">\n{picture}\n<p>Now</p>\n<script type="application/json">{{"a":[1]}}</script>\n</figure>'
+    other = '<p>between</p><script type="application/json">{"not": "ours"}</script>'
+    page, kept = sphinx_light.apart(f"{figure}{other}{figure}", "../../")
+    (image, bytes_of), (script, text) = kept.items()
+    assert bytes_of == b"hello" and text == f'(window.movables ??= {{}})["../../{script}"] = {{"a":[1]}};\n'
+    assert page.count(f'src="../../{image}">\n<p>Now</p>\n<script type="application/json" data-kept="../../{script}"></script>') == 2
+    assert other in page and "base64" not in page
+    assert sphinx_light.apart(page, "../../") == (page, {})

@@ -70,9 +70,7 @@
     }
   }
 
-  function make(figure) {
-    figure.dataset.moves = "yes";
-    const data = JSON.parse(figure.querySelector("script").textContent);
+  function make(figure, data) {
     const [still, says] = [figure.querySelector("img"), figure.querySelector("p")];
     const controls = add(figure, "div", { class: "movable-controls" });
     const panels = add(figure, "div", { class: "movable-panels" });
@@ -104,5 +102,26 @@
     show();
   }
 
-  document.querySelectorAll("figure.movable:not([data-moves])").forEach(make);
+  // A book that was built has the states in a file of their own, which is read when the figure comes near the view.
+  function begin(figure) {
+    const { textContent, dataset } = figure.querySelector("script");
+    if (!dataset.kept) return make(figure, JSON.parse(textContent));
+    const script = add(document.head, "script", { src: dataset.kept });
+    script.addEventListener("load", () => make(figure, window.movables[dataset.kept]));
+  }
+
+  const near = new IntersectionObserver(
+    (changes) => {
+      for (const { isIntersecting, target } of changes) {
+        if (!isIntersecting) continue;
+        near.unobserve(target);
+        begin(target);
+      }
+    },
+    { rootMargin: "800px" },
+  );
+  for (const figure of document.querySelectorAll("figure.movable:not([data-moves])")) {
+    figure.dataset.moves = "yes";
+    near.observe(figure);
+  }
 })();

@@ -51,7 +51,8 @@ _FIRST = tuple(dict.fromkeys((*claims.VERDICTS[:-3], *claims.ANSWERS)))
 
 
 class BoardError(ValueError):
-    """A page with a placeholder that names no part. The message is one line."""
+    """A page with a placeholder that names no part, or one whose numbers are not there. The message
+    is one line."""
 
 
 @dataclass(frozen=True)
@@ -243,6 +244,8 @@ def part(name: str, found: Board) -> str:
         text = file.read_text(encoding="utf-8") if file.is_file() else ""
         return markup.fill(PARTS[name], cite=parse_yaml(text)) if text else ""
     if name in calibration_page.PARTS:
+        if not calibration_page.path().is_file():
+            raise BoardError(f"there is no {calibration_page.path()}: python -m support calibrate")
         return markup.fill(PARTS[name], **calibration_page.kept())
     return markup.fill(
         PARTS[name],

@@ -2,6 +2,7 @@
 
 On Linux a kernel is forked from one process that has imported what every notebook imports, instead
 of importing it again: three notebooks a chapter would spend a third of a quick run on imports.
+Where the temporary folder's name is too long for that, each imports for itself.
 """
 
 import contextlib
@@ -9,6 +10,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 import threading
 import time
 import weakref
@@ -61,7 +63,7 @@ def manager(scratch: Path, progress: str) -> type[AsyncKernelManager]:
         },
         resource_dir=str(scratch),
     )
-    if sys.platform == "linux" and not lines:
+    if sys.platform == "linux" and not lines and _has_room(tempfile.gettempdir()):
         entry = EntryPoint(_FORKED, f"{__name__}:Forked", KernelProvisionerFactory.GROUP_NAME)
         KernelProvisionerFactory.instance().provisioners[_FORKED] = entry
         spec.metadata["kernel_provisioner"] = {"provisioner_name": _FORKED}
@@ -80,6 +82,12 @@ def manager(scratch: Path, progress: str) -> type[AsyncKernelManager]:
                 )
 
     return BookKernel
+
+
+def _has_room(folder: str) -> bool:
+    """Whether the socket of the process that forks can lie there: the name of one has at most 107
+    bytes."""
+    return len(os.fsencode(folder)) + len("/pymp-......../listener-........") <= 107
 
 
 class Forked(LocalProvisioner):

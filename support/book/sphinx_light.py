@@ -6,6 +6,8 @@ contents with switches that have no name; the search would find variables of the
 tables. What is done here changes nothing that is seen.
 """
 
+import base64
+import hashlib
 import re
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,11 @@ from support.common import files
 _PLAIN = re.compile(r'<span class="(?:n|p|w|nn)">([^<]*)</span>|<span></span>')
 _SWITCH = '<summary><span class="toctree-toggle"'
 _PICTURE = re.compile(r'<img (?=[^>]*src="[^"]*_images/)')
+_MOVABLE = re.compile(
+    r'(<figure class="movable">\s*<img [^>]*src=")data:image/png;base64,([^"]+)'
+    r'(".*?<script type="application/json")>(.+?)</script>',
+    re.S,
+)
 _SEARCH = re.compile(
     r'\s*<script src="[^"]*(?:searchtools|language_data|searchindex)\.js[^"]*"></script>'
 )
@@ -38,6 +45,27 @@ def slim(page: str) -> str:
     return _PICTURE.sub('<img loading="lazy" ', page)
 
 
+def apart(page: str, up: str) -> tuple[str, dict[str, str | bytes]]:
+    """A page whose movable figures have their picture and their states in files of their own, which
+    are read when a figure comes near the view; and those files, by their place in the site.
+
+    Args:
+        page: HTML.
+        up: how the page names the site's root, such as ``"../../"``.
+    """
+    kept: dict[str, str | bytes] = {}
+
+    def outside(figure: re.Match) -> str:
+        before, picture, between, states = figure.groups()
+        name = hashlib.sha256((picture + states).encode()).hexdigest()[:16]
+        image, script = f"_images/movable-{name}.png", f"_static/movable-{name}.js"
+        kept[image] = base64.b64decode(picture)
+        kept[script] = f'(window.movables ??= {{}})["{up}{script}"] = {states};\n'
+        return f'{before}{up}{image}{between} data-kept="{up}{script}"></script>'
+
+    return _MOVABLE.sub(outside, page), kept
+
+
 def icons(script: str, used: set[str]) -> str:
     """Font Awesome's script with the icons of these names only."""
     return _ICON.sub(lambda icon: icon[0] if (icon[1] or icon[2]) in used else "", script)
@@ -51,7 +79,8 @@ def _finish(app: Sphinx, error: Exception | None) -> None:
         text = page.read_text(encoding="utf-8")
         used |= set(_USED.findall(text))
         if page.name != "search.html":
-            files.write_all({page: slim(text)})
+            text, kept = apart(text, "../" * (len(page.relative_to(out).parts) - 1))
+            files.write_all({page: slim(text), **{out / name: part for name, part in kept.items()}})
     scripts = out / "_static" / "scripts"
     for script in {*scripts.glob("*.js")} - {scripts / "fontawesome.js"}:
         used |= set(_USED.findall(script.read_text(encoding="utf-8")))
