@@ -21,7 +21,7 @@ from support.common import paths
 ASKS = (("script", "src"), ("link", "href"), ("img", "src"), ("iframe", "src"), ("source", "src"), ("object", "data"))
 LIGHTNESS = "getComputedStyle(document.body).backgroundColor.match(/\\d+/g).slice(0, 3).reduce((a, b) => a + +b, 0)"
 CHAPTER = tiny_book.CHAPTER
-ELEMENTS, FIRST_VIEW, WHOLE = 6500, 1.7e6, 3e6  # of a lesson, with all formulas set; bytes that it asks for at first, and to its end
+ELEMENTS, FIRST_VIEW, WHOLE = 6500, 1.55e6, 3e6  # of a lesson, with all formulas set; bytes that it asks for at first, and to its end
 MISSING_PICTURES = """async () => {
     const pictures = [...document.querySelectorAll('article img')];
     pictures.forEach(picture => { picture.loading = 'eager'; });

@@ -53,3 +53,9 @@ def test_a_movable_figure_keeps_its_picture_and_its_states_in_files_of_their_own
     assert page.count(f'src="../../{image}">\n<p>Now</p>\n<script type="application/json" data-kept="../../{script}"></script>') == 2
     assert other in page and "base64" not in page
     assert sphinx_light.apart(page, "../../") == (page, {})
+
+
+def test_rules_of_style_stay_where_something_is_called_by_their_classes():
+    style = "a.on:hover,.off{x:1}.tip-top{x:2}@media print{.off{x:3}.on .on:not(.off){x:4}}@media (x){.off{y:1}}@font-face{z:1}"
+    kept = sphinx_light.rules(style + ":is(.off,b) i{w:1}", {"on", "tip-"})
+    assert kept == "a.on:hover{x:1}.tip-top{x:2}@media print{.on .on:not(.off){x:4}}@font-face{z:1}:is(.off,b) i{w:1}"

@@ -488,8 +488,8 @@ run.say(
 
 # %% tags=["hide-input"]
 run.say(
-    f"On {run.profile.pictures_data} the evidence tries every place with every corner of "
-    "the colour cube and takes the most confident error: over the images that both "
+    f"On {run.profile.pictures_data} the evidence tries every place with every corner "
+    "of the colour cube and takes the most confident error: over the images that both "
     f"networks get right it misleads "
     f"{found('table1', 'softmax_rate_misled', modern=True):.0%} under softmax and "
     f"{found('table1', 'gauss_rate_misled', modern=True):.0%} under Gauss, "
@@ -562,7 +562,7 @@ movable.show(
         movable.Slider("threshold", "threshold", THRESHOLDS, THRESHOLDS.index(0.1)),
     ],
     [
-        movable.Panel("squared distance, chosen γ = 1", "share within", (0, 8), (0, 1)),
+        movable.Panel("squared distance × chosen γ", "share within", (0, 8), (0, 1)),
         movable.Panel("Gauss confidence", "share of clean digits", (0, 1), (0, 0.7)),
     ],
     at_setting,
@@ -754,9 +754,9 @@ run.say(
     f"{rises[place, 2]:.0%} have no gradient, where the attack stands "
     f"{rises[place, 1]:.0%}: each step lowers the confidence, until the image is so "
     "far from all centroids that the kernel underflows. A look at the clean images "
-    "alone would have missed most of it. The cross-entropy saturates at the images of which "
-    f"the network is sure: {flat[place, 2]:.0%} have no gradient while clean, and "
-    f"{flat[place, 1]:.0%} where the attack stands."
+    "alone would have missed most of it. The cross-entropy saturates at the images of "
+    f"which the network is sure: {flat[place, 2]:.0%} have no gradient while clean, "
+    f"and {flat[place, 1]:.0%} where the attack stands."
 )
 
 # %% [markdown]

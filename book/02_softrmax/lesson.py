@@ -112,7 +112,7 @@ clean, lowered = (float(answers(at[kept]).values.mean()) for at in stages[:2])
 alike, others = int(kept.sum()), int(lost.sum())
 run.say(
     "Answers and confidences of a softRmax network. In the middle each pixel was moved "
-    f"by at most {EPS} so that the network's own loss rises (ten small signed steps, BIM): "
+    f"by at most {EPS} so that the network's own loss rises (ten small signed steps): "
     f"{alike} of {len(x)} test images keep their class, at a mean confidence of "
     f"{lowered:.2f} instead of {clean:.2f}. Below, the same ten steps climb the "
     f"network's last layer, $z$, instead: {others} of those {alike} get a wrong class."
@@ -375,9 +375,9 @@ run.say(
     "under Gaussian weights: the left curve runs from nothing to everything. A weight "
     "is the exponential of a difference of two large numbers, the outlier's squared "
     "distances in units of the two fitted deviations, so that a few per cent of a "
-    f"deviation decide. Under the *true* densities an outlier weighs {by_truth:.2f}, where an "
-    "ordinary point weighs one in the mean: it is the fit that gambles. Under t "
-    "densities of $\\nu = 3$ the five hold "
+    f"deviation decide. Under the *true* densities an outlier weighs {by_truth:.2f}, "
+    "where an ordinary point weighs one in the mean: it is the fit that gambles. Under "
+    "t densities of $\\nu = 3$ the five hold "
     f"{found('fig3', 'outlier_weight_share_t'):.1%} (equal weights: "
     f"{found('fig3', 'outlier_weight_share_equal'):.1%}), and they double the error in "
     f"{found('fig3', 'share_of_draws_t_overfits'):.0%} of the draws, Gaussian ones in "
@@ -410,7 +410,8 @@ lone, short_of = (
 )
 run.say(
     "At the smallest softRmax loss on that line, which beats every fit that "
-    f"separates, {lone:.0f} of the 201 points is on the wrong side, by {-short_of:.3f}. {verdict('margin-only-option')}"
+    f"separates, {lone:.0f} of the 201 points is on the wrong side, by "
+    f"{-short_of:.3f}. {verdict('margin-only-option')}"
 )
 
 # %% [markdown]
@@ -631,10 +632,10 @@ run.say(
     "**At 0.1 the step counts.** A random start with short steps leaves "
     f"{left('own loss', '1 random', SHORT, eps='0.1')}, with longer ones "
     f"{left('own loss', '1 random', LONG, eps='0.1')}, since ten steps "
-    f"of ε / 10 add up to ε, and from a random point most corners are farther. The lowest numbers are {small.min():.1%} for "
-    f"softRmax and {table['softmax', '0.1'].min():.1%} for softmax, whose own loss "
-    "*is* a loss on $z$; that of softRmax is found by climbing the "
-    f"{small.idxmin()[0]}."
+    "of ε / 10 add up to ε, and from a random point most corners are farther. The "
+    f"lowest numbers are {small.min():.1%} for softRmax and "
+    f"{table['softmax', '0.1'].min():.1%} for softmax, whose own loss *is* a loss on "
+    f"$z$; that of softRmax is found by climbing the {small.idxmin()[0]}."
 )
 
 # %% [markdown]

@@ -1,17 +1,19 @@
 """A small Sphinx extension, named in ``_config.yml``: pages that weigh little, and that whoever
 cannot see them can work.
 
-The theme brings every icon there is, an element for each comma of the code, and the table of
-contents with switches that have no name; the search would find variables of the code and cells of
-tables. What is done here changes nothing that is seen.
+The theme brings every icon and every rule of style there is, an element for each comma of the code,
+and the table of contents with switches that have no name; the search would find variables of the
+code and cells of tables. What is done here changes nothing that is seen.
 """
 
 import base64
 import hashlib
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import tinycss2
 from docutils import nodes
 from sphinx.application import Sphinx
 
@@ -30,6 +32,10 @@ _SEARCH = re.compile(
     r'\s*<script src="[^"]*(?:searchtools|language_data|searchindex)\.js[^"]*"></script>'
 )
 _FONT = re.compile(r'(?:\.fa-[\w-]+:before,?)+\{content:"[^"]*"\}')
+_WORD = re.compile(r"[A-Za-z_][\w-]*")
+_CLASS = re.compile(r"\.([A-Za-z_][\w-]*)")
+_INNER, _COMMA = re.compile(r"\([^()]*\)"), re.compile(r",(?![^(]*\))")
+_BARE = {"skip_comments": True, "skip_whitespace": True}
 _USED = re.compile(r"\bfa-([a-z0-9-]+)")
 _ICON = re.compile(
     r'(?:"([\w-]+)"|([\w$]+)):\[\d+,\d+,\[[^\]]*\],"[0-9a-f]+",(?:"[^"]*"|\[(?:"[^"]*",?)+\])\],?'
@@ -71,13 +77,46 @@ def icons(script: str, used: set[str]) -> str:
     return _ICON.sub(lambda icon: icon[0] if (icon[1] or icon[2]) in used else "", script)
 
 
+def rules(style: str, words: set[str]) -> str:
+    """A style sheet without the rules that need a class that nothing on the pages is called by.
+
+    Args:
+        style: CSS.
+        words: of the pages and of their scripts; one that ends in a hyphen begins names that a
+            script puts together.
+    """
+    begun = tuple(word for word in words if word.endswith("-"))
+
+    def used(selector: str) -> bool:
+        names = _CLASS.findall(_INNER.sub("", selector))
+        every = all(name in words or name.startswith(begun) for name in names)
+        return every or "\\" in selector  # a name with an escape is not read here
+
+    def kept(parsed: Iterable) -> Iterable[str]:
+        for rule in parsed:
+            if rule.type == "qualified-rule":
+                selectors = _COMMA.split(tinycss2.serialize(rule.prelude))
+                if left := ",".join(filter(used, selectors)):
+                    yield f"{left}{{{tinycss2.serialize(rule.content)}}}"
+            elif rule.type == "at-rule" and rule.lower_at_keyword in ("media", "supports"):
+                if inner := "".join(kept(tinycss2.parse_rule_list(rule.content, **_BARE))):
+                    yield f"@{rule.at_keyword}{tinycss2.serialize(rule.prelude)}{{{inner}}}"
+            else:
+                yield rule.serialize()
+
+    return "".join(kept(tinycss2.parse_stylesheet(style, **_BARE)))
+
+
 def _finish(app: Sphinx, error: Exception | None) -> None:
     if error is not None or app.builder.format != "html":
         return
-    out, used = Path(app.outdir), set()
+    out, used, words = Path(app.outdir), set(), set()
+    for script in (out / "_static").rglob("*.js"):
+        words |= set(_WORD.findall(script.read_text(encoding="utf-8")))
     for page in out.rglob("*.html"):
         text = page.read_text(encoding="utf-8")
         used |= set(_USED.findall(text))
+        words |= set(_WORD.findall(text))
         if page.name != "search.html":
             text, kept = apart(text, "../" * (len(page.relative_to(out).parts) - 1))
             files.write_all({page: slim(text), **{out / name: part for name, part in kept.items()}})
@@ -85,12 +124,13 @@ def _finish(app: Sphinx, error: Exception | None) -> None:
     for script in {*scripts.glob("*.js")} - {scripts / "fontawesome.js"}:
         used |= set(_USED.findall(script.read_text(encoding="utf-8")))
     script = scripts / "fontawesome.js"
-    style = out / "_static" / "styles" / "pydata-sphinx-theme.css"
-    light = {
-        script: icons(script.read_text(encoding="utf-8"), used),
-        # Icons are drawn by the script; of each there is a rule for a font as well.
-        style: _FONT.sub("", style.read_text(encoding="utf-8")),
-    }
+    light = {script: icons(script.read_text(encoding="utf-8"), used)}
+    for name in ("styles/pydata-sphinx-theme.css", "sphinx-design.min.css"):
+        style = out / "_static" / name
+        if style.is_file():
+            # Icons are drawn by the script; of each there is a rule for a font as well.
+            text = _FONT.sub("", style.read_text(encoding="utf-8"))
+            light[style] = rules(text, words)
     files.write_all(light)
 
 
