@@ -377,6 +377,7 @@ def test_whoever_cannot_see_a_page_or_its_colours_can_use_it(look, whole):
         for scheme, only in (("light", None), ("dark", ["color-contrast"])):
             tab, _, _ = look(page, color_scheme=scheme)
             tab.evaluate(SHORTER)
+            tab.evaluate("() => Promise.all(document.getAnimations().map(({finished}) => finished))")  # of colours, as a page opens
             tab.evaluate(script)
             options = {"resultTypes": ["violations"], "preload": False} | ({"runOnly": only} if only else {})
             found = tab.evaluate("options => axe.run(document, options)", options)

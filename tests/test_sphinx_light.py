@@ -55,6 +55,11 @@ def test_a_movable_figure_keeps_its_picture_and_its_states_in_files_of_their_own
     assert sphinx_light.apart(page, "../../") == (page, {})
 
 
+def test_a_heading_without_words_is_none():
+    table = '<tr><th scope="col"></th><th scope="row" rowspan="2"></th><th scope="col">a</th></tr>'
+    assert sphinx_light.slim(table) == '<tr><td></td><td rowspan="2"></td><th scope="col">a</th></tr>'
+
+
 def test_rules_of_style_stay_where_something_is_called_by_their_classes():
     style = "a.on:hover,.off{x:1}.tip-top{x:2}@media print{.off{x:3}.on .on:not(.off){x:4}}@media (x){.off{y:1}}@font-face{z:1}"
     kept = sphinx_light.rules(style + ":is(.off,b) i{w:1}", {"on", "tip-"})

@@ -21,6 +21,7 @@ from support.common import files
 
 # Of one colour with the text around them, in both of the styles that the theme has.
 _PLAIN = re.compile(r'<span class="(?:n|p|w|nn)">([^<]*)</span>|<span></span>')
+_NO_HEADING = re.compile(r'<th scope="(?:col|row)"( (?:col|row)span="\d+")?></th>')
 _SWITCH = '<summary><span class="toctree-toggle"'
 _PICTURE = re.compile(r'<img (?=[^>]*src="[^"]*_images/)')
 _MOVABLE = re.compile(
@@ -43,9 +44,10 @@ _ICON = re.compile(
 
 
 def slim(page: str) -> str:
-    """A page of fewer elements, which loads a figure when it comes into view, and whose switches
-    say what they do."""
+    """A page of fewer elements, which loads a figure when it comes into view, whose switches say
+    what they do, and whose tables have no heading without words."""
     page = _PLAIN.sub(lambda match: match[1] or "", page)
+    page = _NO_HEADING.sub(r"<td\1></td>", page)
     page = _SEARCH.sub("", page)  # the search has a page of its own
     page = page.replace(_SWITCH, _SWITCH.replace(">", ' aria-label="Pages of this chapter">', 1))
     return _PICTURE.sub('<img loading="lazy" ', page)
