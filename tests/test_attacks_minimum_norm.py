@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from attack_nets import Counted, classes_of, held_out, linear, pictures, trained
+from attack_nets import Counted, Recorder, classes_of, held_out, linear, pictures, trained
 from test_attacks_minimal_l2 import nearest_wrong
 from torch import nn
 
@@ -32,15 +32,17 @@ def plane_distance(model, x, y, norm):
 
 
 def fewest_wrong(model, x, y):
-    """The fewest numbers (N,) whose change within [0,1] changes the class of a linear model: the largest gains first, for each rival."""
+    """The fewest pixels (N,) whose change within [0,1] changes the class of a linear model: the largest gains first, for each rival."""
     weight, scores, flat = model[1].weight.detach(), model(x).detach(), x.flatten(1)
+    channels = x.shape[1]
     found = []
     for rival in range(len(weight)):
         slope = weight[rival] - weight[y]
-        gains = torch.where(slope > 0, (1 - flat) * slope, -flat * slope).sort(1, descending=True).values.cumsum(1)
+        each = torch.where(slope > 0, (1 - flat) * slope, -flat * slope).unflatten(1, (channels, -1)).sum(1)
+        gains = each.sort(1, descending=True).values.cumsum(1)
         need = scores.gather(1, y[:, None]) - scores[:, [rival]]
         count = 1 + (gains <= need).sum(1)
-        found.append(torch.where((y == rival) | (count > flat.shape[1]), torch.inf, count.double()))
+        found.append(torch.where((y == rival) | (count > gains.shape[1]), torch.inf, count.double()))
     return torch.stack(found, 1).amin(1)
 
 
@@ -89,7 +91,44 @@ def test_a_pixel_of_a_picture_is_a_position():
     y = classes_of(model, x)
     found, flat = sigma_zero(model, x, y), sigma_zero(nn.Sequential(nn.Unflatten(1, (3, 5, 5)), model), x.flatten(1), y)
     positions = (found.x_adv != x).any(1).flatten(1).sum(1)
+    ratio = positions / fewest_wrong(model, x, y)
+    assert float(ratio.min()) >= 1 and float((ratio == 1).double().mean()) > 0.8
     assert bool(found.success.all()) and float(positions.double().mean()) < float((flat.x_adv != x.flatten(1)).sum(1).double().mean())
+
+
+class Ellipse(nn.Module):
+    """Two classes of points in the plane: inside an ellipse about (.5, .5), and outside."""
+
+    HALF = torch.tensor([0.4, 0.1], dtype=torch.float64)
+
+    def forward(self, x):
+        inside = 5 - 5 * ((x - 0.5) / self.HALF).square().sum(1)
+        return torch.stack([inside, 0 * inside], 1)
+
+
+def test_on_a_curved_boundary_the_path_slides_to_the_nearest_point():
+    turn = torch.linspace(0, 2 * math.pi, 100_000, dtype=torch.float64)
+    boundary = 0.5 + Ellipse.HALF * torch.stack([turn.cos(), turn.sin()], 1)
+    stream = torch.Generator().manual_seed(0)
+    x = 0.5 + Ellipse.HALF * 0.6 * (2 * torch.rand(60, 2, generator=stream, dtype=torch.float64) - 1)
+    y = torch.zeros(60, dtype=torch.int64)
+    found = fmn(Ellipse(), x, y, space="free")
+    ratio = size(found.x_adv - x) / torch.cdist(x, boundary).amin(1)
+    assert bool(found.success.all()) and 1 - 1e-6 <= float(ratio.min()) and float(ratio.max()) < 1.005
+
+
+@pytest.mark.parametrize("attack", [fmn, sigma_zero])
+def test_of_all_wrong_images_that_were_met_none_is_nearer(attack):
+    x, y = held_out(20)
+    x, y = x[classes_of(trained(), x) == y], y[classes_of(trained(), x) == y]
+    met = Recorder(trained())
+    for image, label in zip(x.split(1), y.split(1), strict=True):
+        met.seen.clear()
+        found = attack(met, image, label, steps=40)
+        seen = torch.cat(met.seen)
+        wrong = seen[(margin(trained()(seen), label.expand(len(seen))) < 0) & ((seen - image).flatten(1).norm(dim=1) < 10)]
+        far = (lambda change: (change != 0).any(1).flatten(1).sum(1).float()) if attack is sigma_zero else size
+        assert bool(found.success) and float(far(found.x_adv - image)) <= float(far(wrong - image).min()) * (1 + 1e-5)
 
 
 def test_on_a_trained_network_hardly_anything_is_nearer():
