@@ -113,7 +113,7 @@ def test_a_lesson_says_what_was_found_with_the_verdicts_of_the_record(told):
     assert "scaled-down" in row.get_text()
     assert "broken" in row.get_text()
     assert "- {doc}`Tiny <../01_tiny/lesson>` begins again." in front.foot(tiny_book.CHAPTER)
-    alone = front.head(told, found=False)
+    alone = front.head(told, findings=False)
     assert "Is two times two four?" in alone
     assert "found-box" not in alone
 

@@ -84,7 +84,7 @@ def test_without_a_network_the_error_says_what_to_do_and_leaves_nothing(made_up,
 
 
 def test_unknown_names_are_refused():
-    for ask in (published.network, published.get, published.check, published.proven_error):
+    for ask in (published.network, published.get, published.check):
         with pytest.raises(ValueError, match="unknown published network 'cifar10/resnet18': there are cifar10/resnet20"):
             ask("cifar10/resnet18")
 
@@ -130,14 +130,6 @@ def test_the_networks_err_as_their_publishers_say(name):
         assert abs(share - published_share) <= 3 * (published_share * (1 - published_share) / 1000) ** 0.5
     else:
         assert share < 0.75
-
-
-def test_the_files_say_what_was_proven():
-    folder = paths.data_sets() / "weights" / "provable"
-    if not folder.is_dir():
-        pytest.skip("SKIPPED: no provably robust networks under BOOK_DATA")
-    names = ("mnist/provable-0.1", "mnist/provable-0.3", "cifar10/provable-8", "cifar10/resnet20")
-    assert [published.proven_error(name) for name in names] == [None, 0.3364, 0.7171, None]
 
 
 def test_a_folded_convolution_is_the_convolution_and_its_batch_norm():

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from support import intervals
 from support.common import files, paths
 
 COUNT, SEEDS = 2000, 10
@@ -57,8 +58,7 @@ def kept() -> dict[str, Any]:
 def beyond(row: dict[str, Any]) -> bool:
     """Whether an attack turned more images than can be chance where so many could not be proven:
     then what is called proven is not."""
-    room = 3 * error(row["unproven"], row["of"])
-    return row["attacked"] / row["of"] > row["unproven"] + room
+    return bool(intervals.clopper_pearson(row["attacked"], row["of"])[0] > row["unproven"])
 
 
 def error(share: float, count: int) -> float:

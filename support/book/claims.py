@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from support.book import markup, rules
 from support.book.markup import Rendered
@@ -175,14 +175,14 @@ def load(key: str) -> Paper:
 
 
 @lru_cache(maxsize=64)  # a build asks for each file twenty times, and reading YAML takes long
-def parsed(name: str, text: str, schema: type[BaseModel]) -> Any:
-    """The content of a file of the registry.
+def parsed(name: str, text: str, schema: Any) -> Any:
+    """The content of a YAML file, as pydantic reads it by a model or another type.
 
     Raises:
         ClaimError: it breaks the schema; the message names the file and the entry.
     """
     try:
-        return schema.model_validate(parse_yaml(text))
+        return TypeAdapter(schema).validate_python(parse_yaml(text))
     except yaml.YAMLError as error:
         raise ClaimError(f"{name} is not YAML: {' '.join(str(error).split())}") from error
     except ValidationError as error:

@@ -10,9 +10,9 @@ it in a build.
 import collections
 import contextlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import NamedTuple
 
 import jupytext
@@ -55,6 +55,16 @@ class BoardError(ValueError):
     is one line."""
 
 
+class Shown(NamedTuple):
+    """A picture of the first page: its file below ``_static`` and what that holds, the figure's
+    words, its chapter."""
+
+    file: str
+    png: bytes
+    alt: str
+    chapter: str
+
+
 @dataclass(frozen=True)
 class Board:
     """What the parts are made of: every claim with its entries, and the pages that a link can lead
@@ -74,6 +84,16 @@ class Board:
         """Where the cell stands that shows an erratum; empty where a test shows it."""
         place, _, claim = erratum.shown_by.partition("#")
         return self.address(place.partition("/")[0], claim) if claim else ""
+
+    @cached_property
+    def pictures(self) -> dict[str, Shown]:
+        """The pictures of the first page by chapter, the one at the top as ``"first"``."""
+        return dict(_pictures())
+
+    @property
+    def files(self) -> dict[str, bytes]:
+        """The pictures, for the folder of static files."""
+        return {one.file: one.png for one in self.pictures.values()}
 
     @property
     def chapters(self) -> dict[str, list[Line]]:
@@ -193,37 +213,13 @@ def choices(found: Board) -> list[tuple[str, str, dict[str, str]]]:
 # --- pictures -------------------------------------------------------------------------------------
 
 
-class Shown(NamedTuple):
-    """A picture of the first page: its file below ``_static``, the figure's words, its chapter."""
-
-    file: str
-    alt: str
-    chapter: str
-
-
-def _figures() -> dict[str, tuple[str, front.Picture]]:
-    """The pictures of the first page, each with its chapter: the cards', and the one at the top."""
+def _pictures() -> Iterator[tuple[str, Shown]]:
     wanted = [(name, name, front.of(name).picture) for name in manifests.chapters()]
     wanted += [FIRST] if FIRST[1] in manifests.chapters() else []
-    found = {}
     for name, chapter, figure in wanted:
         with contextlib.suppress(publish.PublishError):  # a chapter that was never run has none
             if picture := front.picture(publish.chosen_run(chapter), figure):
-                found[name] = (chapter, picture)
-    return found
-
-
-def pictures() -> dict[str, Shown]:
-    """The pictures of the first page by chapter, the one at the top as ``"first"``."""
-    return {
-        name: Shown(f"cards/{name}.png", one.alt, chapter)
-        for name, (chapter, one) in _figures().items()
-    }
-
-
-def picture_files() -> dict[str, bytes]:
-    """The same as files, for the folder of static files."""
-    return {f"cards/{name}.png": one.png for name, (_, one) in _figures().items()}
+                yield name, Shown(f"cards/{name}.png", picture.png, picture.alt, chapter)
 
 
 # --- the parts ------------------------------------------------------------------------------------
@@ -250,7 +246,6 @@ def part(name: str, found: Board) -> str:
     return markup.fill(
         PARTS[name],
         board=found,
-        pictures=pictures() if name in ("first-picture", "cards") else {},
         front=front.of,
         first=FIRST[0],
         small=SMALL,

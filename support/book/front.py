@@ -6,19 +6,16 @@ them.
 """
 
 import base64
-import functools
 import io
 import json
 import re
 from pathlib import Path
 from typing import NamedTuple
 
-import yaml
 from PIL import Image
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field
 
 from support.book import claims, manifests, markup
-from support.book.profiles import first_problem, parse_yaml
 from support.book.rules import Strict
 from support.common import paths
 
@@ -55,20 +52,8 @@ def of(chapter: str) -> Front:
         ClaimError: the file breaks its schema.
     """
     file = paths.root() / "book" / "chapters.yml"
-    text = file.read_text(encoding="utf-8") if file.is_file() else ""
-    return _parsed(text).get(chapter, Front())
-
-
-@functools.lru_cache(maxsize=4)
-def _parsed(text: str) -> dict[str, Front]:
-    try:
-        return TypeAdapter(dict[str, Front]).validate_python(parse_yaml(text) or {})
-    except yaml.YAMLError as error:
-        raise claims.ClaimError(
-            f"chapters.yml is not YAML: {' '.join(str(error).split())}"
-        ) from error
-    except ValidationError as error:
-        raise claims.ClaimError(f"chapters.yml: {first_problem(error)}") from error
+    text = file.read_text(encoding="utf-8") if file.is_file() else "{}"
+    return claims.parsed(file.name, text, dict[str, Front]).get(chapter, Front())
 
 
 def picture(notebook: Path, name: str, width: int = WIDTH) -> Picture | None:
@@ -97,7 +82,7 @@ OWN_FINDINGS = "## What we found"
 """A lesson with this section says itself what was found, with its numbers."""
 
 
-def head(evidence: manifests.Manifest, *, found: bool = True) -> str:
+def head(evidence: manifests.Manifest, *, findings: bool = True) -> str:
     """What a lesson begins with, as MyST Markdown: its papers, its question and, unless it says so
     itself, what was found."""
     told = of(evidence.chapter)
@@ -108,7 +93,7 @@ def head(evidence: manifests.Manifest, *, found: bool = True) -> str:
     return markup.fill(
         "head.md.j2",
         front=told,
-        found=[judged[name] for name in told.found if found and name in judged],
+        found=[judged[name] for name in told.found if findings and name in judged],
         papers=[registry[key] for key in keys if cited(registry[key])],
         address=address,
     )

@@ -172,7 +172,7 @@ def page(notebook: Path) -> "NotebookNode":
         )
     if manifest.part == "lesson":
         own = any(front.OWN_FINDINGS in cell.source.splitlines() for cell in shown.cells)
-        head = front.head(_read_by(manifest), found=not own)
+        head = front.head(_read_by(manifest), findings=not own)
         rest = f"{head}\n\n{box(manifest)}\n{rest}"
         if foot := front.foot(manifest.chapter):
             shown.cells.append(new_markdown_cell(foot, id="where-this-leads"))
@@ -214,7 +214,7 @@ def stage(folder: Path) -> None:
         today = computed_pages.board(written)
         for file, text in computed.items():
             file.write_text(computed_pages.filled(text, today), encoding="utf-8")
-        beside = downloads.files(today) | computed_pages.picture_files()
+        beside = downloads.files(today) | today.files
         static = folder / "book" / "_static"
         files.write_all({static / name: content for name, content in beside.items()})
 

@@ -37,9 +37,15 @@ def _fill(
         source[0] = computed_pages.filled(source[0], today())
     except computed_pages.BoardError as error:
         raise ExtensionError(str(error)) from error
-    beside = downloads.files(today()) | computed_pages.picture_files()
-    static = Path(app.outdir) / "_static"
-    files.write_all({static / name: content for name, content in beside.items()})
+
+
+def _write_beside(
+    today: Callable[[], computed_pages.Board], app: Sphinx, error: Exception | None
+) -> None:
+    """The files to download and the pictures, once a build in which some page was filled."""
+    if error is None and today.cache_info().currsize:
+        beside, static = downloads.files(today()) | today().files, Path(app.outdir) / "_static"
+        files.write_all({static / name: content for name, content in beside.items()})
 
 
 def _anchor(app: Sphinx, doctree: nodes.document) -> None:
@@ -69,6 +75,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     today = functools.cache(lambda: computed_pages.board(publish.pages()))
     app.connect("env-get-outdated", _always_read)
     app.connect("source-read", functools.partial(_fill, today))
+    app.connect("build-finished", functools.partial(_write_beside, today))
     app.connect("doctree-read", _anchor)
     app.connect("doctree-read", _formulas)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
