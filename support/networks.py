@@ -8,6 +8,9 @@
 - kind: one of :data:`RECIPES`, that is head, loss and training; ``published`` for weights that
   others have trained (:data:`PUBLISHED`).
 
+The bodies :data:`WARM` begin with published weights: ``softmax`` is these, trained on for as many
+passes as it is told (by default none), and the other kinds go on from there.
+
 A recipe may go on from another network: ``gauss`` tailors the ``softmax`` network of the same seed
 and settings, and who asks for both trains the first once. What a training is told, such as its
 passes over the data, has a value for every profile (:func:`settings`) and can be changed. Two who
@@ -30,7 +33,7 @@ from support import clustering, data, models, training
 from support.attacks import interval
 from support.common import arguments, paths
 from support.common.cache import Cache, call
-from support.models import architectures, heads, pretrained
+from support.models import architectures, heads, pretrained, published
 from support.models.architectures import Classifier
 from support.training import clustr, fitting
 
@@ -200,7 +203,8 @@ def train(
 
 
 def untrained(name: str, *, seed: int = 0, device: str | torch.device = "cpu") -> Classifier:
-    """The random weights with which the training of this network begins, under their head.
+    """Random weights under the network's head: those with which its training begins, unless its
+    body is one of :data:`WARM`.
 
     Raises:
         ValueError: an unknown name, or published weights, whose start is not known.
@@ -238,6 +242,8 @@ def settings(name: str, *, profile: str = "quick") -> dict[str, object]:
         return {}
     values = {k: v[column] if isinstance(v, tuple) else v for k, v in SETTINGS.items()}
     values["eps"] = 8 / 255 if IMAGES[parsed.data][0][0] == 3 else 0.1
+    if parsed.body in WARM:
+        values["epochs"] = 0 if "softmax" in _stages(parsed.kind) else values["tuned"]
     reads = " ".join(["train draw", *(RECIPES[kind].reads for kind in _stages(parsed.kind))])
     return {key: values[key] for key in reads.split()}
 
@@ -305,6 +311,8 @@ def kernel_width(features: Tensor, labels: Tensor, centers: Tensor, rejected: fl
 
 def _softmax(bench: _Bench, model: Classifier, s) -> Trained:
     sizes = {"batch_size": s.batch_size, "weight_decay": s.weight_decay, "augment": s.augment}
+    if not s.epochs and bench.name.body in WARM:
+        return Trained(model.to(bench.device), {})
     return bench.fit(model, s.epochs, s.lr, **sizes)
 
 
@@ -523,9 +531,16 @@ def _resnet50(shape: Shape, classes: int, *, seed: int) -> Classifier:
     return pretrained.resnet50(classes, seed=seed)
 
 
+def _cifar_resnet(depth: int, shape: Shape, classes: int, *, seed: int) -> Classifier:
+    return architectures.cifar_resnet(depth, classes, seed=seed)
+
+
 _COLOUR = ("cifar10", "cifar100", "svhn")
 _LARGE = ("mnist", "fashion-mnist", *_COLOUR)
 LINEAR = ("linear", "linear_normal")
+SIZED = ("mlp", "small_cnn", "convnet")
+WARM = ("resnet20", "resnet32", "resnet44", "resnet56")
+"""Bodies that begin with published weights, for all classes of their data set."""
 
 BODIES = {
     "mlp": Body("hidden layers of 128 and 64 units, or of its sizes", _mlp),
@@ -541,12 +556,20 @@ BODIES = {
     "resnet18": Body("ResNet-18", partial(models.build, "resnet18"), _COLOUR),
     "vgg16": Body("VGG-16", partial(models.build, "vgg16"), _COLOUR),
     "resnet50": Body("ResNet-50 from ImageNet's weights", _resnet50, _COLOUR),
+    **{
+        word: Body(
+            f"ResNet-{word[6:]}, begun with published weights",
+            partial(_cifar_resnet, int(word[6:])),
+            ("cifar10",),
+        )
+        for word in WARM
+    },
 }
 
 PUBLISHED: dict[str, Callable[[], nn.Module]] = {
     f"imagenet/{name}": partial(pretrained.network, name)
     for name in ("squeezenet1_0", "alexnet", "vgg16", "resnet50")
-}
+} | {name: partial(published.network, name) for name in published.NETWORKS}
 
 # --- names, data, and the chain of trainings ------------------------------------------------------
 
@@ -564,6 +587,8 @@ def _parse(name: str) -> _Name:
             f"unknown network {name!r}: did you mean {_nearest(str(name), likely)!r}? "
             "networks.names() lists them"
         )
+    if sizes and word not in SIZED:
+        raise ValueError(f"{word} has no sizes to choose: write {source}/{word}/{kind}")
     if source not in BODIES[word].data:
         raise ValueError(f"{word} takes images of {', '.join(BODIES[word].data)}, not of {source}")
     if RECIPES[kind].deep and word in LINEAR:
@@ -571,6 +596,8 @@ def _parse(name: str) -> _Name:
     classes = tuple(int(k) for k in chosen[0].split(",")) if chosen else ()
     if len(set(classes)) < len(classes) or max(classes, default=0) >= IMAGES[source][1]:
         raise ValueError(f"{source} has the classes 0 .. {IMAGES[source][1] - 1}, each once")
+    if classes and word in WARM:
+        raise ValueError(f"{word} begins with published weights, which are for all of {source}")
     return _Name(source, classes, word, tuple(map(int, sizes)), kind)
 
 
@@ -590,10 +617,18 @@ def _fresh(name: _Name, kind: str, seed: int) -> Classifier:
     return RECIPES[kind].head(body)
 
 
+def _first(bench: _Bench, kind: str) -> Classifier:
+    """What the first training begins with."""
+    if bench.name.body not in WARM:
+        return _fresh(bench.name, kind, bench.seed)
+    weights = published.network(f"{bench.name.data}/{bench.name.body}")
+    return RECIPES[kind].head(weights.requires_grad_(True))
+
+
 def _made(bench: _Bench, kind: str, s: SimpleNamespace) -> Trained:
     recipe = RECIPES[kind]
     if not recipe.after:
-        return recipe.train(bench, _fresh(bench.name, kind, bench.seed), s)
+        return recipe.train(bench, _first(bench, kind), s)
     start = _made(replace(bench, probe=None), recipe.after, s)
     found = recipe.train(bench, start.model, s)
     return replace(found, seconds=start.seconds + found.seconds)

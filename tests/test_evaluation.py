@@ -166,7 +166,7 @@ def test_every_row_agrees_with_the_closed_form_of_a_linear_model(classes, eps):
         if row != "transfer to peer":
             seen = found.robust(row)
             assert bool((seen | ~robust[: len(seen)]).all()), f"{row} broke an image that cannot be broken"
-    assert torch.equal(found.robust("PGD targeted"), robust)
+    assert torch.equal(found.robust("multi-targeted"), robust)
     assert torch.equal(found.robust(), robust[: SEEN.get(WORST if classes > 3 else "APGD-CE")])
     if classes == 2:
         for row in ("FGSM", "BIM-10", "BIM-20", "PGD cross-entropy", "PGD margin", "APGD-CE", "FAB-T"):
@@ -189,7 +189,7 @@ def test_no_row_breaks_what_cannot_be_broken(seed, classes, eps, draw):
         assert not bool((seen & ~found.robust("clean")[: len(seen)]).any())
         if row != WORST and len(seen):
             assert not bool((found.robust() & ~seen[: len(found.robust())]).any())
-    assert len(found.robust()) == 5, "of PGD targeted, which sees the fewest"
+    assert len(found.robust()) == 5, "of multi-targeted, which sees the fewest"
 
 
 # --- independent libraries --------------------------------------------------------------------------------------------------------
@@ -303,7 +303,7 @@ def test_apgd_t_is_not_run_where_its_loss_is_not_defined(classes):
     model, x = linear((1, 6, 6), classes), pictures(OWN, (1, 6, 6))
     found = evaluate(model, x, classes_of(model, x), 0.05, budget=EVERYTHING)
     assert found.accuracy("APGD-T") is None
-    assert all(found.accuracy(row) is not None for row in ("APGD-CE", "FAB-T", "Square", "PGD targeted"))
+    assert all(found.accuracy(row) is not None for row in ("APGD-CE", "FAB-T", "Square", "multi-targeted"))
 
 
 def test_rows_of_transfer_need_a_peer():
@@ -480,7 +480,7 @@ def test_rows_are_kept_and_only_what_changed_is_computed_again(tmp_path):
     run(eps=0.11)
     assert len(once.computed) == 18
     run(seed=1)
-    assert sorted(once.computed) == 4 * ["autoattack"] + 2 * ["noise"] + 4 * ["pgd"] + ["pgd_targets", "rays"]  # what draws
+    assert sorted(once.computed) == 4 * ["autoattack"] + ["multi_targeted"] + 2 * ["noise"] + 4 * ["pgd"] + ["rays"]  # what draws
     run(model=linear((1, 8, 8), 10, seed=4))
     assert len(once.computed) == 22
 
@@ -516,13 +516,13 @@ def test_the_worst_case_counts_what_fell_at_a_smaller_radius():
 def test_what_a_budget_grants_is_what_is_asked_for():
     x, y, asked = *held_out(50), []
     budget = Budget(
-        images=40, noise_draws=4, bim=(7, 1000), long_images=9, pgd_steps=6, pgd_restarts=2, targeted_images=8, targeted_restarts=3,
+        images=40, noise_draws=4, bim=(7, 1000), long_images=9, pgd_steps=6, pgd_restarts=2, targeted_images=8, targeted_rounds=3,
         targeted_classes=2, autoattack_images=5, square_images=4, square_queries=11, hard_label_images=3, hard_label_queries=12,
         transfer_images=60, sweep=(0.2, 0.6), sweep_images=10,
     )  # fmt: skip
     found = evaluate(trained(), x, y, 0.1, budget=budget, peer=peer(), loss_own=bounded, seed=5, once=scripted(lambda *_: [], asked))
     assert all(settings.get("seed", 5) == 5 for *_, settings in asked)
-    assert all("seed" in settings for name, *_, settings in asked if name in ("noise", "pgd", "pgd_targets", "rays", "autoattack"))
+    assert all("seed" in settings for name, *_, settings in asked if name in ("noise", "pgd", "multi_targeted", "rays", "autoattack"))
     said = [
         (name, count, eps, *(settings.get(key) for key in ("steps", "restarts", "loss", "queries"))) for name, count, eps, settings in asked
     ]
@@ -530,7 +530,7 @@ def test_what_a_budget_grants_is_what_is_asked_for():
         ("noise", 40, 0.1, None, None, None, None), ("noise", 40, 0.1, None, None, None, None),
         ("fgsm", 40, 0.1, None, None, "ce", None), ("bim", 40, 0.1, 7, None, "ce", None), ("bim", 9, 0.1, 1000, None, "ce", None),
         ("fgsm", 40, 0.1, None, None, bounded, None), ("bim", 40, 0.1, 7, None, bounded, None), ("bim", 9, 0.1, 1000, None, bounded, None),
-        ("pgd", 40, 0.1, 6, 2, "ce", None), ("pgd", 40, 0.1, 6, 2, "margin", None), ("pgd_targets", 8, 0.1, 6, 3, None, None),
+        ("pgd", 40, 0.1, 6, 2, "ce", None), ("pgd", 40, 0.1, 6, 2, "margin", None), ("multi_targeted", 8, 0.1, None, None, None, None),
         *3 * [("autoattack", 5, 0.1, None, None, None, None)], ("autoattack", 4, 0.1, None, None, None, 11),
         ("rays", 3, 0.1, None, None, None, 12), *2 * [("transfer", 40, 0.1, 6, None, None, None)],
         ("slope", 40, None, None, None, rows.cross_entropy, None), ("slope", 40, None, None, None, bounded, None),
@@ -539,7 +539,7 @@ def test_what_a_budget_grants_is_what_is_asked_for():
     assert said == expected
     assert [settings["gaussian"] for name, *_, settings in asked if name == "noise"] == [False, True]
     assert {settings["draws"] for name, *_, settings in asked if name == "noise"} == {4}
-    assert [settings["classes"] for name, *_, settings in asked if name == "pgd_targets"] == [2]
+    assert [(settings["classes"], settings["rounds"]) for name, *_, settings in asked if name == "multi_targeted"] == [(2, 3)]
     assert found.accuracy("BIM-1000") == float(found.robust("clean")[:9].double().mean())
 
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from support import attacks, clustering, data, models, networks, training
 from support.common.cache import Cache
-from support.models import heads, pretrained
+from support.models import architectures, heads, pretrained, published
 
 TINY = {"train": 200, "epochs": 1, "tuned": 1}
 CLUSTERED = ("magnet", "clustr", "clustr-qtrades")
@@ -151,6 +151,8 @@ def test_the_names_of_a_pattern_have_a_line_each():
         ("digits:3,10/mlp/softmax", "digits has the classes 0 .. 9"),
         ("digits:3,3/mlp/softmax", "each once"),
         ("digits/lenet/softmax", "lenet takes images of mnist, .* not of digits"),
+        ("mnist/lenet-3/softmax", "lenet has no sizes to choose: write mnist/lenet/softmax"),
+        ("cifar10:1,2/resnet20/gauss", "resnet20 begins with published weights, which are for all of cifar10"),
         ("digits/linear/gauss", "gauss moves the features, and those of linear are the pixels"),
     ],
 )
@@ -183,6 +185,30 @@ def test_published_weights_are_loaded_where_they_are_asked_for(monkeypatch):
     monkeypatch.setitem(networks.PUBLISHED, "imagenet/alexnet", lambda: nn.Linear(2, 2).eval())
     assert isinstance(networks.get("imagenet/alexnet/published", device="cpu"), nn.Linear)
     assert networks.PUBLISHED["imagenet/squeezenet1_0"].func is pretrained.network
+
+
+def test_a_published_network_is_named_as_where_its_weights_lie():
+    names = networks.names("*/published")
+    assert {f"{name}/published" for name in published.NETWORKS} <= set(names)
+    with pytest.raises(ValueError, match=r"did you mean .mnist/provable-0\.[13]/published"):
+        networks.get("mnist/provable-0.2/published")
+
+
+def test_warm_bodies_go_on_from_published_weights(monkeypatch):
+    weights = architectures.cifar_resnet(20, 10, seed=5).requires_grad_(False)
+    monkeypatch.setattr(networks.published, "network", {"cifar10/resnet20": weights}.__getitem__)
+    monkeypatch.setattr(networks.data, "load", lambda name, split: DIGITS)
+    networks._loaded.cache_clear()
+    name = "cifar10/resnet20"
+    assert networks.settings(f"{name}/gauss")["epochs"] == 0 < networks.settings(f"{name}/softrmax")["epochs"]
+    found = networks.train(f"{name}/softmax", seed=3)
+    assert found.model is weights and not found.history
+    _, first, asked = loss_of(monkeypatch, f"{name}/softrmax", epochs=2)
+    assert torch.equal(first.head.weight, weights.head.weight) and isinstance(first.head, heads.SoftRmaxHead)
+    assert asked["epochs"] == 2 and all(weight.requires_grad for weight in first.parameters())
+    assert loss_of(monkeypatch, f"{name}/softmax", epochs=1)[2]["epochs"] == 1
+    assert not same(networks.untrained(f"{name}/softmax", seed=5), networks.untrained(f"{name}/softmax", seed=6))
+    networks._loaded.cache_clear()
 
 
 # --- the kinds --------------------------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ from support import (
     networks,
     training,
 )
-from support.book import chapter_run, claims, manifests, movable, plots
+from support.book import chapter_run, movable, plots
 from support.measures import draws, share
 from support.models import heads
 
@@ -40,17 +40,8 @@ x, y = test.x, test.y
 told = {"profile": "quick", "seed": seed, "cache": run.cache}
 soft = networks.get("digits/mlp/softmax", epochs=40, lr=0.1, **told)
 gauss = networks.get("digits/mlp/gauss", epochs=40, lr=0.1, tuned=30, **told)
-judged = {claim.id: found for claim, found in manifests.judged(run.evidence)}
-
-
-def verdict(name: str, *, second: bool = False) -> str:
-    """The badge of a claim's verdict, which leads to its row in the evidence."""
-    return claims.verdict_link(judged[f"hess2020.{name}"], second=second)
-
-
-def found(name: str, what: str, *, modern: bool = False) -> float:
-    """What the evidence measured for a claim, mean over its runs."""
-    return run.found(f"hess2020.{name}", what, modern=modern)
+judged = run.paper("hess2020")
+verdict, found = judged.verdict, judged.found
 
 
 def changes(image: torch.Tensor) -> torch.Tensor:
@@ -592,7 +583,7 @@ run.say(
         "broken": "rejection alone gives softmax a rate at least as low (these images "
         "are few; on the 500 digits of this page see the last row above). ",
         "survives": "Gauss keeps an advantage that rejection does not explain. ",
-    }.get(judged["hess2020.softmax-threshold"].survives, "these images do not decide. ")
+    }.get(judged.judgement("softmax-threshold").survives, "these images do not decide. ")
     + verdict("softmax-threshold", second=True)
 )
 

@@ -23,29 +23,20 @@ from scipy import stats
 from torch.nn import functional
 
 from support import models, networks
-from support.book import chapter_run, claims, manifests, movable, plots
+from support.book import chapter_run, claims, movable, plots
 from support.models import heads
 
 run = chapter_run.start("02_softrmax/lesson", profile, seed, device, overrides)
 p = run.profile
 plots.use_style()
 
-judged = {claim.id: found for claim, found in manifests.judged(run.evidence)}
-
-
-def verdict(name, second=False):
-    """The badge of a claim's verdict, which leads to its row in the evidence."""
-    return claims.verdict_link(judged[f"wang2022.{name}"], second=second)
-
-
-def found(name, what, modern=False):
-    """The mean over runs of what the evidence measured for a claim."""
-    return run.found(f"wang2022.{name}", what, modern=modern)
+judged = run.paper("wang2022")
+verdict, found = judged.verdict, judged.found
 
 
 def ends(name, what):
     """Lower and upper end of the interval of a measurement, over all runs."""
-    interval = judged[f"wang2022.{name}"].intervals[what]
+    interval = judged.judgement(name).intervals[what]
     exact = interval.low is None
     return (interval.mean,) * 2 if exact else (interval.low, interval.high)
 
@@ -124,7 +115,7 @@ run.say(
 # %% tags=["hide-input"]
 dominated = found("extreme-weights", "share_of_draws_dominated")
 larger = ends("fig2-linear", "share_softrmax_margin_larger")
-bim_03 = judged["wang2022.table1.mnist"].rows[3]
+bim_03 = judged.judgement("table1.mnist").rows[3]
 into, aside = (
     found("tail-direction", f"{kind}_into_tail") for kind in ("failed", "adaptive")
 )
@@ -733,7 +724,7 @@ PROTOCOL = {
     "PGD on the margin of z, random starts": "pgd_on_z_accuracy",
     "transfer from a softmax network": "transfer_accuracy",
 }
-second = judged["wang2022.no-obfuscation"].intervals
+second = judged.judgement("no-obfuscation").intervals
 short = pd.DataFrame([second[name][:3] for name in PROTOCOL.values()], list(PROTOCOL))
 plots.table(
     short.set_axis(["accuracy", "from", "to"], axis=1),
@@ -756,7 +747,7 @@ run.say(
     "box or transfer* compares with the best white box, PGD with random starts among "
     "them, and the sentence above with BIM alone."
 )
-at_01, at_03 = (row.status for row in judged["wang2022.table1.mnist"].modern_rows)
+at_01, at_03 = (row.status for row in judged.judgement("table1.mnist").modern_rows)
 words = {
     "pass": "softRmax keeps an advantage",
     "fail": "no advantage that counts is left",

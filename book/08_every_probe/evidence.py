@@ -601,7 +601,7 @@ budget = evaluation.Budget(
     sweep=(0.1, 0.2, 0.35, 0.5),
     sweep_images=min(30, p.protocol_images),
 )
-ROWS = ("clean", "FGSM", "PGD cross-entropy", "PGD margin", "PGD targeted", "Square")
+ROWS = ("clean", "FGSM", "PGD cross-entropy", "PGD margin", "multi-targeted", "Square")
 ROWS += (evaluation.WORST,)
 
 

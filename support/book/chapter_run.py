@@ -31,6 +31,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -213,6 +214,14 @@ class Run:
         values = rules.numbers(claim_id, record.modern if modern else record.measured).get(name)
         return rules.interval(values).mean if values else math.nan
 
+    @functools.cached_property
+    def _judged(self) -> dict[str, claims.Judgement]:
+        return {claim.id: found for claim, found in manifests.judged(self.evidence)}
+
+    def paper(self, key: str) -> "Paper":
+        """What the evidence says of the claims of one paper, of this key in the bibliography."""
+        return Paper(self, key)
+
     def say(self, text: str) -> None:
         """A paragraph of Markdown that holds numbers of the run."""
         display(Markdown(text))
@@ -274,6 +283,26 @@ class Run:
             "evidence": self.evidence.content() if "_evidence" in vars(self) else None,
             "kept": self._kept,
         }
+
+
+@dataclass(frozen=True)
+class Paper:
+    """The claims of one paper as the evidence judged them, named without the paper's key."""
+
+    run: Run
+    key: str
+
+    def judgement(self, name: str) -> claims.Judgement:
+        """How a claim was judged."""
+        return self.run._judged[f"{self.key}.{name}"]
+
+    def found(self, name: str, what: str, modern: bool = False) -> float:
+        """As :meth:`Run.found`."""
+        return self.run.found(f"{self.key}.{name}", what, modern=modern)
+
+    def verdict(self, name: str, *, second: bool = False) -> str:
+        """The badge of a claim's verdict, which leads to its row in the evidence."""
+        return claims.verdict_link(self.judgement(name), second=second)
 
 
 def start(

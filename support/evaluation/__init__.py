@@ -74,8 +74,8 @@ class Budget:
         bim: lengths of BIM, in steps of ``eps / length``.
         long_images: of BIM with 1000 steps or more.
         pgd_steps, pgd_restarts: of PGD with cross-entropy and with the margin.
-        targeted_images, targeted_restarts, targeted_classes: of PGD towards every other class;
-            ``None``: all classes.
+        targeted_images, targeted_rounds, targeted_classes: of short rounds of steps towards every
+            other class (:func:`support.attacks.multi_targeted`); ``None``: all classes.
         autoattack_images: of APGD-CE, APGD-T and FAB-T, with 100 steps each.
         square_images, square_queries: of the black box that sees scores.
         hard_label_images, hard_label_queries: of the black box that sees decisions only.
@@ -91,7 +91,7 @@ class Budget:
     pgd_steps: int = 50
     pgd_restarts: int = 1
     targeted_images: int = 0
-    targeted_restarts: int = 1
+    targeted_rounds: int = 3
     targeted_classes: int | None = None
     autoattack_images: int = 0
     square_images: int = 0
@@ -107,7 +107,7 @@ class Budget:
             number("each radius in sweep", eps, above=0, most=1)
         for steps in self.bim:
             whole_number("each length in bim", steps, 1)
-        least = {"images": 1, "pgd_steps": 1, "targeted_restarts": 1, "targeted_classes": 1}
+        least = {"images": 1, "pgd_steps": 1, "targeted_rounds": 1, "targeted_classes": 1}
         for part in fields(self):
             value = getattr(self, part.name)
             everyone = part.name == "targeted_classes" and value is None
@@ -121,14 +121,14 @@ BUDGETS: Mapping[str, Budget] = {
         hard_label_queries=300, transfer_images=100, sweep=(0.1, 0.2, 0.35, 0.5), sweep_images=50,
     ),
     "standard": Budget(
-        images=500, long_images=100, pgd_restarts=3, targeted_images=200, autoattack_images=100,
+        images=500, long_images=100, pgd_restarts=3, targeted_images=500, autoattack_images=100,
         square_images=200, square_queries=1000, hard_label_images=100, hard_label_queries=1000,
         transfer_images=500, sweep_images=100,
     ),
     "paper": Budget(
         images=1000, noise_draws=100, long_images=1000, pgd_steps=100, pgd_restarts=10,
-        targeted_images=1000, autoattack_images=1000, square_images=1000, square_queries=5000,
-        hard_label_images=1000, hard_label_queries=5000, transfer_images=1000,
+        targeted_images=1000, targeted_rounds=9, autoattack_images=1000, square_images=1000,
+        square_queries=5000, hard_label_images=1000, hard_label_queries=5000, transfer_images=1000,
         sweep=(0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 1.0), sweep_images=1000,
     ),
 }  # fmt: skip
@@ -283,9 +283,9 @@ def _plan(
         images = everyone * bool(budget.pgd_restarts)
         pgd = {"attack": attacks.pgd, "steps": steps, "restarts": budget.pgd_restarts}
         add(name, images, rows.attacked, **pgd, loss=loss, seed=seed)
-    sweep = {"restarts": budget.targeted_restarts, "classes": budget.targeted_classes}
-    sweep |= {"attack": attacks.pgd_targets, "steps": steps, "seed": seed}
-    add("PGD targeted", budget.targeted_images, rows.attacked, **sweep)
+    sweep = {"rounds": budget.targeted_rounds, "classes": budget.targeted_classes}
+    sweep |= {"attack": attacks.multi_targeted, "seed": seed}
+    add("multi-targeted", budget.targeted_images, rows.attacked, **sweep)
     for name in ("APGD-CE", "APGD-T", "FAB-T"):
         add(name, budget.autoattack_images, rows.autoattack, name=name, seed=seed)
     squares = budget.square_images * bool(budget.square_queries)

@@ -42,9 +42,11 @@ THRESHOLDS = {
 """The flags; where chance or the number of images decides, the threshold is at least this."""
 NAMES = tuple(THRESHOLDS)
 BLACK_BOX = ("uniform noise", "Gaussian noise", "Square", "hard label", "transfer from peer")
-GRADIENT = ("FGSM", "PGD cross-entropy", "PGD margin", "PGD targeted", "APGD-CE", "APGD-T", "FAB-T")
+GRADIENT = (
+    "FGSM", "PGD cross-entropy", "PGD margin", "multi-targeted", "APGD-CE", "APGD-T", "FAB-T",
+)  # fmt: skip
 """White-box rows besides every BIM."""
-OTHER_LOSS = ("PGD margin", "PGD targeted", "APGD-T", "FAB-T")
+OTHER_LOSS = ("PGD margin", "multi-targeted", "APGD-T", "FAB-T")
 """Those of them that do not climb the cross-entropy."""
 
 

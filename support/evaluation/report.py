@@ -14,7 +14,7 @@ WORST = "worst case"
 TO_PEER = "transfer to peer"
 ROWS = (
     "clean", "uniform noise", "Gaussian noise", "FGSM", "BIM-10", "BIM-100", "BIM-1000",
-    "PGD cross-entropy", "PGD margin", "PGD targeted", "APGD-CE", "APGD-T", "FAB-T", "Square",
+    "PGD cross-entropy", "PGD margin", "multi-targeted", "APGD-CE", "APGD-T", "FAB-T", "Square",
     "hard label", "transfer from peer", TO_PEER, WORST,
 )  # fmt: skip
 """The rows of every report, in their order. Budgets may name further lengths of BIM; a model's own
@@ -131,11 +131,12 @@ def compare(reports: Mapping[str, Report | Sequence[Report]]) -> pd.DataFrame:
     longest = max((report.rows for group in groups.values() for report in group), key=len)
     together = pd.concat(tables, axis=1).reindex(longest)
     together.index.name = "accuracy under"
-    if len(eps) == 1:
+    one = len(eps) == 1
+    if one:
         together = together.droplevel(1, axis=1)
     every = [report.table()["images"] for group in groups.values() for report in group]
     seen = pd.concat(every).groupby(level=0).agg(["min", "max"]).reindex(longest)
-    together["images"] = [
+    together["images" if one else ("images", "")] = [
         f"{least}" if least == most else f"{least} to {most}"
         for least, most in seen.itertuples(index=False)
     ]
