@@ -152,6 +152,16 @@ def test_a_lesson_finds_the_mean_of_the_numbers_whatever_they_know():
         run.found("tiny2020.thm2", "error")
 
 
+def test_a_lesson_asks_for_a_papers_claims_without_its_key():
+    record = {"measured": {"error": [0.0]}, "modern": {}, "cell": 1}
+    tiny_runs.leave(manifests.local_run(CHAPTER, "quick"), tiny_runs.manifest(claims={"tiny2020.thm1": record}))
+    paper = chapter_run.start(LESSON, "quick").paper("tiny2020")
+    assert (paper.found("thm1", "error"), paper.judgement("thm1").verdict) == (0, "reproduced")
+    assert "reproduced" in paper.verdict("thm1") and "tiny2020.thm1" in paper.verdict("thm1")
+    with pytest.raises(RecordError, match="no judgement of tiny2020.thm9"):
+        paper.verdict("thm9")
+
+
 def test_the_evidence_states_every_claim_and_the_other_parts_none():
     run = chapter_run.start(EVIDENCE)
     run.claim("tiny2020.thm1", error=0)

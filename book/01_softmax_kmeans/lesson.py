@@ -41,7 +41,7 @@ told = {"profile": "quick", "seed": seed, "cache": run.cache}
 soft = networks.get("digits/mlp/softmax", epochs=40, lr=0.1, **told)
 gauss = networks.get("digits/mlp/gauss", epochs=40, lr=0.1, tuned=30, **told)
 judged = run.paper("hess2020")
-verdict, found = judged.verdict, judged.found
+verdict, found, judgement = judged.verdict, judged.found, judged.judgement
 
 
 def changes(image: torch.Tensor) -> torch.Tensor:
@@ -583,7 +583,7 @@ run.say(
         "broken": "rejection alone gives softmax a rate at least as low (these images "
         "are few; on the 500 digits of this page see the last row above). ",
         "survives": "Gauss keeps an advantage that rejection does not explain. ",
-    }.get(judged.judgement("softmax-threshold").survives, "these images do not decide. ")
+    }.get(judgement("softmax-threshold").survives, "these images do not decide. ")
     + verdict("softmax-threshold", second=True)
 )
 

@@ -435,11 +435,9 @@ run.say(
     f"Lines are means over {p.toy_draws} draws, bands go from the lowest to the "
     "highest. On the right, the softmax posterior ends steeper than that of softRmax "
     f"in {found('fig2-linear', 'share_softmax_steeper'):.0%} of the draws. On the "
-    f"left, softmax {moves}: after a thirtieth of the epochs, the rest gives it "
-    f"{closed:.0%} of the margin that it still lacks (median). "
-    f"{verdict('softmax-stuck')} The paper speaks of a boundary that already separates "
-    "the points, and this count begins at a fixed epoch whether it does or not: read "
-    "the claim off the curve where it is above zero."
+    f"left, softmax {moves}: once it separates the points, and a thirtieth of the "
+    f"epochs has passed, the rest gives it {closed:.0%} of the margin that it still "
+    f"lacks (median). {verdict('softmax-stuck')}"
 )
 run.say(
     f"softRmax ends with the larger margin in {race('fig2-linear')}; for a network on "

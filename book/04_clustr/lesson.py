@@ -233,6 +233,7 @@ run.show("table-toys")
 # The other promise is time: 83 minutes with the warm start, 106 without.
 # Minutes depend on the machine, so we count passes over the training images, and give both trainings the same number: those of the softmax training count for the warm start.
 # Who is the more accurate then is ahead.
+# Both have a body that we can train from random weights, which is not always that of the tables below.
 
 # %% tags=["hide-input"]
 warm, scratch, passes = (

@@ -293,8 +293,15 @@ class Paper:
     key: str
 
     def judgement(self, name: str) -> claims.Judgement:
-        """How a claim was judged."""
-        return self.run._judged[f"{self.key}.{name}"]
+        """How a claim was judged.
+
+        Raises:
+            RecordError: the evidence states no such claim, or numbers that today's rules do not
+                know.
+        """
+        if (found := self.run._judged.get(f"{self.key}.{name}")) is None:
+            raise manifests.RecordError(f"the evidence has no judgement of {self.key}.{name}")
+        return found
 
     def found(self, name: str, what: str, modern: bool = False) -> float:
         """As :meth:`Run.found`."""
