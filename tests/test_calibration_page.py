@@ -37,10 +37,20 @@ def test_every_row_is_shown_with_its_numbers(kept):
 
 
 def test_the_controls_and_the_closed_forms_are_shown(kept):
-    lines = [[cell.get_text() for cell in row.select("th, td")] for row in shown("calibration-controls").select("tbody tr")]
+    lines, protocol = (
+        [[cell.get_text() for cell in row.select("th, td")] for row in table.select("tbody tr")]
+        for table in shown("calibration-controls").select("table")
+    )
     assert [line[0] for line in lines] == [known.network for known in calibration.CONTROLS]
     for line, row in zip(lines, kept["controls"], strict=True):
         assert line[2:5] == [str(row["of"]), f"{100 * row['wrong'] / row['of']:.1f} %", f"{100 * row['attacked'] / row['of']:.1f} %"]
+    by_name = {line[0]: line[1:] for line in protocol}
+    for at, row in enumerate(kept["controls"]):
+        for beside, one in enumerate(row["protocol"]):
+            right, of = one["rows"]["worst case"]
+            assert by_name["worst case"][2 * at + beside] == f"{100 * right / of:.1f} %"
+            assert by_name["flags"][2 * at + beside] == (", ".join(one["flags"]) or "none")
+        assert by_name["verdict"][2 * at].endswith(calibration_page.survival(row))
     text = computed_pages.part("calibration-linear", None)
     assert all(f"| `{name}` | {right} of {total} |" in text for name, (right, total) in kept["linear"].items())
 
@@ -55,6 +65,8 @@ def test_what_the_page_says_is_so(kept):
     score = rows(kept, alone)
     assert difference["mnistfc"]["missed"] and not score["mnistfc"]["missed"]
     assert score["oval21"]["missed"] and not difference["oval21"]["missed"]
+    words = {row["network"]: calibration_page.survival(row) for row in kept["controls"] if not calibration_page.beyond(row)}
+    assert "survives" in words.values() and "broken" not in words.values(), words
     beyond = [row["network"] for row in kept["controls"] if calibration_page.beyond(row)]
     assert beyond == ["cifar10/provable-8"]  # the number in its file is no bound, and the page says so
     for row in kept["controls"]:
@@ -75,3 +87,9 @@ def test_a_share_scatters_by_the_binomial_and_is_beyond_a_bound_where_its_interv
 def test_the_page_asks_for_every_part():
     text = (paths.root() / "book" / "attackers.md").read_text(encoding="utf-8")
     assert computed_pages.PLACEHOLDER.findall(text) == list(calibration_page.PARTS)
+
+
+@pytest.mark.parametrize(("control", "plain", "word"), [(80, 0, "survives"), (3, 0, "broken"), (80, 100, "broken"), (20, 0, "undecided")])
+def test_a_control_is_judged_by_the_rule_of_the_papers_defences(control, plain, word):
+    row = {"protocol": [{"rows": {"worst case": [right, 150]}} for right in (control, plain)]}
+    assert calibration_page.survival(row) == word

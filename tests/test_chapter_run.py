@@ -158,7 +158,7 @@ def test_a_lesson_asks_for_a_papers_claims_without_its_key():
     paper = chapter_run.start(LESSON, "quick").paper("tiny2020")
     assert (paper.found("thm1", "error"), paper.judgement("thm1").verdict) == (0, "reproduced")
     assert "reproduced" in paper.verdict("thm1") and "tiny2020.thm1" in paper.verdict("thm1")
-    with pytest.raises(RecordError, match="no judgement of tiny2020.thm9"):
+    with pytest.raises(RecordError, match=r"no judgement of tiny2020\.thm9"):
         paper.verdict("thm9")
 
 

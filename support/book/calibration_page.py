@@ -8,7 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from support import intervals
+from support import intervals, sampling
+from support.book import rules
 from support.common import files, paths
 
 COUNT, SEEDS = 2000, 10
@@ -45,12 +46,15 @@ def write(say: Callable[[str], None]) -> str:
 def kept() -> dict[str, Any]:
     """What was computed, as the templates of the parts are given it."""
     found = json.loads(path().read_text(encoding="utf-8"))
+    for row in found["controls"]:
+        row["word"] = survival(row)
     scatter = max(error(row["unproven"], row["of"]) for row in found["controls"])
     return found | {
         "benchmarks": list(dict.fromkeys(row["benchmark"] for row in found["rows"])),
         "violated": {row["benchmark"]: row["violated"] for row in found["rows"]},
         "seeds": len(next(iter(found["found_by_seed"].values()))),
         "scatter": scatter,
+        "protocol_rows": list(found["controls"][0]["protocol"][0]["rows"]),
         "beyond": [row["network"] for row in found["controls"] if beyond(row)],
     }
 
@@ -59,6 +63,18 @@ def beyond(row: dict[str, Any]) -> bool:
     """Whether an attack turned more images than can be chance where so many could not be proven:
     then what is called proven is not."""
     return bool(intervals.clopper_pearson(row["attacked"], row["of"])[0] > row["unproven"])
+
+
+AHEAD = rules.OrderingRule(type="ordering", values=["control", "plain"], gap=0.1)
+"""What a defence must keep in the worst case, as ``alfarra2021.table1-cifar10`` has it: ten points
+more than a network that nobody has made robust."""
+
+
+def survival(row: dict[str, Any]) -> str:
+    """The second verdict on a control, by the rule of the papers' defences."""
+    worst = [sampling.Share(*found["rows"]["worst case"]) for found in row["protocol"]]
+    status = AHEAD.apply({"control": (worst[0],), "plain": (worst[1],)}).status
+    return {"pass": "survives", "fail": "broken"}.get(status, "undecided")
 
 
 def error(share: float, count: int) -> float:

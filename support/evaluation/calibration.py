@@ -4,7 +4,8 @@ work?".
 :func:`compare` runs attacks on the properties that verifiers have settled
 (:mod:`support.evaluation.verified_properties`): every success on a property that holds is a fault,
 of the attack or of a verifier, and every violated property without a success is a miss.
-:func:`control` runs our attack on networks whose robustness is proven or published. Everything that
+:func:`control` runs our attack on networks whose robustness is proven or published, and
+:func:`under_protocol` the whole evaluation that the papers' networks go through. Everything that
 is found is judged here: cut to the ball and the box, exactly, and read in float32 and in float64; a
 success is one in both. ``python -m support calibrate`` writes the numbers of the page.
 """
@@ -16,6 +17,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +25,7 @@ from torch import Tensor, nn
 
 from support import attacks, data
 from support.attacks.base import fast_rows, score, streams_kept
+from support.evaluation import BUDGETS, Budget, evaluate
 from support.evaluation.verified_properties import SETS, Properties, load
 from support.models import published
 
@@ -304,6 +307,32 @@ def control(known: Control, count: int | None = None, **settings) -> dict[str, f
     return {"wrong": int(clean.sum()), "attacked": int(won.sum()), "of": len(images)}
 
 
+PLAIN = {"mnist": "mnist/vnncomp-256x4", "cifar10": "cifar10/resnet20"}
+"""For each data set a network that nobody has made robust."""
+PROTOCOL = replace(
+    BUDGETS["quick"], images=150, targeted_images=150, square_images=150, square_queries=300,
+    hard_label_images=150, transfer_images=0,
+)  # fmt: skip
+"""What the protocol may spend on a control: every row sees as many images."""
+
+
+def under_protocol(network: str, eps: float, budget: Budget = PROTOCOL) -> dict[str, Any]:
+    """A published network under :func:`support.evaluation.evaluate`, as the papers' networks are:
+    its name, right and seen images of each row, and the flags that were raised.
+
+    Raises:
+        DataError: as :func:`control`.
+    """
+    images = data.load(network.split("/")[0], "test").take(budget.images)
+    report = evaluate(published.network(network), images.x, images.y, eps, budget=budget)
+    seen = {row: report.robust(row) for row in report.rows}
+    return {
+        "network": network,
+        "rows": {row: [int(mask.sum()), len(mask)] for row, mask in seen.items() if len(mask)},
+        "flags": [flag.name for flag in report.flags if flag.raised],
+    }
+
+
 def exact_verdicts(
     attack: Callable[..., attacks.AttackResult], seeds: Iterable[int], **settings
 ) -> tuple[int, int]:
@@ -357,7 +386,10 @@ def everything(count: int, seeds: int, say: Callable[[str], None] = lambda line:
             found_by_seed.setdefault(benchmark, []).append(compare(benchmark, [with_seed])[0].found)
     controls = []
     for known in CONTROLS:
-        controls.append(vars(known) | control(known, count, rounds=1, classes=3))
+        attacked = control(known, count, rounds=1, classes=3)
+        both = known.network, PLAIN[known.network.split("/")[0]]
+        judged = [under_protocol(name, known.eps) for name in both]
+        controls.append(vars(known) | attacked | {"protocol": judged})
         say(f"{known.network}: {controls[-1]}")
     linear = {
         name: exact_verdicts(getattr(attacks, name), range(5))
