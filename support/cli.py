@@ -350,14 +350,20 @@ def diff(
         raise typer.Exit(1)
 
 
+_MINUTES = "For each of three runs at the records' own profile, however far they come."
+
+
 @app.command()
 def carry(
-    chapters: Chapters = None, profile: Annotated[str, _option("Of the records.")] = "standard"
+    chapters: Chapters = None,
+    profile: Annotated[str, _option("Of the records.")] = "standard",
+    minutes: Annotated[float, _option(_MINUTES, min=0.1)] = 10,
 ) -> None:
     """Keep records through a refactoring: stamp those whose numbers the new code computes as well.
 
-    Each chapter's evidence runs at quick under the record's commit and under today's; see
-    support/book/carry.py for what must be the same. Exits with 1 if a record stays stale.
+    Each chapter's evidence runs at quick under the record's commit and under today's, and a sample
+    of its units of work at the record's own profile; see support/book/carry.py for what must be the
+    same. Exits with 1 if a record stays stale.
 
     \b
     Example:
@@ -368,8 +374,9 @@ def carry(
     left = False
     for name in _chosen(chapters):
         try:
-            carrying.carry(name, profile)
-            typer.echo(f"{name} at {profile}: carried to today's code")
+            tried = carrying.carry(name, profile, minutes).units
+            told = f" ({tried} units of work compared)" if tried else ""
+            typer.echo(f"{name} at {profile}: carried to today's code{told}")
         except carrying.NotCarried as error:
             typer.echo(f"not carried: {error}", err=True)
             left = True

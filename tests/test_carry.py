@@ -1,6 +1,7 @@
 """Carrying: a refactoring keeps a record, and whatever could have changed a number does not."""
 
 import dataclasses
+import math
 import os
 import shutil
 import subprocess
@@ -18,6 +19,11 @@ HEAD = tiny_book.PARAMETERS.replace("PART", "evidence")
 SOURCE = f'''# %% [markdown]
 # # Evidence
 {HEAD}
+import time
+
+import torch
+
+
 def error():
     """How wrong."""
     found = 2 * 2 - 4
@@ -31,13 +37,30 @@ def more(steps):
     return 0.0
 
 
+def trained(steps, seed):
+    """A network as long as the steps, and the time that it took."""
+    width = steps // 10
+    return {{"weights": torch.full((width + seed,), 0.5), "seconds": time.perf_counter()}}
+
+
+def deep(weights, wait):
+    """A second unit, of what the first ones give."""
+    time.sleep(wait)
+    return float(weights.sum())
+
+
 run.claim("tiny2020.thm1", error=error() + more(p.steps))
+made = run.each_seed(trained, p.steps)
+run.once(deep, made[0]["weights"], wait=0)
 run.claim("tiny2020.table1", accuracy=[0.9 for _ in run.seeds], modern={{"worst": 0.1}})
 run.finish()
 '''
 REFACTORED = SOURCE.replace("found = 2 * 2 - 4", "twice = 2 * 2\n    found = twice - 4")
 OTHER_NUMBERS = SOURCE.replace("2 * 2 - 4", "2 * 2 - 5")
 OUT_OF_REACH = SOURCE.replace("return 0\n", "return 1\n")
+# Of the sizes of quick nothing is seen of it, and of the claims of no size.
+ONLY_AT_STANDARD = REFACTORED.replace("width = steps // 10", "width = steps // 10 + steps // 50")
+TRAINED_OTHERWISE = SOURCE.replace("width = steps // 10", "width = int(steps / 10)")
 PACKAGE = Path(support.__file__).parent
 
 
@@ -97,6 +120,37 @@ def test_a_refactoring_keeps_the_record(repository):
         carry.carry(CHAPTER, "standard")
     repository.commit(SOURCE.replace("found = 2 * 2 - 4", "found = 4 - 4"))  # another step makes it stale again
     assert manifests.is_stale(repository.record)
+
+
+def compared(repository, tmp_path, source: str, minutes: float = 10) -> int:
+    """How many units of the record are the same under a source."""
+    repository.commit(source)
+    with carry.checkout(repository.record.commit, tmp_path / "then") as then, carry.checkout("HEAD", tmp_path / "now") as now:
+        return carry.Sample(repository.record, tmp_path, minutes).compare(then, now)
+
+
+def test_a_refactoring_of_a_unit_gives_the_same_at_the_records_size(repository, tmp_path):
+    assert compared(repository, tmp_path, TRAINED_OTHERWISE) == 3  # of each seed; what follows from them is untouched
+
+
+def test_what_only_the_records_size_meets_is_refused_also_without_the_records_cache(repository, tmp_path, monkeypatch):
+    monkeypatch.setenv("BOOK_CACHE", str(tmp_path / "empty"))
+    with pytest.raises(NotCarried, match="at standard: trained gives something else"):
+        compared(repository, tmp_path, ONLY_AT_STANDARD)
+
+
+def test_the_cheapest_units_of_each_function_are_computed_again():
+    touched = dict(enumerate(["fit", "fit", "attack", "attack", "attack"]))
+    seconds = dict(enumerate([90.0, math.inf, 3.0, 2.0, 8.0]))
+    assert carry.cheapest(touched, seconds, 10) == [3, 2, 0]
+    assert carry.cheapest(touched, seconds, 0) == [3, 0]
+    assert carry.cheapest({}, {}, 10) == []
+
+
+def test_what_cannot_be_tried_in_time_is_refused(repository, tmp_path, monkeypatch):
+    monkeypatch.setattr(carry.Sample, "_run", lambda self, name, root, **_: [])  # no time for a single unit
+    with pytest.raises(NotCarried, match=r"no unit of what changed could be tried in 3 minutes: .*--minutes"):
+        compared(repository, tmp_path, TRAINED_OTHERWISE, 3)
 
 
 @pytest.mark.parametrize(

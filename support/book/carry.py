@@ -6,6 +6,12 @@ today, each in a checkout and with an empty cache of its own. The record is stam
 code when every number is the same to the last bit and the quick run went through every line that
 changed; where either fails, it stays stale, and the reason is said.
 
+What only the networks and images of a larger profile meet, no quick run can tell. So a record of
+one is also run at its own profile under both commits, as far as that goes in some minutes
+(:mod:`support.book.units`): what a warm cache has of the record's units is taken from there; of
+those that today's code would compute anew, the cheapest of each function are computed again, and
+more as time is left. Each, and each claim, must be the same to the last bit.
+
 Never carried are a change of the profile, of the registered claims or of a library, a record that
 was made with changes that no commit has, and a line that only a larger profile reaches. The
 comparison is always with the commit that computed the record, not with an earlier carrying.
@@ -17,29 +23,33 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jupytext
 
-from support.book import chapter_run, execute, kernels, manifests
+from support.book import chapter_run, execute, kernels, manifests, units
 from support.book.manifests import Carried
 from support.common import files, fingerprint, paths
+
+MINUTES = 10.0
 
 
 class NotCarried(RuntimeError):
     """A record that stays stale, and why, in one line."""
 
 
-def carry(chapter: str, profile: str) -> Carried:
+def carry(chapter: str, profile: str, minutes: float = MINUTES) -> Carried:
     """Find out whether the recorded evidence of a chapter holds for today's code, and say so in
     its manifest.
 
     Args:
         chapter: its whole name.
         profile: of the record.
+        minutes: for each of the three runs at a profile above quick.
 
     Raises:
         NotCarried: it does not, or nobody can tell.
@@ -73,7 +83,10 @@ def carry(chapter: str, profile: str) -> Carried:
             changed = changed_lines(chapter, then, today / source)
             if missed := unreached(changed, scratch / "lines", today):
                 raise NotCarried(f"{chapter}: quick does not reach changed lines: {missed[0]}")
-    stamp = Carried(code=code, commit=commit)
+            compared = 0
+            if profile != "quick":
+                compared = Sample(manifest, scratch, minutes).compare(then, today)
+    stamp = Carried(code=code, commit=commit, units=compared)
     kept = manifest.model_copy(update={"carried": [*manifest.carried, stamp]})
     text = execute.text_of_manifest(kept)
     files.write_all({manifests.manifest_path(notebook): text})
@@ -116,18 +129,22 @@ def quick(chapter: str, root: Path, cache: Path, lines: Path | None = None) -> d
         command = ("-m", "support", "run", chapter, "--part", "evidence", "--force")
         _python(root, *command, **settings)
     except subprocess.CalledProcessError as error:
-        said = error.stderr.strip().splitlines()[-1:]
-        raise NotCarried(f"{chapter} fails at quick in a checkout: {' '.join(said)}") from error
+        raise _failed(f"{chapter} at quick", error) from error
     made = root / "_build" / "runs" / "quick" / chapter / "evidence.json"
     return json.loads(made.read_text(encoding="utf-8"))
 
 
-def _python(root: Path, *words: str, **variables: object) -> str:
+def _python(root: Path, *words: str, seconds: float | None = None, **variables: object) -> str:
     """What Python says in a checkout, to which its package belongs."""
     variables = {"PYTHONPATH": root, "PYTHONDONTWRITEBYTECODE": 1, **variables}
     environment = os.environ | {name: str(value) for name, value in variables.items()}
-    told = {"capture_output": True, "encoding": "utf-8", "check": True}
+    told = {"capture_output": True, "encoding": "utf-8", "check": True, "timeout": seconds}
     return subprocess.run([sys.executable, *words], cwd=root, env=environment, **told).stdout
+
+
+def _failed(what: str, error: subprocess.CalledProcessError) -> NotCarried:
+    said = error.stderr.strip().splitlines()[-1:]
+    return NotCarried(f"{what} fails in a checkout: {' '.join(said)}")
 
 
 def numbers(manifest: dict[str, Any]) -> dict[str, Any]:
@@ -137,6 +154,95 @@ def numbers(manifest: dict[str, Any]) -> dict[str, Any]:
         for group in ("measured", "modern"):
             found |= {f"{claim} {name}": value for name, value in record[group].items()}
     return found
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Units of a record's own size under two commits.
+
+    Attributes:
+        record: what was recorded.
+        scratch: an empty folder.
+        minutes: for each run.
+    """
+
+    record: manifests.Manifest
+    scratch: Path
+    minutes: float
+
+    def compare(self, then: Path, today: Path) -> int:
+        """Run both, and say how many units that the change touches are the same.
+
+        Raises:
+            NotCarried: one is not, another number is not, or of some function that the change
+                touches no unit could be computed in time.
+        """
+        cache = self.scratch / "units"
+        cache.mkdir()
+        for file in paths.cache().glob("*.safetensors"):  # what the record left, if it is there
+            (cache / file.name).symlink_to(file)
+        before, plan = self._run("before", then), self._run("plan", today, before="before")
+        seconds = {line["unit"]: line["seconds"] for line in before if "seconds" in line}
+        touched = {line["unit"]: line["function"] for line in plan if "touched" in line}
+        chosen = cheapest(touched, seconds, 60 * self.minutes)
+        after = plan
+        if chosen:
+            after = self._run("after", today, before="before", chosen=json.dumps(chosen))
+        where = f"{self.record.chapter} at {self.record.profile}"
+        if other := [line["function"] for line in after if line.get("same") is False]:
+            raise NotCarried(f"{where}: {other[0]} gives something else than for the record")
+        stated = {line["of"]: line["numbers"] for line in before if "numbers" in line}
+        for line in after:
+            if "numbers" in line and line["numbers"] != stated.get(line["of"], line["numbers"]):
+                raise NotCarried(f"{where}: other numbers: {line['of']}")
+        same = [line["unit"] for line in after if line.get("same")]
+        whole = all(lines[-1:] and lines[-1].get("of") == units.END for lines in (before, after))
+        missed = {*touched.values()} - {touched[unit] for unit in same}
+        if missed or not (same or whole):
+            what = ", ".join(sorted(missed)) or "what changed"
+            raise NotCarried(
+                f"{where}: no unit of {what} could be tried in {self.minutes:g} minutes: give more "
+                "by --minutes, or the cache of the record by BOOK_CACHE"
+            )
+        return len(same)
+
+    def _run(self, name: str, root: Path, before: str = "", chosen: str = "[]") -> list[dict]:
+        """What a run noted, as far as it came in time."""
+        log, record = self.scratch / name, self.record
+        log.touch()
+        earlier = str(self.scratch / before) if before else ""
+        given = {"profile": record.profile, "seed": record.seed, "device": record.device}
+        source = root / "book" / record.chapter / "evidence.py"
+        settings = {"BOOK_ROOT": root, "BOOK_CACHE": self.scratch / "units", "MPLBACKEND": "agg"}
+        settings |= {"BOOK_DATA": paths.data_sets(), "OMP_NUM_THREADS": record.threads}
+        words = (source, json.dumps(given), log, earlier, chosen)
+        try:
+            command = ("-P", units.__file__, *map(str, words))
+            _python(root, *command, seconds=60 * self.minutes, BOOK_PROGRESS="off", **settings)
+        except subprocess.TimeoutExpired:
+            pass
+        except subprocess.CalledProcessError as error:
+            raise _failed(f"{record.chapter} at {record.profile}", error) from error
+        lines = log.read_text(encoding="utf-8").splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def cheapest(touched: Mapping[int, str], seconds: Mapping[int, float], budget: float) -> list[int]:
+    """Units to compute again: the cheapest of each function, and further ones as long as all of
+    them together take no longer than the budget.
+
+    Args:
+        touched: number and function of each unit that there is to choose from.
+        seconds: what each took, infinite where nobody knows.
+        budget: seconds.
+    """
+    chosen: dict[int, str] = {}
+    spent = 0.0
+    for unit in sorted(touched, key=seconds.__getitem__):
+        if touched[unit] not in chosen.values() or spent + seconds[unit] <= budget:
+            chosen[unit] = touched[unit]
+            spent += seconds[unit]
+    return list(chosen)
 
 
 Lines = dict[Path, list[range]]  # of each file, the lines of the statements that count

@@ -52,12 +52,14 @@ class ClaimRecord(BaseModel):
 
 
 class Carried(BaseModel):
-    """That a record was found to hold for newer code: see :mod:`support.book.carry`."""
+    """That a record was found to hold for newer code, and how many units of its work were computed
+    again at its own profile: see :mod:`support.book.carry`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     code: str
     commit: str | None
+    units: int = 0
 
 
 class Manifest(BaseModel):

@@ -93,6 +93,7 @@ class Cache:
         self.where = where
         self.hits = self.misses = 0
         self._opened = time.time()
+        self._missed: dict[Path, float] = {}
 
     def once(self, function: Callable, *args: Any, **settings: Any) -> Any:
         """``function(*args, **settings)``, computed once.
@@ -168,6 +169,7 @@ class Cache:
             found = safetensors.torch.load(data), json.loads(header["meta"])
             self.hits += place.path.stat().st_mtime < self._opened
         except (FileNotFoundError, NotADirectoryError):
+            self._missed[place.path] = time.perf_counter()
             return None
         except (SafetensorError, OSError, KeyError, ValueError) as error:
             warnings.warn(
@@ -178,6 +180,8 @@ class Cache:
 
     def _write(self, place: Place, tensors: Tensors, meta: dict, *, durable: bool = True) -> None:
         metadata = {"key": place.key, "meta": json.dumps(meta)}
+        if began := self._missed.pop(place.path, None):  # what carrying a record goes by
+            metadata["seconds"] = f"{time.perf_counter() - began:.3f}"
         plain = {name: _plain(tensor) for name, tensor in tensors.items()}
         data = safetensors.torch.save(plain, metadata=metadata)
         try:

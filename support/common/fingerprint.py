@@ -29,7 +29,8 @@ PRESENTATION = (
     "support.book.execute", "support.book.manifests", "support.book.movable",
     "support.book.parallel", "support.book.plots", "support.book.publish",
     "support.book.registry_index", "support.book.sphinx_offline", "support.book.sphinx_pages",
-    "support.book.verdict_table", "support.classroom", "support.cli", "support.__main__",
+    "support.book.units", "support.book.verdict_table", "support.classroom", "support.cli",
+    "support.__main__",
     "support.common.cache", "support.common.files", "support.common.fingerprint",
     "support.common.identity", "support.common.paths", "support.common.progress",
 )  # fmt: skip
