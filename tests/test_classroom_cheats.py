@@ -2,6 +2,8 @@
 
 import copy
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -275,6 +277,30 @@ def test_plain_values_cross_unchanged(value):
     np.testing.assert_equal(again, value)
     if isinstance(value, np.ndarray):
         assert again.dtype == value.dtype
+
+
+GRADER = """from support.classroom import sandbox
+sandbox.tool = lambda: None
+student = sandbox.Student()
+student.allow(600)
+student.run("1")
+print(student.process.pid, flush=True)
+student.run({work!r})
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there is no fork")
+@pytest.mark.parametrize("work", ["while True: pass", "sum(range(10**12))"], ids=["in Python", "in C"])
+def test_an_endless_loop_ends_with_its_grader_also_without_walls(work):
+    with subprocess.Popen([sys.executable, "-c", GRADER.format(work=work)], stdout=subprocess.PIPE, text=True) as grader:
+        student = psutil.Process(int(grader.stdout.readline()))
+        processes = [student, *student.children()]
+        time.sleep(1)
+        grader.kill()
+    left = psutil.wait_procs(processes, timeout=60)[1]
+    for each in left:
+        each.kill()
+    assert left == []
 
 
 def wire_values(peer, json, values):

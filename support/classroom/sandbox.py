@@ -72,6 +72,7 @@ class Student:
             stderr=subprocess.DEVNULL,
             env=_environment(self._home.name),
             cwd=self._home.name,
+            start_new_session=True,
         )
         threading.Thread(target=self._listen, daemon=True).start()
         self.peer = wire.Peer(self._send, self._receive, _nothing, shared)

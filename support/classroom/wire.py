@@ -179,12 +179,12 @@ class Peer:
             data = base64.b64encode(array.tobytes()).decode()
             return {kind: [array.dtype.str, array.shape, data]}
         if _is_tensor(value):
-            torch = sys.modules["torch"]
-            while torch._C._functorch.is_gradtrackingtensor(value):  # within torch.func.grad
-                value = torch._C._functorch.get_unwrapped(value)
-            with torch._C._DisableFuncTorch():
-                array = self._plain(value.numpy(force=True))["array"]
-                return {"tensor": [*array, value.requires_grad]}
+            value = sys.modules["torch"].func.debug_unwrap(value, recurse=True)
+            try:
+                array = value.numpy(force=True)
+            except RuntimeError:  # within torch.func.grad
+                array = np.array(value.tolist(), str(value.dtype).removeprefix("torch."))
+            return {"tensor": [*self._plain(array)["array"], value.requires_grad]}
         if isinstance(value, list | tuple):
             kind = "list" if isinstance(value, list) else "tuple"
             return {kind: [self._plain(each) for each in value]}
@@ -255,19 +255,19 @@ def _is_tensor(value: Any) -> bool:
 
 def _is_tracked(value: Any) -> bool:
     """Whether a tensor's gradient is asked for, by autograd or by ``torch.func``."""
-    wrapped = _is_tensor(value) and sys.modules["torch"]._C._functorch.is_functorch_wrapped_tensor
-    return bool(wrapped) and (value.requires_grad or wrapped(value))
+    unwrap = sys.modules["torch"].func.debug_unwrap if _is_tensor(value) else None
+    return unwrap is not None and (value.requires_grad or unwrap(value) is not value)
 
 
 def _tensor(array: np.ndarray, tracked: bool) -> Any:
     import torch
 
-    with torch._C._DisableFuncTorch():
-        tensor = torch.from_numpy(array)
-        tensor.is_tracked = tracked
-        if tracked and torch._C._functorch.peek_interpreter_stack() is None:
+    tensor = torch.from_numpy(array)
+    tensor.is_tracked = tracked
+    if tracked:
+        with contextlib.suppress(RuntimeError):  # torch.func tracks by itself
             tensor.requires_grad_()
-        return tensor
+    return tensor
 
 
 def _tensors(value: Any) -> list:
