@@ -17,6 +17,7 @@ if _OWN_CACHE:
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "agg")
 os.environ["BOOK_PROGRESS"] = "off"
+os.environ.pop("BOOK_OUTPUT", None)  # the book of each test has an output of its own
 
 # Passed tests that a lane must have at the least. A lane is a file or folder; what no other lane names belongs to "kernels".
 LANES = {

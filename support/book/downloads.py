@@ -5,9 +5,7 @@ The JSON is what the models below say; :func:`schema` publishes them.
 """
 
 import collections
-import csv
 import hashlib
-import io
 import json
 from typing import Annotated, Any, Literal
 
@@ -20,6 +18,7 @@ from support.book.profiles import SIZES, Size
 from support.book.rules import Strict
 from support.book.verdict_table import Entry, Line
 from support.common import paths
+from support.common.files import csv_text
 
 CSV, JSON, SCHEMA = "scoreboard.csv", "scoreboard.json", "scoreboard.schema.json"
 FORMAT = 1
@@ -33,9 +32,7 @@ COLUMNS = (
 def as_csv(found: Board) -> str:
     """One row per claim and profile that was run; numbers as the page shows them, several in a cell
     joined by semicolons."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n", extrasaction="ignore")
-    writer.writeheader()
+    rows = []
     for line in found.lines:
         common = vars(line.claim) | {
             "claim": line.claim.id,
@@ -54,8 +51,8 @@ def as_csv(found: Board) -> str:
                 "cell": "" if entry.cell is None else entry.cell + 1,
                 "older_than_its_code": "yes" if entry.stale else "",
             }
-            writer.writerow(common | entry.row | here)
-    return text.getvalue()
+            rows.append(common | entry.row | here)
+    return csv_text(COLUMNS, rows, end="\n")
 
 
 def _shown(line: Line) -> list[Entry]:
@@ -76,7 +73,7 @@ class Record(Strict):
     older_than_its_code: bool
 
 
-class Source(Strict):
+class Source(Strict, from_attributes=True):
     """What states claims: a paper, or this book."""
 
     title: str
@@ -96,7 +93,7 @@ class Quantity(Strict):
     runs: list[float | dict[str, int | float]]
 
 
-class RuleOutcome(Strict):
+class RuleOutcome(Strict, from_attributes=True):
     """What a rule wants, what was seen, and how it was decided."""
 
     status: rules.Status
@@ -176,17 +173,13 @@ def scoreboard(found: Board) -> Scoreboard:
         for profile in SIZES
         for chapter, manifest in manifests.collect(profile).items()
     }
-    papers = {line.paper.key: line.paper for line in found.lines}
     return Scoreboard(
         format=FORMAT,
         title=about.get("title", ""),
         version=about.get("version"),
         licence=about.get("license"),
         commit=chapter_run.commit()["commit"],
-        papers={
-            key: Source(title=paper.title, authors=paper.authors, year=paper.year)
-            for key, paper in papers.items()
-        },
+        papers={line.paper.key: line.paper for line in found.lines},
         records=records,
         claims=[_stated(line, found) for line in found.lines],
     )
@@ -231,8 +224,8 @@ def _found(entry: Entry, chapter: str) -> Found:
         survives=judged.survives,
         rules=_counts(judged.rows),
         survives_rules=_counts(judged.modern_rows),
-        outcomes=[_outcome(row) for row in judged.rows],
-        survives_outcomes=[_outcome(row) for row in judged.modern_rows],
+        outcomes=judged.rows,
+        survives_outcomes=judged.modern_rows,
         numbers={
             name: Quantity(mean=mean, low=low, high=high, runs=kept[name])
             for name, (mean, low, high, _) in judged.intervals.items()
@@ -251,10 +244,6 @@ def _counts(rows: tuple[rules.Outcome, ...]) -> Counts:
         undecided=found["undecided"],
         missing=found["missing"],
     )
-
-
-def _outcome(row: rules.Outcome) -> RuleOutcome:
-    return RuleOutcome(status=row.status, seen=row.seen, wants=row.wants)
 
 
 def as_json(found: Board) -> str:

@@ -5,9 +5,7 @@ that guards it.
 verdict must change it too.
 """
 
-import csv
 import difflib
-import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -173,15 +171,10 @@ def verdicts_file() -> Path:
 
 def as_csv(found: Sequence[Line]) -> str:
     """The table as the text of its file."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    for line in found:
-        for entry in line.entries:
-            # Where the networks are toys, which way a claim points says nothing worth a diff.
-            toys = {"direction": ""} if entry.profile == SIZES[0] else {}
-            writer.writerow(entry.row | toys)
-    return text.getvalue()
+    entries = [entry for line in found for entry in line.entries]
+    # Where the networks are toys, which way a claim points says nothing worth a diff.
+    toys = {SIZES[0]: {"direction": ""}}
+    return files.csv_text(COLUMNS, (e.row | toys.get(e.profile, {}) for e in entries), end="\n")
 
 
 def write() -> Path:

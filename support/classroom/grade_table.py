@@ -48,13 +48,9 @@ def _write(table: Iterable[dict[str, str]], folder: Path) -> Path:
     ordered = sorted(table, key=lambda row: (row["assignment"], row["student"].casefold()))
     known = (*_FIRST, *_LAST)
     exercises = dict.fromkeys(name for row in ordered for name in row if name not in known)
-    stream = io.StringIO(newline="")
-    writer = csv.DictWriter(stream, [*_FIRST, *exercises, *_LAST], restval="")
-    writer.writeheader()
-    writer.writerows(ordered)
-    folder.mkdir(parents=True, exist_ok=True)
+    text = files.csv_text([*_FIRST, *exercises, *_LAST], ordered)
     # With a mark, without which spreadsheets garble umlauts.
-    files.write_all({folder / CSV: f"\ufeff{stream.getvalue()}"})
+    files.write_all({folder / CSV: f"\ufeff{text}"})
     return folder / CSV
 
 

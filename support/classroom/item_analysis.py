@@ -1,7 +1,6 @@
 """How each exercise did in a class: what a teacher looks at before the next lecture."""
 
 import collections
-import csv
 import io
 import re
 import statistics
@@ -52,16 +51,15 @@ def report(folder: Path, people: Sequence[Person] = ()) -> list[Path]:
         chapter: {name: sum(work.points.scores.values()) for name, work in of.items()}
         for chapter, of in works.items()
     }
-    shown, table = {}, io.StringIO(newline="")
-    writer = csv.DictWriter(table, COLUMNS)
-    writer.writeheader()
+    shown, rows = {}, []
     for chapter, of in works.items():
         items = [{"assignment": chapter, **item} for item in analysed(list(of.values()))]
-        writer.writerows({key: roster.safe(words) for key, words in item.items()} for item in items)
+        rows += [{key: roster.safe(words) for key, words in item.items()} for item in items]
         pairs = similarity.pairs({name: work.answers for name, work in of.items()})
         shown[chapter] = items, _picture(items, list(totals[chapter].values())), pairs
     page = texts.fill("report.html.j2", chapters=shown, totals=totals, columns=COLUMNS[4:])
-    contents = {folder / ITEMS: f"\ufeff{table.getvalue()}", folder / PAGE: f"{page}\n"}
+    table = files.csv_text(COLUMNS, rows)
+    contents = {folder / ITEMS: f"\ufeff{table}", folder / PAGE: f"{page}\n"}
     files.write_all(contents)
     written = [folder / grade_table.CSV, *contents]
     if people:

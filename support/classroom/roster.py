@@ -135,18 +135,13 @@ def write_points(
     titles = list(dict.fromkeys(key for each in people for key in each.row)) or ["Full name"]
     canvas = {"Student", "ID", "Section"} <= set(titles)
     columns = [*titles, *(name for name in points if name not in titles)]
-    stream = io.StringIO(newline="")
-    table = csv.DictWriter(stream, columns, restval="", extrasaction="ignore")
-    table.writeheader()
-    if canvas:
-        table.writerow(
-            {titles[0]: "    Points Possible"} | {name: f"{most[name]:g}" for name in points}
-        )
+    possible = {titles[0]: "    Points Possible"} | {name: f"{most[name]:g}" for name in points}
+    rows = [possible] if canvas else []
     for each in people:
         own = {name: of[each.name] for name, of in points.items() if each.name in of}
         row = dict(each.row) or {"Full name": each.name}
         if "Grade" in row and len(own) == 1:  # Moodle's worksheet for one assignment
             row["Grade"] = f"{next(iter(own.values())):g}"
-        table.writerow({k: safe(v) for k, v in row.items()} | {k: f"{v:g}" for k, v in own.items()})
-    files.write_all({file: "\ufeff" * (not canvas) + stream.getvalue()})
+        rows.append({k: safe(v) for k, v in row.items()} | {k: f"{v:g}" for k, v in own.items()})
+    files.write_all({file: "\ufeff" * (not canvas) + files.csv_text(columns, rows)})
     return file

@@ -5,12 +5,14 @@ moved there. So nobody ever reads half of it, and a full disk loses nothing that
 """
 
 import contextlib
+import csv
 import errno
+import io
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from support.common import paths
@@ -51,6 +53,24 @@ def write_all(contents: Mapping[Path, str | bytes], *, durable: bool = False) ->
     finally:
         for temporary in waiting.values():
             Path(temporary).unlink(missing_ok=True)
+
+
+def csv_text(
+    columns: Iterable[str], rows: Iterable[Mapping[str, object]], end: str = "\r\n"
+) -> str:
+    """A table as CSV, for a file: cells that a row lacks are empty, and what belongs to no column
+    is left out.
+
+    Args:
+        columns: the titles, in order.
+        rows: cells by title.
+        end: of a line; without another, the one of the standard, which spreadsheets write.
+    """
+    text = io.StringIO(newline="")
+    table = csv.DictWriter(text, list(columns), extrasaction="ignore", lineterminator=end)
+    table.writeheader()
+    table.writerows(rows)
+    return text.getvalue()
 
 
 def check_writable(folder: Path) -> None:
