@@ -74,9 +74,9 @@ def ran(monkeypatch):
     """The parts that would run now, in order; none does."""
     parts = []
 
-    def noted(chapter, part, profile, *_, **__):
+    def noted(chapter, part, given, *_):
         parts.append(part)
-        return local_run(chapter, profile, part)
+        return local_run(chapter, given["profile"], part)
 
     monkeypatch.setattr(execute, "_execute", noted)
     return parts

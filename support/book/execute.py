@@ -163,6 +163,8 @@ def execute(
     """
     manifests.check_request(chapter, profile, seed, overrides, record=record)
     request = (profile, seed, device, overrides)
+    plain = json.loads(json.dumps(dict(overrides)))  # lists for tuples
+    given = dict(zip(DEFAULTS, (*request[:3], plain), strict=True))
     finished = []
     end = time.monotonic() + 60 * limit if limit else None
     for part in wanted_parts(chapter, profile, only):
@@ -171,7 +173,7 @@ def execute(
             if sums is None:
                 sums = check_machine(chapter, profile, device, overrides)
             try:
-                notebook = _execute(chapter, part, *request, sums=sums, bars=bars, end=end)
+                notebook = _execute(chapter, part, given, sums, bars, end)
             except OSError as error:
                 error.filename = error.filename or tempfile.gettempdir()  # of the unfinished one
                 told = f"{chapter}/{part}: {files.trouble(error)}; {CONTINUES}"
@@ -183,19 +185,13 @@ def execute(
 def _execute(
     chapter: str,
     part: str,
-    profile: str,
-    seed: int,
-    device: str,
-    overrides: Mapping[str, Any],
-    *,
+    given: Mapping[str, Any],
     sums: Mapping[str, str],
     bars: bool,
     end: float | None,
 ) -> Path:
-    target = manifests.local_run(chapter, profile, part)
+    target = manifests.local_run(chapter, given["profile"], part)
     failed = target.with_name(f"{part}.failed.ipynb")
-    plain = json.loads(json.dumps(dict(overrides)))  # lists for tuples
-    given = {"profile": profile, "seed": seed, "device": device, "overrides": plain}
     parameters = {name: value for name, value in given.items() if value != DEFAULTS[name]}
     _silence_papermill()
     terminal = _terminal() if bars else ""

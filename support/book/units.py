@@ -19,8 +19,10 @@ from typing import Any
 import jupytext
 import safetensors
 import safetensors.torch
+import torch
 
 from support.book import chapter_run
+from support.book.profiles import NOTHING
 from support.common import cache
 
 END = "what is kept"  # the last that is noted
@@ -101,8 +103,12 @@ class SeenCache(cache.Cache):
 
 def _content(tensors: Mapping[str, Any], meta: Any) -> tuple[bytes, str]:
     """The bits of a result."""
-    plain = {name: cache._plain(each) for name, each in tensors.items() if name not in _NO_NUMBERS}
-    return safetensors.torch.save(plain), json.dumps(_numbers(meta), sort_keys=True)
+    kept = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in tensors.items()
+        if name not in _NO_NUMBERS
+    }
+    return safetensors.torch.save(kept), json.dumps(_numbers(meta), sort_keys=True)
 
 
 def _numbers(value: Any) -> Any:
@@ -132,7 +138,8 @@ def main(source: str, parameters: str, log: str, earlier: str = "", chosen: str 
         def note(**what: Any) -> None:
             print(json.dumps(what), file=file)
 
-        def shown(_: Any, record: dict[str, Any]) -> None:
+        def shown(*_: Any, metadata: Mapping[str, Any] = NOTHING, **options: Any) -> None:
+            record = metadata.get("support", {})
             if "claim" in record:
                 note(of=record["claim"]["id"], numbers=record["claim"])
             elif "run" in record:
@@ -140,7 +147,7 @@ def main(source: str, parameters: str, log: str, earlier: str = "", chosen: str 
 
         told = (note, known if earlier else None, set(json.loads(chosen)))
         chapter_run.Cache = functools.partial(SeenCache, *told)
-        chapter_run._show = shown
+        chapter_run.get_ipython, chapter_run.display = lambda: True, shown
         for cell in jupytext.read(source).cells:
             if cell.cell_type == "code":
                 exec(compile(cell.source, source, "exec", dont_inherit=True), vars(notebook))

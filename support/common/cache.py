@@ -14,7 +14,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +51,7 @@ class Place:
     @property
     def partial(self) -> "Place":
         """A place beside it, for the state of work that is not finished."""
-        return Place(
-            self.cache, self.path.with_name(f"{self.path.stem}.partial.safetensors"), self.key
-        )
+        return replace(self, path=self.path.with_name(f"{self.path.stem}.partial.safetensors"))
 
     def read(self) -> Tensors | None:
         """What the file holds, or None if there is none."""
