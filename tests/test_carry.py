@@ -5,13 +5,15 @@ import math
 import os
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 import tiny_book
+import torch
 
 import support
-from support.book import carry, execute, kernels, manifests
+from support.book import carry, execute, kernels, manifests, units
 from support.book.carry import NotCarried
 
 CHAPTER = tiny_book.CHAPTER
@@ -137,6 +139,44 @@ def test_what_only_the_records_size_meets_is_refused_also_without_the_records_ca
     monkeypatch.setenv("BOOK_CACHE", str(tmp_path / "empty"))
     with pytest.raises(NotCarried, match="at standard: trained gives something else"):
         compared(repository, tmp_path, ONLY_AT_STANDARD)
+
+
+def drawn(factor):
+    """A unit of the same name, whose key has the factor: so many times ones, and a time."""
+
+    def unit(count):
+        return {"ones": factor * torch.ones(count), "seconds": time.perf_counter()}
+
+    return unit
+
+
+@pytest.mark.parametrize(
+    ("today", "chosen", "noted"),
+    [
+        (drawn(1), {0}, [(0, None)]),  # the same key: nothing to try
+        (drawn(1.0), {0, 1}, [(0, True)]),
+        (drawn(1.0), set(), []),
+        (drawn(1 + 2**-20), {0}, [(0, False)]),
+        (drawn(1 + 2**-20), set(), []),  # the result of the record, as if it were its own
+    ],
+)
+def test_a_unit_of_other_code_is_compared_if_it_is_chosen_and_else_that_of_the_record(tmp_path, today, chosen, noted):
+    lines = []
+    before = units.SeenCache(lambda **line: lines.append(line), None, set(), folder=tmp_path)
+    first = before.once(drawn(1), 3)
+    earlier, lines[:] = {line["unit"]: line for line in lines}, []
+    assert set(earlier) == {0} and earlier[0]["seconds"] >= 0
+    cache = units.SeenCache(lambda **line: lines.append(line), earlier, chosen, folder=tmp_path)
+    if (0, False) in noted:
+        with pytest.raises(SystemExit):
+            cache.once(today, 3)
+    else:
+        assert torch.equal(cache.once(today, 3)["ones"], first["ones"])
+        with pytest.raises(SystemExit):  # as far as the run under the record's commit came
+            cache.once(today, 4)
+    same = [(line["unit"], line["same"]) for line in lines if "same" in line]
+    assert same == [each for each in noted if each[1] is not None]
+    assert ("touched" in str(lines)) == ((0, None) not in noted)
 
 
 def test_the_cheapest_units_of_each_function_are_computed_again():
