@@ -13,6 +13,7 @@ from support.common import paths
 from support.common.vision import tv_models
 from support.data import DataError
 from support.models import pretrained
+from support.models import published as published_networks
 
 
 @pytest.fixture
@@ -33,6 +34,7 @@ def test_pictures_are_cut_and_in_order(folder):
     both = pretrained.pictures()
     assert both.shape == (2, 3, 224, 224) and both.dtype == torch.float32 and both.min() >= 0 and both.max() <= 1
     assert torch.equal(pretrained.pictures(["goldfinch", "two_words"]), both.flip(0))  # files sort by synset
+    assert pretrained.picture_names() == ["two_words", "goldfinch"]
     with Image.open(folder / "imagenet-samples" / "n0_two_words.JPEG") as picture:  # 256 wide: cut without resizing
         middle = np.asarray(picture)[138:362, 16:240]
     assert torch.equal(both[0], torch.from_numpy(middle.copy()).permute(2, 0, 1) / 255)
@@ -121,6 +123,15 @@ def test_the_real_pictures_and_network_agree():
     with torch.inference_mode():
         answers = pretrained.network("squeezenet1_0")(pretrained.pictures(["goldfinch", "indigo_bunting"])).argmax(1)
     assert [names[i] for i in answers] == [names[11], names[14]] and "goldfinch" in names[11]
+
+
+def test_a_network_of_a_package_is_checked_by_its_own_file(folder, monkeypatch):
+    file = SimpleNamespace(sha256="a" * 64)
+    monkeypatch.setitem(published_networks.NETWORKS, "imagenet/efficientnet_lite0", SimpleNamespace(file=file))
+    asked = []
+    monkeypatch.setattr(published_networks, "get", asked.append)
+    assert pretrained.check("efficientnet_lite0")["imagenet/efficientnet_lite0"] == file.sha256
+    assert asked == ["imagenet/efficientnet_lite0"]
 
 
 @pytest.fixture

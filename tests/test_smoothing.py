@@ -8,7 +8,7 @@ import torch
 from attack_nets import Counted, convolutional, held_out, looked, pictures, trained
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
+from scipy import special, stats
 from torch import nn
 
 from support import models, smoothing
@@ -222,6 +222,40 @@ def test_a_look_decides_wrongly_with_at_most_its_error_rate_and_agrees_with_all_
     whole = stability(model, x, 1.0, samples=2000, generator=seed(3))
     assert torch.equal(found.sigma.isinf(), whole >= gamma)
     assert int(found.queries.min()) <= 33
+
+
+def test_the_looks_are_those_of_the_mixture_martingale():
+    """The wealth of a uniform mixture of bets against gamma, ``B(S + 1, n - S + 1) / (gamma^S (1 - gamma)^(n - S))``, by scipy's betaln:
+    a look decides exactly where it has reached 1 / alpha, on the side where the share lies."""
+    for gamma, alpha in ((0.7, 0.05), (0.7, 0.003), (0.5, 0.01), (0.95, 0.05)):
+        for n, unstable, stable in looks(gamma, 500, alpha):
+            count = np.arange(n + 1)
+            wealth = special.betaln(count + 1, n - count + 1) - count * math.log(gamma) - (n - count) * math.log1p(-gamma)
+            rich = wealth >= -math.log(alpha) - 1e-12
+            assert np.array_equal(count <= unstable, rich & (count < gamma * n))
+            assert np.array_equal(count >= stable, rich & (count > gamma * n))
+
+
+def test_peeking_at_every_look_errs_seldom_and_saves_most_samples():
+    """20,000 runs a share, all looks taken: at gamma a decision falls at most as often as stated, and away from gamma it falls early."""
+    gamma, alpha, cap, runs = 0.7, 0.05, 2000, 20_000
+    tests, numbers = looks(gamma, cap, alpha), np.random.default_rng(0)
+
+    def simulated(share):
+        same, spent, open_ = np.zeros(runs, int), np.zeros(runs, int), np.ones(runs, bool)
+        last = 0
+        for n, unstable, stable in tests:
+            same += numbers.binomial(n - last, share, runs) * open_
+            spent[open_], last = n, n
+            open_ &= (same > unstable) & (same < stable)
+        return open_, same >= gamma * spent, spent.mean()
+
+    undecided, _, spent = simulated(gamma)
+    assert (~undecided).sum() <= stats.binom.ppf(0.9999, runs, alpha) and spent > 0.9 * cap
+    for share in (0.0, 0.3, 0.5, 0.9, 1.0):
+        undecided, above, spent = simulated(share)
+        assert not undecided.any() and (above == (share > gamma)).mean() >= 1 - alpha
+        assert spent < cap / 20
 
 
 def test_sampling_stops_early_away_from_the_crossing():

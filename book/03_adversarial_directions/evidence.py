@@ -276,6 +276,95 @@ for model in [*main, *(net.model for net in softmax_zoo[1:])]:
     extra.append(len(unseen) - (width - K))
 
 # %% [markdown]
+# The networks of the profile's `pretrained` list that end with a linear layer, on the first ImageNet sample pictures: the number of their adversarial directions beside the rank of the centred weights, whether a way of $10^6$ along a random one changes an output by more than rounding, and shares of squared length in the null space.
+
+
+# %% tags=["hide-input"]
+@dataclass(frozen=True)
+class Pretrained:
+    """Dimensions, invariance and shares of a network that ends with a linear layer."""
+
+    network: str
+    right: float
+    l: int  # noqa: E741
+    m: int
+    directions: int
+    rank: int
+    distance_to_scipys: float
+    changes_beyond_rounding: int
+    share_of_a_random_direction: float
+    share_of_the_features: float
+    share_of_the_shift: float
+    ray: bool
+    wendel: float
+
+
+def split(net: nn.Module) -> models.Classifier:
+    """A pretrained network cut before its last linear layer."""
+    if isinstance(net, models.Classifier):
+        return net
+    parts = list(net.named_modules())
+    name, last = [part for part in parts if isinstance(part[1], nn.Linear)][-1]
+    parent, _, child = name.rpartition(".")
+    setattr(net.get_submodule(parent), child, nn.Identity())
+    head = heads.LinearHead(last.weight.detach(), last.bias.detach())
+    return models.Classifier(net, head).eval()
+
+
+def pooled_share(last: Layer, vectors: Tensor) -> float:
+    """Share of the squared length of all vectors together in the null space."""
+    hidden = (vectors @ last.unseen().T).square().sum()
+    return float(hidden / vectors.square().sum())
+
+
+def with_the_layer(
+    name: str, model: models.Classifier, x: Tensor, own: Tensor, seed: int
+) -> Pretrained:
+    """A network that ends with a linear layer, on pictures of known classes."""
+    last, h = layer(model), features(model, x)
+    unseen, (m, width) = last.unseen(), last.weight.shape
+    far = torch.tensor([1e6], dtype=torch.float64)
+    y = last.answers(h).to(x.device)
+    shifted = attacks.pgd(model, x, y, 4 / 255, steps=10, generator=draws(seed)).x_adv
+    changed = last.change(h, random_in(unseen, draws(seed)), far) > last.bound(h, far)
+    return Pretrained(
+        name,
+        share(y.cpu() == own),
+        width,
+        m,
+        len(unseen),
+        int(np.linalg.matrix_rank(last.centred().numpy())),
+        distance_to_scipy(last.weight),
+        int(changed.sum()),
+        len(unseen) / width,
+        pooled_share(last, h - h.mean(0)),
+        pooled_share(last, features(model, shifted) - h),
+        geometry.cone_ray(last.weight) is not None,
+        geometry.cone_probability(width, m),
+    )
+
+
+chosen = [name for name in p.pretrained if name != "none"]
+linear, shots = [], None
+if chosen:
+    photographed = pretrained.picture_names()[: p.pretrained_pictures]
+    known_names = pretrained.class_names()
+    photographed_as = torch.tensor([known_names.index(name) for name in photographed])
+    shots = pretrained.pictures(photographed).to(run.device)
+for name in chosen:
+    if "squeezenet" not in name:
+        net = split(networks.get(f"imagenet/{name}/published")).to(run.device)
+        given = (name, net, shots, photographed_as)
+        linear.append(run.once(with_the_layer, *given, seed=seed))
+for one in linear:
+    beyond += one.changes_beyond_rounding
+    missing += max(one.l - one.m - one.directions, 0)
+    mismatched += int(one.directions != one.l - one.rank)
+    gap = max(gap, one.distance_to_scipys)
+    extra.append(one.directions - (one.l - one.m))
+run.keep("with_the_layer", [one.network for one in linear])
+
+# %% [markdown]
 # One image of the first network along three directions, and the largest change of any probability over all test images, with the bound.
 
 # %% tags=["hide-input"]
@@ -761,82 +850,30 @@ run.claim(
 # %% [markdown]
 # ### Pretrained networks
 #
-# Networks of the profile's `pretrained` list that end with a linear layer: the number of their adversarial directions, whether a way of $10^6$ along one changes an output by more than rounding, and shares of squared length in the null space, on the ImageNet sample pictures.
-
-
-# %% tags=["hide-input"]
-@dataclass(frozen=True)
-class Pretrained:
-    """Dimensions, invariance and shares of a network that ends with a linear layer."""
-
-    network: str
-    l: int  # noqa: E741
-    directions: int
-    changes_beyond_rounding: int
-    share_of_a_random_direction: float
-    share_of_the_features: float
-    share_of_the_shift: float
-    ray_in_the_orthant: bool
-    wendel: float
-
-
-def split(net: nn.Module) -> models.Classifier:
-    """A pretrained network cut before its last linear layer."""
-    parts = list(net.named_modules())
-    name, last = [part for part in parts if isinstance(part[1], nn.Linear)][-1]
-    parent, _, child = name.rpartition(".")
-    setattr(net.get_submodule(parent), child, nn.Identity())
-    head = heads.LinearHead(last.weight.detach(), last.bias.detach())
-    return models.Classifier(net, head).eval()
-
-
-def pooled_share(last: Layer, vectors: Tensor) -> float:
-    """Share of the squared length of all vectors together in the null space."""
-    hidden = (vectors @ last.unseen().T).square().sum()
-    return float(hidden / vectors.square().sum())
-
-
-def with_the_layer(name: str) -> Pretrained:
-    """A network that ends with a linear layer, on the sample pictures."""
-    model = split(networks.get(f"imagenet/{name}/published")).to(run.device)
-    x = pretrained.pictures().to(run.device)
-    last, h = layer(model), features(model, x)
-    unseen, width = last.unseen(), last.weight.shape[1]
-    far = torch.tensor([1e6], dtype=torch.float64)
-    y = training.predict(model, x).argmax(1)
-    shifted = attacks.pgd(model, x, y, 4 / 255, steps=10, generator=draws(seed)).x_adv
-    d = random_in(unseen, generator)
-    changed = last.change(h, d, far) > last.bound(h, far)
-    return Pretrained(
-        name,
-        width,
-        len(unseen),
-        int(changed.sum()),
-        len(unseen) / width,
-        pooled_share(last, h - h.mean(0)),
-        pooled_share(last, features(model, shifted) - h),
-        geometry.cone_ray(last.weight) is not None,
-        geometry.cone_probability(width, len(last.weight)),
-    )
-
-
-chosen = [name for name in p.pretrained if name != "none"]
-linear = [with_the_layer(name) for name in chosen if "squeezenet" not in name]
+# Those of the profile's `pretrained` list that end with a linear layer, measured above.
 
 # %% name="table-pretrained" tags=["hide-input"]
 if not linear:
     print("No such network at this profile.")
 else:
+    headings = {
+        "right": "right",
+        "l": "l",
+        "directions": "directions",
+        "changes_beyond_rounding": "changes beyond rounding",
+        "share_of_a_random_direction": "share of a random direction",
+        "share_of_the_features": "share of the features",
+        "share_of_the_shift": "share of PGD's shift",
+        "ray": "ray in the orthant",
+        "wendel": "Wendel",
+    }
     plots.table(
-        pd.DataFrame(linear).set_index("network").rename(columns={
-            "changes_beyond_rounding": "changes beyond rounding",
-            "share_of_a_random_direction": "share of a random direction",
-            "share_of_the_features": "share of the features",
-            "share_of_the_shift": "share of PGD's shift",
-            "ray_in_the_orthant": "ray in the orthant",
-            "wendel": "Wendel",
-        }),
-        "Pretrained networks with a linear last layer, on the sample pictures",
+        pd.DataFrame(linear).set_index("network")[list(headings)].rename(
+            columns=headings
+        ),
+        "Pretrained networks with a linear last layer, on the first "
+        f"{len(shots)} sample pictures",
+        columns={"Wendel": ".2g"},
     )  # fmt: skip
 
 # %% [markdown]
@@ -883,9 +920,7 @@ controls = {}
 for name in chosen:
     if "squeezenet" in name:
         net = networks.get(f"imagenet/{name}/published").to(run.device)
-        pictures = pretrained.pictures().to(run.device)
-        controls[name] = run.once(without_the_layer, net, pictures, seed=seed)
-run.keep("with_the_layer", [one.network for one in linear])
+        controls[name] = run.once(without_the_layer, net, shots, seed=seed)
 run.keep("without_the_layer", list(controls))
 
 # %% name="table-control" tags=["hide-input"]
@@ -989,6 +1024,7 @@ run.claim(
     two_sided_lines=lines,
     trained_share_at_the_transition=float(at_transition.trained.mean()),
     wendel_at_the_transition=float(at_transition.wendel.mean()),
+    pretrained_with_a_ray=sum(one.ray for one in linear) if linear else None,
 )
 
 # %% [markdown]

@@ -235,8 +235,8 @@ run.show("table-exceptions")
 #
 # ### Pretrained networks
 #
-# The networks of the profile's `pretrained` list are looked at with their trained weights, on the ImageNet sample pictures (none at the quick profile).
-# AlexNet, VGG16 and ResNet-50 have the layer of the theorem; SqueezeNet {cite:p}`iandola2016` does not, and is the control.
+# The networks of the profile's `pretrained` list are looked at with their trained weights, on ImageNet sample pictures (none at the quick profile).
+# EfficientNet-Lite0 {cite:p}`tan2019`, AlexNet, VGG16 and ResNet-50 have the layer of the theorem; SqueezeNet {cite:p}`iandola2016` does not, and is the control.
 # Its features pass through a $1 \times 1$ convolution, a ReLU and the mean over positions, so that its scores are not linear in any hidden vector.
 
 # %% tags=["hide-input"]
@@ -248,6 +248,9 @@ if run.evidence.kept["without_the_layer"]:
     run.show("table-control")
 
 # %% [markdown]
+# The layers of the theorem count in the rows of {doc}`Definition 1 and Theorem 1 <evidence>` with the others.
+# Their invisible subspace is a smaller part of the hidden space than on digits, for there are a thousand classes.
+# The last two columns are of the next section: whether some invisible ray stays among non-negative features, and how probable that is for a random layer of the same widths.
 # Where SqueezeNet is looked at, its row shows what a layer without slack does: the last convolution reads all of its channels, and even the direction that it sees least changes the output once it is followed far enough.
 #
 # ## Inside the orthant

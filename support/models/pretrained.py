@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from support.common import paths
 from support.data import DataError
+from support.models import published
 from support.models.architectures import Classifier, Normalise, linear_classifier, seeded
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -34,6 +35,16 @@ def class_names() -> list[str]:
     with open(_found("imagenet-samples", "labels.csv"), encoding="utf-8", newline="") as lines:
         named = {int(row["imagenet_index"]): row["class_name"] for row in csv.DictReader(lines)}
     return [named[number] for number in range(1000)]
+
+
+def picture_names() -> list[str]:
+    """The names of all pictures, as :func:`pictures` takes them and in its order.
+
+    Raises:
+        DataError: there is no folder of pictures.
+    """
+    files = sorted(_found("imagenet-samples").glob("*.JPEG"))
+    return [file.stem.split("_", 1)[-1] for file in files]
 
 
 def pictures(names: Sequence[str] | None = None) -> Tensor:
@@ -80,15 +91,21 @@ def check(name: str) -> dict[str, str]:
         The checksums, 64 hexadecimal digits each, of the weights and of all the pictures.
 
     Raises:
-        ValueError, DataError: as :func:`network`, :func:`pictures` and :func:`class_names`.
+        ValueError, DataError: as :func:`network` and :func:`support.models.published.network`,
+            :func:`pictures` and :func:`class_names`.
     """
-    _, weights = _weights(name)
+    place = f"imagenet/{name}"
+    if place in published.NETWORKS:
+        published.get(place)
+        weights = published.NETWORKS[place].file.sha256
+    else:
+        _, weights = _weights(name)
     class_names()
     pictures()
     total = hashlib.sha256()
     for file in sorted(_found("imagenet-samples").glob("*.JPEG")):
         total.update(f"{file.name} {_checksum(file)}\n".encode())
-    return {f"imagenet/{name}": weights, "imagenet-samples": total.hexdigest()}
+    return {place: weights, "imagenet-samples": total.hexdigest()}
 
 
 def network(name: str) -> nn.Sequential:
