@@ -1501,7 +1501,7 @@ TARGETED = ("BIM", "MIFGSM", "PGD", "CW")
 IMAGENET_EPS, IMAGENET_STEP, IMAGENET_STEPS = 8 / 255, 2 / 255, 10
 PATH_GAMMAS, OTHER_GAMMAS = (0.6, 0.7, 0.8), (0.6, 0.8)
 LARGEST_SIGMA = 8.0  # of the search
-# Where a search begins; its bracket is a factor of the square root of 2 wide at the end.
+# Where a search begins; the last bracket is a factor of the root of 2 wide.
 STARTS = {"natural": 0.12, "FGSM": 0.06, "R+FGSM": 0.06, "minimal": 3e-4}
 USUAL_START, WIDTH = 0.03, 0.35
 BEYOND = (1.2, 1.6, 2.2, 3.2)  # persistences at which the leader is asked for
