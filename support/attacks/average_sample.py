@@ -62,12 +62,11 @@ def average_sample(
     """``x + eps * sign(Avg_t - Avg_y)``, cut to [0,1] (wang2022, Eq. 16; chapter "softRmax").
 
     No gradient and no search: the direction from the own class's mean image to that of class t, for
-        all images of a class alike. A pixel
-    whose two means are equal stays. The paper says that such a step cannot lead into the tail,
-    which holds for small eps only.
+    all images of a class alike. A pixel whose two means are equal stays. The paper says that such a
+    step cannot lead into the tail, which holds for small eps only.
 
     ``target`` names the direction, not the verdict: a success is any misclassification, as
-        elsewhere.
+    elsewhere.
 
     Args:
         model: maps (n, ...) images in [0,1] to (n, K) log-scores.

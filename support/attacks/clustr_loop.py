@@ -44,8 +44,8 @@ def clustr_pgd(
     defects mended alone.
 
     The loop: per restart a uniform start, then signed steps up a cross-entropy for the images that
-        are still classified correctly
-    (the others stay where they are), at last one point per restart, of which one is kept.
+    are still classified correctly (the others stay where they are), at last one point per restart,
+    of which one is kept.
 
     - ``scores="kernel"``: what is climbed is the cross-entropy of the *unnormalised* sums of Eq.
       4's numerator, taken for logits: a softmax of what is no logarithm. They lie between 0 and K,

@@ -64,9 +64,8 @@ def rays(
 
     From all signs equal, blocks of pixels are flipped, halved after each round until they are
     single pixels. One query asks whether the flipped direction errs at the radius reached so far;
-    only if it does, its own radius is bisected. Until an image
-    has met its first error, every second query asks about random signs instead: flips of one block
-        may never leave the class. No
+    only if it does, its own radius is bisected. Until an image has met its first error, every
+    second query asks about random signs instead: flips of one block may never leave the class. No
     gradient and no score is used, so that masked gradients do not stop it. Used by the protocol of
     the chapter "softRmax".
 

@@ -28,7 +28,7 @@ def soft_cross_entropy(scores: Tensor, target: Tensor) -> Tensor:
 
     The second term of alfarra2021, Eq. 6. It is the Kullback-Leibler divergence of TRADES plus the
     entropy of t: it is not zero where the two agree, and lowering it through t makes the clean
-        prediction more certain.
+    prediction more certain.
 
     Args:
         scores, target: (N, K) log-scores.
@@ -117,8 +117,8 @@ def fine_tune(
     as pass one data set's worth of images. A step samples ``sampled`` clusters and takes the means
     of their features in the batch for centres, as Rippel et al. do. With ``weight`` it adds
     QTRADES: Eq. 6's cross-entropy of the adversary's prediction with the clean one, both under Eq.
-        4 with the epoch's clusters; the adversary is made in evaluation mode. Adam with a constant
-        rate, as the authors' schedule turns out.
+    4 with the epoch's clusters; the adversary is made in evaluation mode. Adam with a constant
+    rate, as the authors' schedule turns out.
 
     ClusTR is this after softmax training; "Magnet loss" in the paper's tables is this from random
     weights.

@@ -104,7 +104,7 @@ def magnet_loss(
 
     With the batch's own variance the loss does not change when features and centres are scaled
     together: it says nothing on the size of the numerator of the robustness radius, only on its
-        ratio to the spread within the clusters.
+    ratio to the spread within the clusters.
 
     Args:
         features: (N, d).
