@@ -260,7 +260,7 @@ def build(out: Path | None = None) -> str:
         if sources == built[0]:
             return (out / "index.html").as_uri()
         stage(staged)
-        staged_pages = digest([staged])
+        staged_pages = digest([staged, fingerprint.PACKAGE])  # whose docstrings are pages
     except importlib.metadata.PackageNotFoundError as error:
         raise PublishError(
             f'{error.name} is not installed: python -m pip install -c constraints.txt -e ".[book]"'
