@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import re
+import urllib.parse
 
 import pytest
 import tiny_book
@@ -140,6 +141,36 @@ def test_a_card_shows_the_figure_of_that_name_made_small_or_else_the_first(tmp_p
     assert other.getpixel((9, 9)) == (255, 0, 0)
     file.write_text(json.dumps({"cells": [{"metadata": {}, "outputs": []}]}))
     assert front.picture(file, "fig-a") is None
+
+
+def test_the_pictures_of_the_readme_and_of_the_first_page_are_of_the_record(tmp_path, monkeypatch):
+    cover = front.cover()
+    assert front.new_cover() == b"", "python -m support score --write"
+    assert front.made_of(cover.png) != ""
+    assert len(front.cover_file().read_bytes()) < 100_000
+    readme = (paths.root() / "README.md").read_text(encoding="utf-8")
+    assert f"![{cover.alt}](book/_static/first.png)" in "\n".join(readme.splitlines()[:20]), "in its first screen"
+    monkeypatch.setattr(front, "cover_file", lambda: tmp_path / "first.png")
+    assert front.new_cover() == cover.png, "not there"
+    (tmp_path / "first.png").write_bytes(front.picture(manifests.recorded_run(front.FIRST[0], "quick"), "fig-other").png)
+    assert front.new_cover() == cover.png, "of another figure"
+    (tmp_path / "first.png").write_bytes(cover.png)
+    assert front.new_cover() == b""
+
+
+def test_a_neighbour_says_why_one_goes_there(soups, whole):
+    lesson, evidence = (f"book/{CHAPTERS[0]}/{part}" for part in ("lesson", "evidence"))
+    assert front.why(evidence, lesson) == front.PARTS["evidence"]
+    assert front.why("book/scoreboard", lesson) == ""
+    for chapter in CHAPTERS:
+        for other, lead in front.of(chapter).leads.items():
+            assert front.why(f"book/{other}/lesson", f"book/{chapter}/exercises") == lead
+    for page, soup in soups.items():
+        for neighbour in soup.select(".prev-next-area a"):
+            other = urllib.parse.urljoin(page, neighbour["href"]).removesuffix(".html")
+            assert neighbour.select_one(".prev-next-title").get_text().endswith(front.why(other, page)), page
+    if whole:
+        assert len([reason for soup in soups.values() for reason in soup.select(".prev-next-title .why")]) > 3 * len(CHAPTERS)
 
 
 def test_the_finding_counts_what_could_be_judged(book):

@@ -44,7 +44,7 @@ PARTS = {
     "calibration-controls": "calibration_controls.html.j2",
 }  # fmt: skip
 SECTION = "What did not reproduce, and why"
-FIRST = ("first", "05_persistence", "fig-attacks")  # the picture of the first page
+FIRST = "first"  # name of the first page's picture, beside the chapters'
 SMALL = ("scaled-down", "not run")  # words of what could not be judged
 # Every word of the first column, from the best to what says nothing.
 _FIRST = tuple(dict.fromkeys((*claims.VERDICTS[:-3], *claims.ANSWERS)))
@@ -215,7 +215,7 @@ def choices(found: Board) -> list[tuple[str, str, dict[str, str]]]:
 
 def _pictures() -> Iterator[tuple[str, Shown]]:
     wanted = [(name, name, front.of(name).picture) for name in manifests.chapters()]
-    wanted += [FIRST] if FIRST[1] in manifests.chapters() else []
+    wanted += [(FIRST, *front.FIRST)] if front.FIRST[0] in manifests.chapters() else []
     for name, chapter, figure in wanted:
         with contextlib.suppress(publish.PublishError):  # a chapter that was never run has none
             if picture := front.picture(publish.chosen_run(chapter), figure):
@@ -247,7 +247,7 @@ def part(name: str, found: Board) -> str:
         PARTS[name],
         board=found,
         front=front.of,
-        first=FIRST[0],
+        first=FIRST,
         small=SMALL,
         counts=verdict_table.counts(found.lines),
         choices=choices(found),

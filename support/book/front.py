@@ -2,24 +2,31 @@
 
 ``book/chapters.yml`` names them; every word on what was found is a claim's own statement with the
 verdicts of the record. The first page has a card for each chapter, a lesson begins and ends with
-them.
+them, and the links to the previous and the next page say why one goes there.
 """
 
 import base64
+import hashlib
 import io
 import json
 import re
 from pathlib import Path
 from typing import NamedTuple
 
-from PIL import Image
+from PIL import Image, PngImagePlugin
 from pydantic import Field
 
 from support.book import claims, manifests, markup
+from support.book.profiles import SIZES
 from support.book.rules import Strict
 from support.common import paths
 
 WIDTH = 640  # pixels of a card's picture: twice what it takes on the page
+FIRST = ("05_persistence", "fig-attacks")  # chapter and figure of the first page's picture
+PARTS = {
+    "evidence": "every claim, with the code that measures it",
+    "exercises": "on paper and in code, with tests",
+}
 
 
 class Front(Strict):
@@ -58,7 +65,8 @@ def of(chapter: str) -> Front:
 
 def picture(notebook: Path, name: str, width: int = WIDTH) -> Picture | None:
     """A figure of an executed notebook, no wider than ``width`` pixels: the one of the cell of that
-    name, or the first one where no such cell drew any; None without figures."""
+    name, or the first one where no such cell drew any; None without figures. It says which figure
+    it was made of (:func:`made_of`)."""
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]  # nbformat is slow
     drawn = [
         (cell["metadata"], "".join(output["data"]["image/png"]))
@@ -70,12 +78,41 @@ def picture(notebook: Path, name: str, width: int = WIDTH) -> Picture | None:
     for metadata, encoded in (named or drawn)[:1]:
         with Image.open(io.BytesIO(base64.b64decode(encoded))) as image:
             image.thumbnail((width, width))
-            small = io.BytesIO()
+            small, source = io.BytesIO(), PngImagePlugin.PngInfo()
+            source.add_text("figure", hashlib.sha256(encoded.encode()).hexdigest())
             # 64 colours are enough for a drawing of this size, and a third of its bytes.
-            image.convert("RGB").quantize(64).save(small, "PNG", optimize=True)
+            colours = image.convert("RGB").quantize(64)
+            colours.save(small, "PNG", optimize=True, pnginfo=source)
         alt = metadata.get("mystnb", {}).get("image", {}).get("alt", "")
         return Picture(small.getvalue(), alt)
     return None
+
+
+def made_of(png: bytes) -> str:
+    """Hash of the figure that a picture was made of; empty for another picture."""
+    with Image.open(io.BytesIO(png)) as image:
+        return image.info.get("figure", "")
+
+
+def cover() -> Picture | None:
+    """The picture of the README: the first page's, of the largest record that is committed; None
+    for a book without that chapter."""
+    chapter, figure = FIRST
+    recorded = (manifests.recorded_run(chapter, size) for size in reversed(SIZES))
+    return next((picture(run, figure) for run in recorded if run.is_file()), None)
+
+
+def cover_file() -> Path:
+    """Where the README finds its picture."""
+    return paths.root() / "book" / "_static" / "first.png"
+
+
+def new_cover() -> bytes:
+    """What the README's picture should be, where it is of another figure than the record's or not
+    there; empty where it is as it should be."""
+    made, file = cover(), cover_file()
+    same = made and file.is_file() and made_of(file.read_bytes()) == made_of(made.png)
+    return b"" if same or not made else made.png
 
 
 OWN_FINDINGS = "## What we found"
@@ -104,6 +141,15 @@ def foot(chapter: str) -> str:
     known = [name for name in of(chapter).leads if name in manifests.chapters()]
     leads = {name: of(chapter).leads[name] for name in known}
     return markup.fill("foot.md.j2", leads=leads, title=manifests.title) if leads else ""
+
+
+def why(page: str, seen_from: str = "") -> str:
+    """Why one goes to a page of a chapter, such as ``"book/01_softmax_kmeans/lesson"``: what it
+    makes of the chapter that one comes from, where that is said, or else its question. Empty for a
+    page of no chapter."""
+    chapter, _, part = page.removeprefix("book/").partition("/")
+    leads = of(seen_from.removeprefix("book/").partition("/")[0]).leads
+    return PARTS.get(part, "") or leads.get(chapter, of(chapter).question)
 
 
 # --- the papers -----------------------------------------------------------------------------------

@@ -1,5 +1,5 @@
-"""A small Sphinx extension, named in ``_config.yml``: pages that are computed, and an anchor at
-each claim of a chapter.
+"""A small Sphinx extension, named in ``_config.yml``: pages that are computed, an anchor at each
+claim of a chapter, and a line that says why one goes to the next page.
 
 The placeholders of :mod:`support.book.computed_pages` are filled when a page is read, and the files
 that can be downloaded are put beside the pages. ``python -m support build`` fills them when it
@@ -7,6 +7,7 @@ stages the book, so that here nothing is left to do but the anchors.
 """
 
 import functools
+import html
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.errors import ExtensionError
 
-from support.book import computed_pages, downloads, execute, publish
+from support.book import computed_pages, downloads, execute, front, publish
 from support.common import files
 
 
@@ -69,6 +70,15 @@ def _formulas(app: Sphinx, doctree: nodes.document) -> None:
         app.env.get_domain("math").data["has_equations"][app.env.docname] = True
 
 
+def _reasons(app: Sphinx, page: str, _: str, context: dict[str, Any], *__: Any) -> None:
+    """What the theme shows of the pages before and after this one, with why one goes there."""
+    _, *neighbours = app.builder.relations.get(page, (None, None, None))
+    for place, other in zip(("prev", "next"), neighbours, strict=True):
+        if other and (why := front.why(other, page)):
+            title = context[place]["title"]
+            context[f"{place}_title"] = f'{title}<span class="why">{html.escape(why)}</span>'
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Called by Sphinx."""
     # Computed once a build, and not at all where no page asks for it.
@@ -77,5 +87,6 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("source-read", functools.partial(_fill, today))
     app.connect("build-finished", functools.partial(_write_beside, today))
     app.connect("doctree-read", _anchor)
+    app.connect("html-page-context", _reasons)
     app.connect("doctree-read", _formulas)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import nbformat
 
-from support.book import claims, execute, manifests, rules
+from support.book import claims, execute, front, manifests, rules
 from support.book.profiles import SIZES
 from support.common import files, paths
 
@@ -178,13 +178,15 @@ def as_csv(found: Sequence[Line]) -> str:
 
 
 def write() -> Path:
-    """Write the committed table, and make the rows in the recorded notebooks agree with their
-    numbers and the registry."""
+    """Write the committed table and the README's picture, and make the rows in the recorded
+    notebooks agree with their numbers and the registry."""
     for _, file, manifest in _records():
         again = execute.text_of(execute.rendered_again(nbformat.read(file, as_version=4), manifest))
         if again != file.read_text(encoding="utf-8"):
             files.write_all({file: again})
     files.write_all({verdicts_file(): as_csv(_registered())})
+    if cover := front.new_cover():
+        files.write_all({front.cover_file(): cover})
     return verdicts_file()
 
 
@@ -202,7 +204,8 @@ def check() -> list[str]:
 
     Found: a row of the table that is not what is computed, a claim without a cell, a cell without
     a claim, a notebook that states or shows something else than its manifest knows, a row whose
-    text is not what its numbers give, half a record, and a registry without claims.
+    text is not what its numbers give, half a record, a picture of the README that is not of the
+    record, and a registry without claims.
     """
     found = _registered()
     if not found:
@@ -230,6 +233,8 @@ def check() -> list[str]:
         for line in changed[2:]
         if line[0] != "@"
     ]
+    if front.new_cover():
+        problems.append("book/_static/first.png is not the record's figure")
     for place, notebook, manifest in _records():
         problems += [f"{place}: {problem}" for problem in _misprints(notebook, manifest)]
     return problems
