@@ -129,7 +129,7 @@ def look(browser, site):
     """``look(page)`` opens a page and returns it with what it asked for and complained about, once its mathematics is set."""
     with contextlib.ExitStack() as stack:
 
-        def at(page: str, **options):
+        def at(page: str, to: str = "", **options):
             tab = stack.enter_context(contextlib.closing(browser.new_page(viewport={"width": 1280, "height": 900}, **options)))
             tab.set_default_timeout(PATIENCE)
             asked, complaints = [], []
@@ -137,7 +137,7 @@ def look(browser, site):
             tab.on("requestfailed", lambda request: complaints.append(f"failed: {request.url}"))
             tab.on("pageerror", lambda error: complaints.append(str(error)))
             tab.on("console", lambda message: complaints.append(message.text) if message.type in ("error", "warning") else None)
-            tab.goto((site / f"{page}.html").as_uri())
+            tab.goto(f"{(site / f'{page}.html').as_uri()}{f'#{to}' if to else ''}")
             if options.get("java_script_enabled", True) and tab.locator(".math").count():
                 tab.wait_for_function("window.MathJax && MathJax.startup && MathJax.startup.promise")
                 tab.evaluate(SET_ALL)

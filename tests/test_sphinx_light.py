@@ -1,5 +1,7 @@
 """What a page is freed of, and what stays."""
 
+import json
+
 import docutils.core
 from docutils import nodes
 
@@ -16,6 +18,25 @@ def test_of_the_icons_those_stay_that_are_used():
 def test_code_keeps_its_words_and_the_colours_that_differ():
     code = '<pre><span></span><span class="k">def</span> <span class="n">a</span><span class="p">(</span><span class="w"> </span></pre>'
     assert sphinx_light.slim(code) == '<pre><span class="k">def</span> a( </pre>'
+
+
+def test_code_is_plain_until_it_is_seen_and_its_colours_are_kept_in_a_file():
+    block = '<div class="highlight"><pre>{}</pre></div>'
+    coloured = '<span class="k">def</span> a()\n&lt;'
+    text, kept = sphinx_light.uncoloured(block.format("plain") + 2 * block.format(coloured), "../")
+    ((script, content),) = kept.items()
+    assert text.startswith(block.format("plain"))
+    assert [f'<pre data-kept="../{script}" data-place="{place}">def a()\n&lt;</pre>' in text for place in (0, 1, 2)] == [True, True, False]
+    name, _, blocks = content.removeprefix("(window.coloured ??= {})").partition(" = ")
+    assert (name, json.loads(blocks.rstrip(";\n"))) == (f'["../{script}"]', [coloured, coloured])
+    assert sphinx_light.uncoloured(block.format("plain"), "../") == (block.format("plain"), {})
+
+
+def test_what_is_folded_in_a_row_is_text_until_it_is_unfolded():
+    row = "<details><summary>Rules</summary>\n<p>one<br>two</p></details>"
+    assert sphinx_light.slim(row) == "<details><summary>Rules</summary><noscript>\n<p>one<br>two</p></noscript></details>"
+    other = row.replace("<details>", '<details class="other">')
+    assert sphinx_light.slim(other) == other
 
 
 def test_a_switch_of_the_contents_has_a_name_and_a_figure_waits():

@@ -1,19 +1,25 @@
-// The scoreboard's filters and its order. Without this file the whole table stands on the page, in the order of the papers.
+// The scoreboard's filters and its order, and a few rows at a time. Without scripts the whole table stands on the page, in the order of the papers.
 (() => {
   "use strict";
   const board = document.querySelector(".scoreboard");
   const form = board.querySelector("form");
   const field = form.elements;
-  const table = board.querySelector("table.score");
-  const body = table.tBodies[0];
   const status = board.querySelector(".score-count");
+  const more = board.querySelector(".score-more");
+  const whole = board.querySelector("noscript"); // text, where scripts run
+  const read = document.createElement("template");
+  read.innerHTML = whole.textContent;
+  const table = read.content.querySelector("table.score");
+  const body = table.tBodies[0];
   const rows = [...body.rows];
+  const FEW = 50;
   const place = new Map(rows.map((row, index) => [row, index]));
   const words = new Map(rows.map((row) => [row, row.textContent.toLowerCase()]));
   // The options stand in the order of the verdicts, so they rank them.
   const ranks = (name) => new Map([...field[name].options].map((option, index) => [option.value, index || 99]));
   const rank = { verdict: ranks("verdict"), survives: ranks("survives") };
   let descending = false;
+  let limit = FEW;
 
   const cell = (row, profile) => row.querySelector(`td[data-profile="${profile || row.dataset.best}"]`);
   const is = (wanted, found) => wanted === "" || wanted === found;
@@ -50,10 +56,10 @@
   }
 
   function show() {
-    const visible = rows.filter(matches);
-    rows.forEach((row) => (row.hidden = true));
-    visible.forEach((row) => (row.hidden = false));
-    body.append(...[...rows].sort(compare));
+    const visible = rows.filter(matches).sort(compare);
+    body.replaceChildren(...visible.slice(0, limit));
+    more.hidden = visible.length <= limit;
+    if (window.MathJax?.startup?.promise) MathJax.startup.promise = MathJax.startup.promise.then(() => MathJax.typesetPromise([body]));
     table.dataset.only = field.profile.value;
     for (const head of table.tHead.querySelectorAll("th[data-sort]")) {
       if (field.sort.value === head.dataset.sort) head.setAttribute("aria-sort", descending ? "descending" : "ascending");
@@ -76,16 +82,29 @@
   form.addEventListener("submit", (event) => event.preventDefault());
   form.addEventListener("input", (event) => {
     if (event.target.name === "sort") descending = false;
+    limit = FEW;
     show();
   });
   form.addEventListener("reset", () => {
     descending = false;
+    limit = FEW;
     setTimeout(show); // after the fields have been reset
   });
+  more.addEventListener("click", () => {
+    limit += FEW;
+    show();
+  });
+  // An address that ends in a claim's name leads to its row, which may stand below those that are shown.
+  function lead() {
+    const place = rows.findIndex((row) => row.id === decodeURIComponent(location.hash.slice(1)));
+    if (place < 0) return;
+    limit = Math.max(limit, place + 1);
+    show();
+    location.replace(location.hash);
+  }
+  whole.replaceWith(read.content);
   form.hidden = false;
   show();
-
-  // An address that ends in a claim's name leads to its row, which the order above may have moved.
-  const wanted = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
-  if (wanted && body.contains(wanted)) wanted.scrollIntoView();
+  lead();
+  addEventListener("hashchange", lead);
 })();

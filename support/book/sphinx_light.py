@@ -1,13 +1,15 @@
 """A small Sphinx extension, named in ``_config.yml``: pages that weigh little, and that whoever
 cannot see them can work.
 
-The theme brings every icon and every rule of style there is, an element for each comma of the code,
+The theme brings every icon and every rule of style there is, an element for each word of the code,
 and the table of contents with switches that have no name; the search would find variables of the
-code and cells of tables. What is done here changes nothing that is seen.
+code and cells of tables. What is done here changes nothing that is seen: ``book/_static/book.js``
+gives code its colours when it comes near the view, and fills what a reader unfolds.
 """
 
 import base64
 import hashlib
+import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -21,6 +23,14 @@ from support.common import files
 
 # Of one colour with the text around them, in both of the styles that the theme has.
 _PLAIN = re.compile(r'<span class="(?:n|p|w|nn)">([^<]*)</span>|<span></span>')
+_WORD_OF_CODE = re.compile(r'<span class="pre">([^<]*)</span>')
+_CODE = re.compile(r'(<div class="highlight"><pre)>((?:(?!</pre>).)*?</span>.*?)</pre>', re.S)
+_COLOUR = re.compile(r"</?span[^>]*>")
+_FOLD = re.compile(r"(<details><summary>.*?</summary>)(.*?)(</details>)", re.S)
+_FOLDED_CODE = re.compile(
+    r'<summary aria-label="Toggle hidden content">\s*<p class="collapsed admonition-title">'
+    r"Show code cell source</p>\s*<p [^>]*>Hide code cell source</p>"
+)
 _NO_HEADING = re.compile(r'<th scope="(?:col|row)"( (?:col|row)span="\d+")?></th>')
 _SWITCH = '<summary><span class="toctree-toggle"'
 _PICTURE = re.compile(r'<img (?=[^>]*src="[^"]*_images/)')
@@ -45,8 +55,12 @@ _ICON = re.compile(
 
 def slim(page: str) -> str:
     """A page of fewer elements, which loads a figure when it comes into view, whose switches say
-    what they do, and whose tables have no heading without words."""
+    what they do, and whose tables have no heading without words. What is folded away in a row of a
+    claim is text to a browser with scripts until it is unfolded."""
     page = _PLAIN.sub(lambda match: match[1] or "", page)
+    page = _WORD_OF_CODE.sub(r"\1", page)
+    page = _FOLD.sub(r"\1<noscript>\2</noscript>\3", page)
+    page = _FOLDED_CODE.sub('<summary><p class="admonition-title">Code</p>', page)
     page = _NO_HEADING.sub(r"<td\1></td>", page)
     page = _SEARCH.sub("", page)  # the search has a page of its own
     page = page.replace(_SWITCH, _SWITCH.replace(">", ' aria-label="Pages of this chapter">', 1))
@@ -72,6 +86,27 @@ def apart(page: str, up: str) -> tuple[str, dict[str, str | bytes]]:
         return f'{before}{up}{image}{between} data-kept="{up}{script}"></script>'
 
     return _MOVABLE.sub(outside, page), kept
+
+
+def uncoloured(page: str, up: str) -> tuple[str, dict[str, str | bytes]]:
+    """A page whose code is plain, and the file of its coloured code, by its place in the site; no
+    file for a page without code.
+
+    Args:
+        page: HTML.
+        up: how the page names the site's root, such as ``"../../"``.
+    """
+    coloured = [code for _, code in _CODE.findall(page)]
+    text = json.dumps(coloured, ensure_ascii=False)
+    script = f"_static/code-{hashlib.sha256(text.encode()).hexdigest()[:16]}.js"
+    places = iter(range(len(coloured)))
+
+    def plain(found: re.Match) -> str:
+        kept = f'data-kept="{up}{script}" data-place="{next(places)}"'
+        return f"{found[1]} {kept}>{_COLOUR.sub('', found[2])}</pre>"
+
+    content = f'(window.coloured ??= {{}})["{up}{script}"] = {text};\n'
+    return _CODE.sub(plain, page), {script: content} if coloured else {}
 
 
 def icons(script: str, used: set[str]) -> str:
@@ -120,8 +155,11 @@ def _finish(app: Sphinx, error: Exception | None) -> None:
         used |= set(_USED.findall(text))
         words |= set(_WORD.findall(text))
         if page.name != "search.html":
-            text, kept = apart(text, "../" * (len(page.relative_to(out).parts) - 1))
-            files.write_all({page: slim(text), **{out / name: part for name, part in kept.items()}})
+            up = "../" * (len(page.relative_to(out).parts) - 1)
+            text, kept = apart(text, up)
+            text, colours = uncoloured(slim(text), up)
+            beside = {out / name: part for name, part in (kept | colours).items()}
+            files.write_all({page: text, **beside})
     scripts = out / "_static" / "scripts"
     for script in {*scripts.glob("*.js")} - {scripts / "fontawesome.js"}:
         used |= set(_USED.findall(script.read_text(encoding="utf-8")))
