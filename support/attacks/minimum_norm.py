@@ -23,9 +23,10 @@ from support.attacks.base import (
     judged,
     margin,
     packed,
+    per_image,
     prepare,
 )
-from support.attacks.gradient import difference_slope, log_odds_slope
+from support.attacks.gradient import Goal, difference_slope
 from support.common.arguments import choice, number, whole_number
 
 SPACES = ("box", "free")
@@ -154,28 +155,33 @@ def _nearest(
     return judged(call, found, queries)
 
 
-def _slope(
-    call: Call, at: Tensor, y: Tensor, weights: Callable[[Tensor, Tensor], Tensor]
-) -> tuple[Tensor, Tensor]:
-    """The margin (n,) at images (n, ...), and the gradient of the scores under weights, zero where
-    it is no number."""
+def _slope(call: Call, at: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """The margin (n,) at images (n, ...), and its gradient, zero where it is no number."""
     with torch.enable_grad():
         leaf = at.detach().requires_grad_()
         outputs = call.model(leaf.clone())  # the model may write where it reads
     scores = outputs.detach()
-    slope = gradient(outputs, leaf, weights(scores, y))
+    rival = scores.scatter(1, y[:, None], -torch.inf).argmax(1)
+    slope = gradient(outputs, leaf, difference_slope(scores, y, rival))
     found = margin(scores, y)
     return torch.where(found.isnan(), torch.inf, found), slope.nan_to_num(0, 0, 0)
 
 
-def _of_margin(scores: Tensor, y: Tensor) -> Tensor:
-    return difference_slope(scores, y, scores.scatter(1, y[:, None], -torch.inf).argmax(1))
+def _odds_slope(call: Call, at: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """The margin (n,) at images (n, ...), and the gradient of minus the log-odds of the scores in
+    units of their own spread."""
+    unit = call.scores.new_ones(())
 
+    def scaled(x: Tensor) -> Tensor:
+        nonlocal unit
+        scores = call.model(x)
+        unit = _WARMTH * scores.detach().std(1, correction=0, keepdim=True)
+        unit = unit.where(unit.isfinite() & (unit > 0), 1)
+        return scores / unit
 
-def _of_odds(scores: Tensor, y: Tensor) -> Tensor:
-    """Of the log-odds of the label, the scores in units of a share of their own spread."""
-    spread = _WARMTH * scores.std(1, correction=0, keepdim=True)
-    return -log_odds_slope(scores / spread.where(spread.isfinite() & (spread > 0), 1), y)
+    slope, scores = Goal("ce").slope(scaled, at, y, y)
+    slope, found = -per_image(unit[:, 0], slope) * slope, margin(scores * unit, y)
+    return torch.where(found.isnan(), torch.inf, found), slope.nan_to_num(0, 0, 0)
 
 
 def _falling(ends: tuple[float, float], step: int, steps: int) -> float:
@@ -202,7 +208,7 @@ def _shrunk(call: Call, index: Tensor, norm: float, boxed: bool, steps: int) -> 
     radius = torch.full_like(flat[:, 0], torch.inf)
     nearest, least = radius.clone(), radius.clone()
     for step in range(steps + 1):
-        margins, slope = _slope(call, (flat + change).view_as(x), y, _of_odds)
+        margins, slope = _odds_slope(call, (flat + change).view_as(x), y)
         slope, here, won = slope.flatten(1), length(change), margins < 0
         better = torch.where(won, here < nearest, nearest.isinf() & (margins < least))
         best = torch.where(column(better), change, best)
@@ -245,7 +251,7 @@ def _sparse(call: Call, index: Tensor, steps: int, threshold: float) -> Tensor:
     fewest = torch.full_like(bound, torch.inf)
     least = fewest.clone()
     for step in range(steps + 1):
-        margins, slope = _slope(call, (flat + change).view_as(x), y, _of_margin)
+        margins, slope = _slope(call, (flat + change).view_as(x), y)
         count, won = (change != 0).any(1).sum(1).to(x.dtype), margins < 0
         better = torch.where(won, count < fewest, fewest.isinf() & (margins < least))
         best = torch.where(better[:, None, None], change, best)
