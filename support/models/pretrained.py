@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from support.common import paths
 from support.data import DataError
-from support.models import published
 from support.models.architectures import Classifier, Normalise, linear_classifier, seeded
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -94,10 +93,12 @@ def check(name: str) -> dict[str, str]:
         ValueError, DataError: as :func:`network` and :func:`support.models.published.network`,
             :func:`pictures` and :func:`class_names`.
     """
+    from support.models.published import NETWORKS, get  # which nothing here is made of
+
     place = f"imagenet/{name}"
-    if place in published.NETWORKS:
-        published.get(place)
-        weights = published.NETWORKS[place].file.sha256
+    if place in NETWORKS:
+        get(place)
+        weights = NETWORKS[place].file.sha256
     else:
         _, weights = _weights(name)
     class_names()
