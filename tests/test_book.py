@@ -443,10 +443,12 @@ def test_a_page_is_printed_whole_with_its_figures_and_without_its_solutions(look
 
 def drawn(sheet) -> list:
     """References to what a sheet of a PDF draws besides letters and lines, forms within forms as well."""
-    waiting, found = [sheet], []
+    from pypdf.generic import DictionaryObject
+
+    waiting, found, none = [sheet], [], DictionaryObject()
     while waiting:
-        resources = waiting.pop().get("/Resources", {}).get_object()
-        for name in (objects := resources.get("/XObject", {}).get_object()):
+        resources = waiting.pop().get("/Resources", none).get_object()
+        for name in (objects := resources.get("/XObject", none).get_object()):
             found.append(objects.raw_get(name))
             waiting.append(objects[name])
     return found
