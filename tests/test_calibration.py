@@ -2,13 +2,14 @@
 
 import functools
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
 from attack_nets import Counted, held_out, linear, pictures, trained
 from torch import nn
 
-from support import attacks
+from support import attacks, data
 from support.common import paths
 from support.evaluation import calibration, verified_properties
 from support.evaluation.verified_properties import Properties
@@ -192,3 +193,23 @@ def test_networks_count_what_they_are_shown():
     net, x = Counted(trained()), held_out(20)[0]
     counted = calibration.ours("multi_targeted", attacks.multi_targeted).find(net, x, net(x).argmax(1), torch.full((20,), 0.01))
     assert counted[0].shape == x.shape and net.images > 20 and bool((counted[1] <= 164).all())
+
+
+def test_a_control_sees_the_whole_evaluation_at_its_radius(monkeypatch):
+    """A linear model of two classes: who is right in the worst case is a closed form."""
+    images, stream = data.load("digits", "test"), torch.Generator().manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 2)).requires_grad_(False)
+    model[1].weight.copy_(torch.randn(2, 64, generator=stream))
+    model[1].bias.zero_()
+    gap = model[1].weight[0] - model[1].weight[1]
+    x = images.x[:40]
+    y = (x.flatten(1) @ gap < 0).long()
+    given = replace(images.take(40), y=y, classes=("0", "1"))
+    monkeypatch.setattr(calibration.data, "load", lambda name, split: given)
+    monkeypatch.setattr(calibration.published, "network", {"digits/known": model}.__getitem__)
+    low, high = attacks.interval(x, 0.1)
+    side = torch.where(y == 0, 1.0, -1.0)[:, None] * gap
+    least = torch.where(side > 0, low.flatten(1), high.flatten(1)).mul(side).sum(1)
+    found = calibration.under_protocol("digits/known", 0.1, replace(calibration.PROTOCOL, images=40, square_images=40))
+    assert found["rows"]["clean"] == [40, 40] and found["rows"]["worst case"] == [int((least > 0).sum()), 40] != [40, 40]
+    assert {row for row, (_, of) in found["rows"].items() if of == 40} == set(found["rows"]) and not found["flags"]

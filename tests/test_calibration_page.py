@@ -51,6 +51,8 @@ def test_the_controls_and_the_closed_forms_are_shown(kept):
             assert by_name["worst case"][2 * at + beside] == f"{100 * right / of:.1f} %"
             assert by_name["flags"][2 * at + beside] == (", ".join(one["flags"]) or "none")
         assert by_name["verdict"][2 * at].endswith(calibration_page.survival(row))
+    flagged = [row["network"] for row in kept["controls"] if row["protocol"][0]["flags"]]
+    assert all(name in shown("calibration-controls").get_text().partition("A flag is no verdict")[2] for name in flagged)
     text = computed_pages.part("calibration-linear", None)
     assert all(f"| `{name}` | {right} of {total} |" in text for name, (right, total) in kept["linear"].items())
 

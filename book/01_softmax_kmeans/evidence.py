@@ -1418,7 +1418,7 @@ plots.table(
 # ### How few pixels are enough?
 #
 # A network that one pixel rarely misleads may give way to two.
-# sigma-zero {cite:p}`cina2025` looks for the fewest pixels, in all colours and not only corners; like every search it bounds them from above, so that its share at one pixel stands below that of the corners.
+# sigma-zero {cite:p}`cina2025` looks for the fewest pixels, in all colours and not only corners; like every search it bounds their number from above, and the shares from below.
 
 
 # %% tags=["hide-input"]

@@ -497,7 +497,8 @@ run.claim("wang2022.weight-one", limit_minus_one=round(limit - 1, 4))
 # For each: how much of the total weight the five outliers hold, and the error of the fit against the noise-free function under the target density, with and without the outliers.
 
 # %% tags=["hide-input"]
-FAMILIES = {"Gaussian": math.inf, "t, ν = 1": 1.0, "t, ν = 3": 3.0, "t, ν fitted": None}
+FAMILIES = {"Gaussian": math.inf, "t, ν = 1": 1.0, "t, ν = 3": 3.0}
+FAMILIES["t, ν fitted"] = None
 
 
 @dataclass(frozen=True)
@@ -800,8 +801,10 @@ then, last = margins.gather(1, from_here[:, None])[:, 0], margins[:, -1]
 closed = ((last - then) / (1 - then))[counted]
 run.claim(
     "wang2022.softmax-stuck",
-    share_of_draws_that_hardly_move=share(closed <= 0.1),
-    share_of_missing_margin_closed_later=float(closed.median()),
+    share_of_draws_that_hardly_move=share(closed <= 0.1) if len(closed) else None,
+    share_of_missing_margin_closed_later=float(closed.median())
+    if len(closed)
+    else None,
     draws_that_are_separated=float(counted.sum()),
     steps_before_any_counts=float(marks[late]),
 )
@@ -995,8 +998,8 @@ class Study:
     test: data.ImageData
     softmax: list[nn.Module]
     softrmax: list[nn.Module]
-    few: int  # test images under iterated attacks
-    fewer: int  # under BIM with growing numbers of iterations
+    attack_images: int  # under iterated attacks
+    curve_images: int  # under BIM with growing numbers of iterations
 
     @property
     def nets(self) -> tuple[list[nn.Module], list[nn.Module]]:
@@ -1022,14 +1025,14 @@ def body(model: str, width: int) -> str:
 
 def study(
     name: str, title: str, test: data.ImageData, images: str, seeds: Sequence[int],
-    few: int = p.attack_images, fewer: int = p.curve_images, **told,
+    attack_images: int = p.attack_images, curve_images: int = p.curve_images, **told,
 ) -> Study:  # fmt: skip
     """Train both heads from the same weights on the same batches."""
     kinds = []
     for kind in ("softmax", "softrmax"):
         train = partial(network, f"{images}/{kind}", weight_decay=5e-6, **told)
         kinds.append([train(seed=s) for s in seeds])
-    return Study(name, title, test, *kinds, few, fewer)
+    return Study(name, title, test, *kinds, attack_images, curve_images)
 
 
 def two_classes(images: data.ImageData, a: int, b: int) -> data.ImageData:
@@ -1438,7 +1441,11 @@ def held(runs: list, attack: str) -> list[float]:
 def attacked_at(one: Study, eps: float, pixels: float) -> Under:
     """All networks of a study under attack at a budget."""
     x, y = one.test.x.to(run.device), one.test.y.to(run.device)
-    told = {"images": one.few, "steps": p.pgd_steps, "restarts": p.pgd_restarts}
+    told = {
+        "images": one.attack_images,
+        "steps": p.pgd_steps,
+        "restarts": p.pgd_restarts,
+    }
     told["seed"] = seed
     kinds = []
     for nets in one.nets:
@@ -1509,8 +1516,8 @@ def historical(
 
 def historically_at(one: Study, eps: float) -> Under:
     """All networks of a study under the authors' protocol at a budget."""
-    x = one.test.x[: one.few].to(run.device)
-    y = one.test.y[: one.few].to(run.device)
+    x = one.test.x[: one.attack_images].to(run.device)
+    y = one.test.y[: one.attack_images].to(run.device)
     kinds = []
     for nets in one.nets:
         kinds.append([run.once(historical, net, x, y, eps, steps=10) for net in nets])
@@ -1775,8 +1782,8 @@ def iteration_curve(
 
 def iterated_at(one: Study, eps: float) -> Under:
     """Curves of all networks of a study at a budget."""
-    x = one.test.x[: one.fewer].to(run.device)
-    y = one.test.y[: one.fewer].to(run.device)
+    x = one.test.x[: one.curve_images].to(run.device)
+    y = one.test.y[: one.curve_images].to(run.device)
     told = {"eps": one.pixels(eps), "counts": list(p.curve_steps)}
     kinds = []
     for nets in one.nets:

@@ -79,7 +79,7 @@ print("the package", packaged.tolist())
 #
 # Nothing changes inside the radius: that is a statement on *all* perturbations, so a search can only refute it.
 # We take the ClusTR network, a Lipschitz constant that is an upper bound (the product of its layers' spectral norms), and climb inside every image's ball, from random starts and along normalised gradients, towards the rival that is nearest to winning.
-# To give the search a chance, it climbs in float64 and is allowed the whole ball, also outside of the pixel range.
+# To give the search a chance, it looks for the nearest image of another class, in float64 and also outside of the pixel range.
 
 # %% tags=["hide-input"]
 inside, wider = kept["search changed"], kept["search wider"]

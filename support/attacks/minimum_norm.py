@@ -60,12 +60,11 @@ def fmn(
 
     The first radius is the distance at which a linear model would give way. Unlike in the paper the
     log-odds are climbed, of which all rivals near the best are a part, for along the margin the
-    first rival is often kept where another is nearer (on a network of the digits the median
-    distance is 7 % larger); the scores are in units of their spread, and the step is a share of the
-    radius, so that no unit is preferred; it goes along the sign of the gradient in the maximum
-    norm; and at the end the way from the image to the nearest one found is halved some times. On a
-    linear model with two classes and room in the box the Euclidean result is the exact distance to
-    the plane.
+    first rival is often kept where another is nearer; the scores are in units of their spread, and
+    the step is a share of the radius, so that no unit is preferred; it goes along the sign of the
+    gradient in the maximum norm; and at the end the way from the image to the nearest one found is
+    halved some times. On a linear model with two classes and room in the box the Euclidean result
+    is the exact distance to the plane.
 
     Args:
         model: maps (n, ...) images in [0,1] to (n, K) log-scores.

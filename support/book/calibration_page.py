@@ -55,6 +55,11 @@ def kept() -> dict[str, Any]:
         "seeds": len(next(iter(found["found_by_seed"].values()))),
         "scatter": scatter,
         "protocol_rows": list(found["controls"][0]["protocol"][0]["rows"]),
+        "flagged": [
+            row["network"]
+            for row in found["controls"]
+            if row["word"] == "survives" and row["protocol"][0]["flags"]
+        ],
         "beyond": [row["network"] for row in found["controls"] if beyond(row)],
     }
 

@@ -4,6 +4,7 @@ The ratio of CPU seconds is reported; passes and distances are judged, each foun
 installed: ``python -m pip install adv-lib``, in an environment of its own, for it brings a server of plots.
 """
 
+import importlib
 import importlib.util
 import math
 
@@ -17,7 +18,10 @@ import support.common.vision  # noqa: F401  adv-lib imports torchvision, which m
 from support.attacks import fmn, margin, sigma_zero
 
 STEPS = 100
-NORMS = {"l2": (2, foolbox.attacks.L2FMNAttack), "l-infinity": (math.inf, foolbox.attacks.LInfFMNAttack)}
+NORMS = {
+    "l2": (2, {"foolbox": foolbox.attacks.L2FMNAttack, "foolbox DDN": foolbox.attacks.DDNAttack}),
+    "l-infinity": (math.inf, {"foolbox": foolbox.attacks.LInfFMNAttack}),
+}
 
 
 def sizes(model, x, y, found, size):
@@ -41,9 +45,9 @@ def adv_lib_attacks():
 
 @pytest.mark.parametrize("norm", NORMS)
 def test_minimum_norm_beside_its_peers(benchmark, norm):
-    order, attack = NORMS[norm]
+    order, known = NORMS[norm]
     model, (x, y) = Counted(trained()).eval(), held_out(100)
-    peers = {"foolbox": foolbox_attack(attack, model, x, y)}
+    peers = {name: foolbox_attack(attack, model, x, y) for name, attack in known.items()}
     if theirs := adv_lib_attacks():
         peers["adv-lib"] = lambda: theirs.fmn(model, x, y, norm=order, steps=STEPS)
         if order == 2:
