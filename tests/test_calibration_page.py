@@ -44,13 +44,11 @@ def test_the_controls_and_the_closed_forms_are_shown(kept):
     assert [line[0] for line in lines] == [known.network for known in calibration.CONTROLS]
     for line, row in zip(lines, kept["controls"], strict=True):
         assert line[2:5] == [str(row["of"]), f"{100 * row['wrong'] / row['of']:.1f} %", f"{100 * row['attacked'] / row['of']:.1f} %"]
-    by_name = {line[0]: line[1:] for line in protocol}
-    for at, row in enumerate(kept["controls"]):
-        for beside, one in enumerate(row["protocol"]):
-            right, of = one["rows"]["worst case"]
-            assert by_name["worst case"][2 * at + beside] == f"{100 * right / of:.1f} %"
-            assert by_name["flags"][2 * at + beside] == (", ".join(one["flags"]) or "none")
-        assert by_name["verdict"][2 * at].endswith(calibration_page.survival(row))
+    judged = [(row, one, one is row["protocol"][0]) for row in kept["controls"] for one in row["protocol"]]
+    for line, (row, one, control) in zip(protocol, judged, strict=True):
+        numbers = [f"{100 * right / of:.0f}" for right, of in map(one["rows"].__getitem__, calibration_page.SHOWN)]
+        assert line[0] == f"{one['network']} at {row['eps']:.3g}" and line[1:-1] == numbers
+        assert (calibration_page.survival(row) in line[-1]) is control and line[-1].endswith(", ".join(one["flags"]))
     flagged = [row["network"] for row in kept["controls"] if row["protocol"][0]["flags"]]
     assert all(name in shown("calibration-controls").get_text().partition("A flag is no verdict")[2] for name in flagged)
     text = computed_pages.part("calibration-linear", None)

@@ -244,15 +244,22 @@ if not run.evidence.kept["with_the_layer"] + run.evidence.kept["without_the_laye
     run.say("This run looks at no pretrained network.")
 if run.evidence.kept["with_the_layer"]:
     run.show("table-pretrained")
+    run.say(
+        "These layers count in the rows of {doc}`Definition 1 and Theorem 1 <evidence>` "
+        "with the others. Their invisible subspace is a smaller part of the hidden "
+        "space than on digits, for there are a thousand classes. The last two columns "
+        "are of the next section: whether some invisible ray stays among non-negative "
+        "features, and how probable that is for a random layer of the same widths."
+    )
 if run.evidence.kept["without_the_layer"]:
     run.show("table-control")
+    run.say(
+        "SqueezeNet's row shows what a layer without slack does: the last convolution "
+        "reads all of its channels, and even the direction that it sees least changes "
+        "the output once it is followed far enough."
+    )
 
 # %% [markdown]
-# The layers of the theorem count in the rows of {doc}`Definition 1 and Theorem 1 <evidence>` with the others.
-# Their invisible subspace is a smaller part of the hidden space than on digits, for there are a thousand classes.
-# The last two columns are of the next section: whether some invisible ray stays among non-negative features, and how probable that is for a random layer of the same widths.
-# Where SqueezeNet is looked at, its row shows what a layer without slack does: the last convolution reads all of its channels, and even the direction that it sees least changes the output once it is followed far enough.
-#
 # ## Inside the orthant
 #
 # After a ReLU all features are non-negative, and the image of $g$ lies in the orthant $h \geq 0$.

@@ -222,7 +222,7 @@ captions = [
     words for k in goals[:6].tolist() for words in (f"{label}", "change", f"{k}")
 ]
 
-# %% name="fig-attacks" tags=["hide-input"] mystnb={"image": {"alt": "Rows of a digit, a faint perturbation in grey, and the perturbed digit, which looks unchanged, for six target classes."}}
+# %% name="fig-attacks" tags=["hide-input"] mystnb={"image": {"alt": "Rows of a digit, a perturbation in grey, and the perturbed digit with the class that it is given, for six target classes."}}
 plots.pictures(triples, captions, columns=6)
 plt.show()
 

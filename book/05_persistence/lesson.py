@@ -106,7 +106,7 @@ run.show("table-attacks")
 # %% [markdown]
 # One digit under the least-distortion attack towards other classes: the original, the perturbation, and the result.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Rows of a digit, a faint perturbation in grey, and the perturbed digit, which looks unchanged, for six target classes."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Rows of a digit, a perturbation in grey, and the perturbed digit with the class that it is given, for six target classes."}}
 run.show("fig-attacks")
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Two overlapping histograms of distortion, the least-distortion search to the left of the coarse search, with the published mean as a dashed line."}}
@@ -386,7 +386,7 @@ run.show("fig-conv")
 # The paper repeats the experiment on AlexNet and VGG16, with goldfinches attacked towards indigo bunting and other classes.
 # This part needs pictures and pretrained weights and is left out of the quick profile; its claims are then *not run*.
 # At the standard profile EfficientNet-Lite0 {cite:p}`tan2019`, three points more accurate than VGG16, stands for it; the budget is 8/255.
-# Here a pass costs a thousand times as much as on digits, and the stopping rule decides what can be afforded: far from the crossing a $\sigma$ is settled by 16 or 32 noisy copies, and near it a cap ends the search, with an interval that is as wide as it was.
+# Here a pass costs far more than on digits, and the stopping rule decides what can be afforded: far from the crossing a $\sigma$ is settled by 16 or 32 noisy copies, and near it a cap ends the search, with an interval that is as wide as it was.
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Frequencies of ImageNet classes against sigma around a goldfinch and around its neighbour attacked towards indigo bunting, and pictures under growing noise, where the profile runs this part."}}
 if on_imagenet:
@@ -410,11 +410,10 @@ if on_imagenet:
         "Over the pictures that reach their target, natural persistence is "
         f"{run.found(PICTURES, 'natural_over_adversarial'):.1f} times that of the "
         "attacked image in the mean, and the larger one for a share of "
-        f"{run.found(PICTURES, 'share_natural_is_larger'):.2f}."
+        f"{run.found(PICTURES, 'share_natural_is_larger'):.2f}. The nearest pictures lie "
+        "on the boundary, where persistence is next to nothing on any network: again "
+        "the attack's stopping rule makes the number."
     )
-
-# %% [markdown]
-# The nearest pictures lie on the boundary, where persistence is next to nothing on any network: again the attack's stopping rule makes the number.
 
 # %% [markdown]
 # ## What does persistence know that the distance does not?
