@@ -246,7 +246,8 @@ if run.evidence.kept["with_the_layer"]:
     run.show("table-pretrained")
     run.say(
         "These layers count in the rows of "
-        "{doc}`Definition 1 and Theorem 1 <evidence>` with the others. Their invisible subspace is a smaller part of the hidden "
+        "{doc}`Definition 1 and Theorem 1 <evidence>` with the others. "
+        "Their invisible subspace is a smaller part of the hidden "
         "space than on digits, for there are a thousand classes. The last two columns "
         "are of the next section: whether some invisible ray stays among non-negative "
         "features, and how probable that is for a random layer of the same widths."

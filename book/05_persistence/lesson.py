@@ -411,8 +411,8 @@ if on_imagenet:
         f"{run.found(PICTURES, 'natural_over_adversarial'):.1f} times that of the "
         "attacked image in the mean, and the larger one for a share of "
         f"{run.found(PICTURES, 'share_natural_is_larger'):.2f}. The nearest pictures "
-        "lie on the boundary, where persistence is next to nothing on any network: again "
-        "the attack's stopping rule makes the number."
+        "lie on the boundary, where persistence is next to nothing on any network: "
+        "again the attack's stopping rule makes the number."
     )
 
 # %% [markdown]
