@@ -45,7 +45,14 @@ NEIGHBOURHOODS = {
 GEOMETRY = {"delaunay_dimensions": [2, 3], "delaunay_points": 60, "grids": [4, 8], "census_points": 200, "orthant_dimensions": 40}
 MIRRORED = {"curvature_directions": 3, "persistence_pairs": 3, "persistence_samples": 100}
 CLUSTR_DATA = {"data": "digits", "model": "mlp", "train": 400, "test": 200, "attack_images": 30}
-CLUSTR_PICTURES = {"pictures": ["digits"], "picture_model": "mlp", "picture_seeds": 1, "augment": False}
+CLUSTR_PICTURES = {
+    "pictures": ["digits"],
+    "picture_model": "mlp",
+    "start_model": "mlp",
+    "start_epochs": 8,
+    "picture_seeds": 1,
+    "augment": False,
+}
 CLUSTR_TRAINING = {"epochs": 8, "magnet_epochs": 3, "toy_points": 100, "toy_epochs": 5, "toy_seeds": 1}
 CLUSTR_ATTACKS = {"loop_steps": 5, "loop_restarts": 2, "long_steps": 6, "nearest_grid": [1, 4], "search_images": 10}
 CLUSTR = {**CLUSTR_DATA, **CLUSTR_PICTURES, **CLUSTR_TRAINING, **CLUSTR_ATTACKS, "protocol_images": 12, "protocol_heavy": 0}

@@ -143,6 +143,7 @@ parts:
     - file: book/{CHAPTER}/exercises
 - caption: Reference
   chapters:
+  - file: book/attackers
   - file: book/how_to_read
   - file: book/scoreboard
   - file: book/errata
@@ -157,7 +158,17 @@ def add_pages(root: Path) -> None:
     book = paths.root() / "book"
     shutil.copy(paths.root() / "_config.yml", root)
     shutil.copytree(book / "_static", root / "book" / "_static")
-    for name in ("references.bib", "how_to_read.md", "glossary.md", "notation.md", "scoreboard.md", "errata.md", "bibliography.md"):
+    for name in (
+        "references.bib",
+        "how_to_read.md",
+        "glossary.md",
+        "notation.md",
+        "scoreboard.md",
+        "errata.md",
+        "bibliography.md",
+        "attackers.md",
+    ):
         shutil.copy(book / name, root / "book")
+    shutil.copy(paths.root() / "data" / "calibration.json", root / "data")
     (root / "book" / "index.md").write_text("# A tiny book\n\nIt has one chapter.\n", encoding="utf-8")
     (root / "_toc.yml").write_text(CONTENTS, encoding="utf-8")
