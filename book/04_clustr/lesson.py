@@ -449,7 +449,7 @@ run.show_verdicts()
 # The link from the theorem to the tables is missing twice: certified radii are far below the radius of the attacks, and the loss does not look at the Lipschitz constant, which the radius divides by.
 #
 # The networks of the experiments are not the paper's.
-# The standard profile trains small networks on MNIST and on a part of CIFAR-10, and what it leaves out is *not run*; the paper profile trains the ResNet-18 on the three data sets.
+# The standard profile trains a LeNet on MNIST and tunes a published ResNet-20 on a part of CIFAR-10, and what it leaves out is *not run*; the paper profile trains the ResNet-18 on the three data sets.
 # Where a network does not come near the published accuracies, clean and under the published loop, the claims on the tables are tried on another kind of network than the one that they were made for, and the 74 % are not explained by it.
 #
 # What the tables call PGD is a loop that climbs a saturated function and may overwrite its own successes.
