@@ -223,15 +223,21 @@ def _print_estimates(names: list[str], profile: str, changed: bool) -> None:
 
 
 @app.command()
-def build() -> None:
-    """Build the book's pages as HTML, warnings as errors, and print where they are.
+def build(
+    pdf: Annotated[bool, _option("Also print them into one file, with a Chromium.")] = False,
+) -> None:
+    """Build the book's pages as HTML, warnings as errors, and say where they are.
 
     Each part of a chapter is shown with its largest recorded profile, or a fresher run made here.
     Run the chapters first: python -m support run
     """
-    from support.book import publish
+    from support.book import printed, publish
 
     typer.echo(publish.build())
+    if pdf:
+        out = paths.output() / "book.pdf"
+        count = printed.write(paths.output() / "book", publish.pages(), out)
+        typer.echo(f"{out}: {count} sheets")
 
 
 @app.command(name="new-chapter")

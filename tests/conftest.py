@@ -26,14 +26,6 @@ LANES = {
 }  # fmt: skip
 
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
-PATIENCE = 180_000  # milliseconds for a page to load; a busy machine takes its time, and no test is about speed
-# Formulas are set, and pictures loaded, when they come into view; a test wants all of them.
-SET_ALL = """() => MathJax.startup.promise.then(() => MathJax.startup.document.lazyTypesetAll())
-    .then(() => document.fonts.ready).then(() => null)"""
-QUIET = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking")
-
-
 @contextlib.contextmanager
 def book_at(root: Path) -> Iterator[Path]:
     """The package works on the book under ``root``."""
@@ -113,6 +105,8 @@ def soups(built):
 @pytest.fixture(scope="session")
 def browser():
     """A Chromium; without one the tests are skipped, and fail where CI is set."""
+    from support.book.printed import BROWSERS, QUIET
+
     program = next(filter(None, map(shutil.which, BROWSERS)), None)
     if program is None and not os.environ.get("CI"):
         pytest.skip(f"no browser: none of {', '.join(BROWSERS)} is on the PATH")
@@ -127,20 +121,21 @@ def browser():
 @pytest.fixture
 def look(browser, site):
     """``look(page)`` opens a page and returns it with what it asked for and complained about, once its mathematics is set."""
+    from support.book import printed
+
     with contextlib.ExitStack() as stack:
 
         def at(page: str, to: str = "", **options):
             tab = stack.enter_context(contextlib.closing(browser.new_page(viewport={"width": 1280, "height": 900}, **options)))
-            tab.set_default_timeout(PATIENCE)
+            tab.set_default_timeout(printed.PATIENCE)
             asked, complaints = [], []
             tab.on("request", lambda request: asked.append(request.url))
             tab.on("requestfailed", lambda request: complaints.append(f"failed: {request.url}"))
             tab.on("pageerror", lambda error: complaints.append(str(error)))
             tab.on("console", lambda message: complaints.append(message.text) if message.type in ("error", "warning") else None)
             tab.goto(f"{(site / f'{page}.html').as_uri()}{f'#{to}' if to else ''}")
-            if options.get("java_script_enabled", True) and tab.locator(".math").count():
-                tab.wait_for_function("window.MathJax && MathJax.startup && MathJax.startup.promise")
-                tab.evaluate(SET_ALL)
+            if options.get("java_script_enabled", True):
+                printed.set_formulas(tab)
             return tab, asked, complaints
 
         yield at

@@ -19,9 +19,8 @@ import pytest
 import tiny_book
 import tiny_runs
 from bs4 import BeautifulSoup
-from conftest import PATIENCE
 
-from support.book import claims, computed_pages, downloads, manifests, publish, sphinx_offline
+from support.book import claims, computed_pages, downloads, manifests, printed, publish, sphinx_offline
 from support.common import paths
 
 ASKS = (("script", "src"), ("link", "href"), ("img", "src"), ("iframe", "src"), ("source", "src"), ("object", "data"))
@@ -475,7 +474,7 @@ def test_a_page_that_is_not_there_leads_back_from_any_depth(site, browser):
         for place in ("gone.html", "book/01_old.html", "book/chapters/old/gone.html"):
             tab = browser.new_page()
             assert tab.goto(home + place).status == 404
-            tab.locator("#ways").wait_for(timeout=PATIENCE)
+            tab.locator("#ways").wait_for(timeout=printed.PATIENCE)
             links = [link.get_attribute("href") for link in tab.locator("#ways a").all()]
             assert links == [f"/{site.name}/{page}.html" for page in ("book/index", "book/scoreboard", "search")], place
             tab.locator("#ways a").first.click()

@@ -79,7 +79,9 @@ def test_every_third_party_import_is_a_declared_dependency():
         used = {name.name.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names}
         used |= {node.module.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
         more = extras["book"] if file.name.startswith("sphinx_") else extras["classroom"] if file.parent.name == "classroom" else set()
-        more |= {"carry.py": {"coverage"}, "calibration.py": {"foolbox"}}.get(file.name, set())  # for who has the tests' extra
+        more |= {"carry.py": {"coverage"}, "calibration.py": {"foolbox"}, "printed.py": {"playwright", "pypdf"}}.get(
+            file.name, set()
+        )  # for who has the tests' extra
         assert used <= {*sys.stdlib_module_names, *plain, "support"} | more, file
 
 
