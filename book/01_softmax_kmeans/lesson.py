@@ -57,7 +57,7 @@ def confidences(model, images: torch.Tensor) -> torch.Tensor:
     return model.head.confidence(training.predict(model, images))
 
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Eight handwritten digits, four for each network: clean above, with one changed pixel in a red frame below, and under them the confidence of every class before and after. The bar of the right class falls and that of another rises above it."}}
+# %% name="fig-one-pixel" tags=["hide-input"] mystnb={"image": {"alt": "Eight handwritten digits, four for each network: clean above, with one changed pixel in a red frame below, and under them the confidence of every class before and after. The bar of the right class falls and that of another rises above it."}}
 def first_fallen(model, count: int = 4) -> list[tuple]:
     """The first images that one pixel turns into a confident error, and that error."""
     shown = []

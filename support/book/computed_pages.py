@@ -214,11 +214,12 @@ def choices(found: Board) -> list[tuple[str, str, dict[str, str]]]:
 
 
 def _pictures() -> Iterator[tuple[str, Shown]]:
-    wanted = [(name, name, front.of(name).picture) for name in manifests.chapters()]
-    wanted += [(FIRST, *front.FIRST)] if front.FIRST[0] in manifests.chapters() else []
-    for name, chapter, figure in wanted:
+    wanted = [(name, name, "evidence", front.of(name).picture, 1) for name in manifests.chapters()]
+    wanted += [(FIRST, *front.FIRST, 2)] if front.FIRST[0] in manifests.chapters() else []
+    for name, chapter, part, figure, wide in wanted:
         with contextlib.suppress(publish.PublishError):  # a chapter that was never run has none
-            if picture := front.picture(publish.chosen_run(chapter), figure):
+            run = publish.chosen_run(chapter, part)
+            if picture := front.picture(run, figure, wide * front.WIDTH):
                 yield name, Shown(f"cards/{name}.png", picture.png, picture.alt, chapter)
 
 

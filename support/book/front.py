@@ -22,7 +22,7 @@ from support.book.rules import Strict
 from support.common import paths
 
 WIDTH = 640  # pixels of a card's picture: twice what it takes on the page
-FIRST = ("05_persistence", "fig-attacks")  # chapter and figure of the first page's picture
+FIRST = ("01_softmax_kmeans", "lesson", "fig-one-pixel")  # part and figure of the first page's picture
 PARTS = {
     "evidence": "every claim, with the code that measures it",
     "exercises": "on paper and in code, with tests",
@@ -97,9 +97,10 @@ def made_of(png: bytes) -> str:
 def cover() -> Picture | None:
     """The picture of the README: the first page's, of the largest record that is committed; None
     for a book without that chapter."""
-    chapter, figure = FIRST
-    recorded = (manifests.recorded_run(chapter, size) for size in reversed(SIZES))
-    return next((picture(run, figure) for run in recorded if run.is_file()), None)
+    chapter, part, figure = FIRST
+    recorded = (manifests.recorded_run(chapter, size, part) for size in reversed(SIZES))
+    found = (picture(run, figure, 2 * WIDTH) for run in recorded if run.is_file())
+    return next(found, None)
 
 
 def cover_file() -> Path:
