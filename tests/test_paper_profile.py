@@ -62,11 +62,12 @@ EVERY = {
     "protocol_heavy": 0, "protocol_steps": 5, "images": 30, "corner_images": 10, "noise_images": 6, "noise_samples": 60, "pairs": 10,
     "bend_places": 3, "bend_directions": 3, "bend_reach": 0.3, "kernel_images": 10,
 }  # fmt: skip
+RUNS = {"seeds": 2}  # where another data set has fewer runs
 TINY = {
-    "01_softmax_kmeans": {"seeds": 1, **DIGITS, **PICTURES, **TRAINING, **ATTACKS, **EVOLUTION},
-    "02_softrmax": {"seeds": 1, **SOFTRMAX},
+    "01_softmax_kmeans": {**RUNS, "pictures_seeds": 1, **DIGITS, **PICTURES, **TRAINING, **ATTACKS, **EVOLUTION},
+    "02_softrmax": {**RUNS, "pictures_seeds": 1, **SOFTRMAX},
     "03_adversarial_directions": DIRECTIONS,
-    "04_clustr": {"seeds": 1, **CLUSTR},
+    "04_clustr": {**RUNS, **CLUSTR},
     "05_persistence": {"seeds": 1, "conv_seeds": 1, **PERSISTENCE, **NOISE, **NETWORKS, **REST},
     "06_path_kernel": {"seeds": 1, **PATH, **LEAVING_OUT, **LINES, "dropout_pairs": 12, "dropout_masks": 2},
     "07_decision_boundaries": {"seeds": 1, **BOUNDARIES, **NEIGHBOURHOODS, **GEOMETRY, **MIRRORED},
