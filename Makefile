@@ -20,7 +20,7 @@ book: $(READY)
 	@$(RUN) -m support build
 
 test: $(READY)
-	$(RUN) -m pytest -n logical --dist loadgroup --benchmark-disable
+	$(RUN) -m pytest -n logical --dist loadfile --benchmark-disable
 
 faults: $(READY)
 	$(RUN) tests/faults.py

@@ -168,14 +168,6 @@ class Lanes:
             terminalreporter.write_line(f"EMPTY LANE {line}", red=True)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The tests of a file stay together, and those of the built pages in one process, which builds them once."""
-    for item in items:
-        pages = "built" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("pages" if pages else item.nodeid.partition("::")[0]))
-
-
 def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(Lanes(config), "lanes")
