@@ -198,8 +198,8 @@ for name, layer_bias in (("with the bias", raised), ("without", None)):
 run.show("table-family")
 
 # %% [markdown]
-# Training pushes the class weights apart, to corners of their hull, and a corner's region reaches infinity.
-# Only where $l$ is a small part of $m$ do some weights find no corner, and bounded or empty regions appear.
+# A class weight at a corner of the weights' hull has a region that reaches infinity.
+# From $l = m - 1$ on, weights in general position are all corners; below that the table counts.
 # That a region is unbounded says little about the number of invisible dimensions.
 #
 # ### Convex regions, flat boundaries
@@ -218,7 +218,7 @@ run.say(
 # ## Is l larger than m?
 #
 # The paper assumes $l > m$, "which is the case in almost all top-performing neural networks on ImageNet".
-# torchvision describes eighty classifiers, with their published accuracy.
+# torchvision describes its classifiers, with their published accuracy.
 # We build each without allocating its weights and read off the last layer.
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Width of the last layer against published top-1 accuracy for torchvision's classifiers on a logarithmic axis, with a line at l = m = 1000. A fair share of the points, some of high accuracy, lies on or below the line."}}
@@ -229,8 +229,23 @@ run.show("table-exceptions")
 
 # %% [markdown]
 # The premise is right about the networks that the abstract names.
-# It is also right about the accurate ones of their time: of the 36 architectures in torchvision that are no younger than 2018, four do not fulfil it (ResNet-18 and -34 and the two SqueezeNets), all in the less accurate half.
-# It is not right about nearly all of today's, nor about nearly all of the accurate ones: all exceptions above 74 % came later, at nearly every accuracy, so that a network does not owe its accuracy to a wide last layer.
+
+# %% tags=["hide-input"]
+zou = run.paper("zou2018")
+fulfil, of_then, of_the_better_then, of_the_better = (
+    zou.found("premise", f"share_of_{which}")
+    for which in (
+        "all", "all_up_to_2018", "the_better_half_up_to_2018", "the_better_half",
+    )
+)  # fmt: skip
+run.say(
+    f"Of torchvision's architectures up to 2018, {of_then:.0%} fulfil it, and of the "
+    f"more accurate half of these {of_the_better_then:.0%}; of all of today's "
+    f"{fulfil:.0%}, and of their more accurate half {of_the_better:.0%}: a network "
+    f"need not owe its accuracy to a wide last layer. {zou.verdict('premise')}"
+)
+
+# %% [markdown]
 # The theorem itself asks for less than $l > m$: one direction is there as soon as $l = m$.
 #
 # ### Pretrained networks
@@ -348,7 +363,7 @@ run.say(
 )
 
 # %% [markdown]
-# The class means lie where the layer can read them; of what differs between images of one class it reads less.
+# The class means lie where the layer can read them; whether it reads less of what differs between images of one class, the figure shows network by network.
 #
 # ## The conjecture
 #
@@ -388,7 +403,7 @@ run.say(
 # Two things are to be kept apart here.
 # As $\epsilon$ grows, the search reaches the class of $x'$ long before it comes near the features of $x'$, so the wrong class needs no match.
 # And where the search does not reach the features, that shows nothing: another search might.
-# It shows least where even the targeted attack fails: at that radius these images have hardly any adversarial examples at all, and the conjecture is not tried where it is meant.
+# It shows least where even the targeted attack fails: there the conjecture, which speaks of images that have adversarial examples, is hardly tried.
 #
 # ### The half that can be decided
 #
@@ -466,9 +481,23 @@ run.say(
 
 # %% [markdown]
 # So as a whole it is the easier one to attack.
-# But it is so between neighbours only: distant classes, whose features have the same invisible dimensions, are harder to reach than in the free layer.
-# The number of these dimensions cannot explain both.
-#
+# Is it so between neighbours only?
+# Distant classes have the same invisible dimensions.
+
+# %% tags=["hide-input"]
+adjacent, distant, free_adjacent, free_distant = (
+    zou.found("fig1-right", f"{which}_success")
+    for which in ("adjacent", "distant", "free_adjacent", "free_distant")
+)
+run.say(
+    f"Towards a neighbour the attack succeeds on {adjacent:.0%} of the images and "
+    f"towards a distant class on {distant:.0%}; in the free layer on "
+    f"{free_adjacent:.0%} and {free_distant:.0%}. {zou.verdict('fig1-right')} "
+    f"{zou.verdict('fig1-right', second=True)} Where the two differ, the number of "
+    "invisible dimensions, which is the same, cannot explain it."
+)
+
+# %% [markdown]
 # ## The second question: what survives?
 #
 # The claim about robustness is that parallel layers protect classes which are not adjacent.
@@ -488,7 +517,7 @@ run.show("fig-width")
 #
 # ### Today's protocol
 #
-# The same networks under every row of the protocol that the profile's budget grants: noise, FGSM, BIM, PGD with three losses, and from the standard profile on AutoAttack and two black boxes.
+# The same networks under every row of the protocol that the profile's budget grants: noise, FGSM, BIM, PGD with several goals, a black box that sees the class only, transfer, and from the standard profile on AutoAttack and Square.
 # The worst case counts an image as right if no row broke it.
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Accuracy of the narrow, wide, parallel and free networks under each row of the protocol, and the numbers behind each flag."}}
@@ -516,14 +545,13 @@ run.show_verdicts()
 # There is another kind of attack: it changes the picture until a person sees something else, while the network's answer stays ({cite:t}`jacobsen2019` and {cite:t}`tramer2020`: invariance-based adversarial examples).
 # The row of pictures on the way along an invisible direction is of that kind; how far such attacks get is not measured here.
 #
-# Nor do trained features make much use of the room that is left to them: compare the shares of the features, and of the shifts that attacks cause, with that of a random direction.
+# How much use trained features make of the room that is left to them, the shares of the features and of the shifts that attacks cause say, beside that of a random direction.
 #
 # The number of invisible dimensions and the reach of the regions are separate matters, too.
 # Regions are unbounded because weights lie at the corners of their hull, with or without an invisible subspace.
 # And a wide last layer can be replaced by one without any, which is exactly as hard to attack.
 #
-# The caption of Figure 1 is right about parallel layers: classes that are not adjacent are harder to reach from each other, also than in a free layer.
-# The price is paid by the neighbours, and the network as a whole falls to smaller budgets than the free one.
+# The caption of Figure 1 speaks of parallel layers; where its row is decided for it, classes that are not adjacent are harder to reach from each other than in a free layer, and the price is paid by the neighbours.
 # In a parallel layer nearly everything is invisible, so whatever protects its distant classes, it is not a lack of adversarial directions.
 #
 # The conjecture joins two statements of very different strength.

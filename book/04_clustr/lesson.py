@@ -71,9 +71,9 @@ print("the package", packaged.tolist())
 # ### The networks
 #
 # Everything below needs trained networks, so here they are.
-# Per data set and seed: *nominal*, trained with cross-entropy; *ClusTR*, the same network fine-tuned with the Magnet loss (which we come to); *Magnet*, trained with it from random weights; *QTRADES*, the nominal network fine-tuned with one quick adversary an image; and *ClusTR + QTRADES*, with both, as the authors' code does it.
-# Beside the paper's five stands one more: *adversarial*, the nominal network fine-tuned on PGD's images.
-# Tables 1 and 2, further down, compare their accuracies.
+# Per data set and seed: *nominal*, trained with cross-entropy, or with published weights where the profile names some; *ClusTR*, the same network fine-tuned with the Magnet loss (which we come to); *Magnet*, trained with it from random weights, for pictures only, and with a body of its own where the nominal one is published; *QTRADES*, the nominal network fine-tuned with one quick adversary an image; and *ClusTR + QTRADES*, with both, as the authors' code does it.
+# Beside the paper's five stands one more: *adversarial*, the nominal network fine-tuned on PGD's images, on the first data set of pictures.
+# Tables 1 and 2, further down, compare their accuracies; where bodies differ, the row *Magnet* compares bodies as well.
 #
 # ### Searched for hard
 #
@@ -89,12 +89,12 @@ run.say(
     f"The search finds a change inside the radius for {inside} of "
     f"{kept['search images']} images, and inside multiples of it for {multiples} times "
     f"the radius. $L$ is at most {upper:.4g} and at least {lower:.4g}, the steepest "
-    f"slope seen: {upper / lower:.0f} times apart."
+    f"slope seen: {upper / lower:.2g} times apart."
 )
 
 # %% [markdown]
 # The search is no straw man: it finds changes in larger balls.
-# And the two numbers for $L$ show why radii come out small: the product of spectral norms is a bound, and a loose one.
+# How loose the product of spectral norms may be is the ratio of the two numbers for $L$; whatever of it is slack makes the radii too small.
 # Taking the lower number instead gives prettier radii, and certifies nothing.
 #
 # ### Tight
@@ -122,7 +122,7 @@ run.show("fig-cells")
 # The paper's tables are about the maximum norm, at 8/255, and a perturbation of that size can be $\epsilon \sqrt n$ long in l2.
 # The figure lays the certified radii of the ClusTR network beside that length, and beside the l2 lengths at which an attack in the maximum norm changed the answer.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Histogram on a logarithmic axis: certified l2 radii far to the left, the lengths of successful perturbations far to the right, near the vertical line of the longest perturbation allowed."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Histogram on a logarithmic axis: certified l2 radii to the left, the lengths of successful perturbations to the right, near the vertical line of the longest perturbation allowed."}}
 run.show("fig-lengths")
 
 # %% [markdown]
@@ -161,7 +161,7 @@ print("images of the digits  ", digits.y[batch.images].tolist())
 # The numerator alone is no objective.
 # Multiply all features by $s$: the numerator grows by $s^2$, the distance of the centres and $L$ by $s$ each, and the radius stays what it was.
 # So does the Magnet loss with its own variance; what it does not see at all is $L$.
-# The figure follows the ClusTR network through its training; medians over test images, epoch 0 is the warm start.
+# The figure follows the ClusTR network through its training; medians over test images, epoch 0 is the nominal network, from which the training sets out (the *warm start*).
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Five panels against the epoch of Magnet training: loss, median numerator over twice the variance, median numerator, bound on the Lipschitz constant, median certified radius."}}
 run.show("fig-training")
@@ -213,7 +213,7 @@ run.say(
 run.show("table-readings")
 
 # %% [markdown]
-# Nominal features are clustered by class already: chapter 1 said why.
+# Clustering per class loses little, with nominal features and, as the row says, with untrained ones.
 # The paper does not say how its clusters came by a class, so where the 21.6 % come from stays open.
 # Cluster numbers taken for class numbers are right one time in ten, on average over the numberings, whatever the features are.
 #
@@ -278,12 +278,10 @@ run.show("fig-walk")
 
 # %% [markdown]
 # The grey line is the decision.
-# The published loss rises from the own centre to $\log 10$, which it reaches before the decision, and beyond there is a plateau: no kernel is felt, and the slope is orders of magnitude below that of Equation 5.
-# Only close to the rival's centre stands another small hill.
-# On most of the way to the decision its slope is the larger one of the two: there it is not the size that is wrong but the direction.
-# So the climb first leads *away from the own centre*, in any direction, and then nowhere.
+# The published loss rises from the own centre towards $\log 10$, and what it meets there depends on the kernels.
+# Where they are narrow against the distance $D$ of the two centres, $\exp(-D^2 / 8\sigma^2) \approx 0$, it has arrived before the decision, and beyond lies a plateau on which no kernel is felt: the climb leads *away from the own centre*, in any direction, and then nowhere.
+# Where they are wide there is no plateau, and the loss has a slope at the decision.
 #
-# How wide the plateau is depends on the width of the kernels against the distances of the clusters.
 # The next figure takes one network and changes nothing but $\sigma^2$ in its head.
 # The clusters, the features and, but for a few images, the answers stay what they are.
 
@@ -295,12 +293,12 @@ run.show("table-widths")
 
 # %% [markdown]
 # One network, one set of answers, and the accuracy that the published loop reports depends on a number that the answers hardly depend on.
-# Where the kernels are narrow against an image's distances to the clusters, its kernel sums are 1 and 0 to the last digit, its gradient is gone, and the loop reports what the noise of its random starts did.
+# Where the kernels are narrow against an image's distances to the clusters, its kernel sums are all 0 to the last digit (or 1 and 0, close to a centre), its gradient is gone, and the loop reports what the noise of its random starts did.
 # The table says how far off the loop is at its worst.
 #
 # The dashed curve is a warning to whoever mends the loop.
 # Equation 5, taken at its word, climbs the cross-entropy of $\log p$, whose gradient is that of the log-odds times $1 - p_y$; in float32 that factor becomes zero as well, as {doc}`../01_softmax_kmeans/lesson` showed.
-# The margin has no such factor, and stays level.
+# The margin has no such factor; it changes by what the answers do.
 #
 # ### What the second defect looks like
 #
@@ -345,7 +343,7 @@ run.show("fig-waterfall")
 run.show("table-waterfall")
 
 # %% [markdown]
-# How large the drop is depends on the network, as the figure on $\sigma^2$ leads one to expect: where the clusters are wide against their distances, the loop has a gradient and works better than it deserves; where they are narrow, the first defect hides nearly everything.
+# How large the drop is depends on the network, as the figure on $\sigma^2$ leads one to expect: where the clusters are wide against their distances, the loop has a gradient and works better than it deserves; where they are narrow, the first defect hides more, as the table above says.
 # The public evaluation of the released ResNet-18 found a drop from 74 % to nothing; how wide its clusters are was looked at neither there nor here.
 #
 # ## Tables 1 and 2
@@ -395,8 +393,8 @@ run.show("table-radii")
 # The paper does try an attack made for the defence: maximise the Magnet loss instead of the cross-entropy.
 # It brings CIFAR-10 from 74 to 67 %, which the paper calls marginal.
 # The attack is not in the published code, but the loss is: it is cut off at zero.
-# Where an image is classified well, the hinge is inactive and its gradient is exactly zero; the attack does not move.
-# Without the hinge the same loss has a gradient everywhere.
+# Where an image's lead exceeds $\alpha$ (12.5, in units of $2\sigma^2$), the hinge is inactive and its gradient is exactly zero: the attack does not move.
+# Without the hinge nothing is cut off.
 
 # %% tags=["hide-input"]
 idle, cut = (
@@ -446,7 +444,7 @@ run.show_verdicts()
 
 # %% [markdown]
 # Proposition 1 holds and is tight; the step from two centres to many does not hold as it is written, and the minimum over all rivals repairs it.
-# The link from the theorem to the tables is missing twice: certified radii are far below the radius of the attacks, and the loss does not look at the Lipschitz constant, which the radius divides by.
+# The link from the theorem to the tables is missing twice: what is certified is a length in l2 and what is attacked a budget in the maximum norm, with the two as far apart as the figure shows, and the loss does not look at the Lipschitz constant, which the radius divides by.
 #
 # The networks of the experiments are not the paper's.
 # The standard profile trains a LeNet on MNIST and tunes a published ResNet-20 on a part of CIFAR-10, and what it leaves out is *not run*; the paper profile trains the ResNet-18 on the three data sets.

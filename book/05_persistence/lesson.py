@@ -6,8 +6,8 @@
 # The largest noise that an image stands, its *persistence*, is offered as a probe of the decision boundary: adversarial images are said to sit in narrow cones of their class, natural ones outside.
 #
 # There are three reasons to look again.
-# On any boundary, a flat one too, persistence is zero and grows with the distance, and an adversarial image is an image close to the boundary.
-# How close is a choice of the attack, and the paper prints neither the budget of one attack nor the stopping rule of the other.
+# On any boundary, a flat one too, persistence is zero, and it grows with the distance.
+# How far an adversarial image lies from the boundary is a choice of the attack, and the paper prints neither the budget of one attack nor the stopping rule of the other.
 # And the algorithm that computes persistence may look for a bracket without end, or end at a crossing that the definition does not mean.
 #
 # This chapter re-runs the attacks of the introduction and every claim of part I, with an algorithm that says how sure it is.
@@ -83,8 +83,6 @@ x, target = torch.tensor([[0.4, 0.5]]), torch.tensor([1])
 print(f"from 0.4 to {igsm(right_half, x, target, 0.3, 20)[0, 0]:.2f}")
 
 # %% [markdown]
-# An optional noise is for an adversary whom we meet at the end.
-#
 # ### The least distortion
 #
 # {cite:t}`szegedy2014` look for the smallest perturbation instead: for a constant $c$ they minimise $\tfrac12 \lVert z - x \rVert^2 + c\,\ell(f(z), t)$ over images $z \in [0,1]^n$ with L-BFGS, and search for the smallest $c$ whose minimiser has the class $t$.
@@ -97,7 +95,7 @@ print(f"from 0.4 to {igsm(right_half, x, target, 0.3, 20)[0, 0]:.2f}")
 # We keep both.
 
 # %% [markdown]
-# We train FC200-200-10 and attack it with these and with FGSM {cite:p}`goodfellow2015`, R+FGSM {cite:p}`tramer2018` and MI-FGSM {cite:p}`dong2018`.
+# We train FC200-200-10, two hidden layers of 200 units and ten classes, and attack it with these and with FGSM {cite:p}`goodfellow2015`, R+FGSM {cite:p}`tramer2018` and MI-FGSM {cite:p}`dong2018`.
 # The columns are the share of images that reach their target, and the mean distortion of those that do.
 
 # %% tags=["hide-input"]
@@ -217,7 +215,7 @@ run.say(
 #
 # The paper's algorithm starts from the interval $[0.5, 1.5]$, halves its lower end until the point is stable there, doubles its upper end until it is not, and bisects.
 # It is kept in the package as `smoothing.bracketing`, with a cap where the original has none.
-# Four points try it: one of a half plane; one on its boundary; one outside a wedge with two planes, a class that keeps three quarters of any noise; and the centre of a *dartboard* in 100 dimensions, whose inner disc and second ring are one class.
+# Four points try it: one of a half plane; one on its boundary; one outside a wedge with two planes, a class that keeps three quarters of noise as $\sigma$ grows; and the centre of a *dartboard* in 100 dimensions, whose inner disc and second ring are one class.
 
 
 # %% tags=["nbval-check-output"]
@@ -355,9 +353,9 @@ run.show("table-regulariser")
 # Which adversarial ones?
 # The paper says L-BFGS and prints the mean distortion, but not where the search stopped.
 # A fine search ends on the boundary, where persistence is zero by definition: the linear and dense rows, with 0.56 and more, cannot be that; the convolutional ones, with 0.03 to 0.1, can.
-# We report three columns: the first success of a coarse search; the least distortion; and the least perturbation *pushed on*, by one factor for all images of a network, until the mean distortion is the printed one.
+# We report three stops: the first success of a coarse search; the least distortion; and the least perturbation *pushed on*, by one factor for all images of a network, until the mean distortion is the printed one.
 # The dense networks are trained without the small decay ($10^{-5}$ and $10^{-6}$) that the paper gives them.
-# The third column uses all that the paper says, and is the one that is judged, although for the convolutional rows the second comes nearer to the printed persistence.
+# The third uses all that the paper says, and is the one that is judged.
 #
 # A network of two channels is narrow enough to die in training: every unit of a layer is zero for every image, and the answer is the same for all.
 # Such a network has no boundary to study, so it is started again from other weights; the last rows count the starts.
@@ -366,7 +364,7 @@ run.show("table-regulariser")
 run.show("table-persistence")
 
 # %% [markdown]
-# The column of adversarial persistence follows the stopping rule more than the network: next to zero at the least distortion, larger the farther the image is pushed.
+# Adversarial persistence follows the stopping rule more than the network: next to zero at the least distortion, larger the farther the image is pushed.
 #
 # The next three figures are Figures 14 to 16: histograms for natural images and IGSM images.
 # The budget of IGSM is the least of our curve at which four images of five reach their target.
@@ -399,7 +397,7 @@ if on_imagenet:
     run.show("fig-path")
 
 # %% [markdown]
-# Each picture is attacked towards one target by BIM and MI-FGSM, away from its class by FGSM, and by the search for the nearest picture of another class (*minimal*).
+# Each picture is attacked by those of the paper's attacks that the profile names, and by the search for the nearest picture of another class (*minimal*).
 # The columns compare the same pictures, natural and attacked.
 
 # %% tags=["hide-input"]
@@ -433,7 +431,7 @@ run.show("fig-paths")
 # %% [markdown]
 # ### Mirrored pairs
 #
-# Natural images lie far from the boundary and adversarial ones close to it, so to compare their persistence is to compare distances.
+# An attack chooses how far its images lie from the boundary, so to compare persistence of natural and adversarial images is to compare distances first.
 # A fair pair: from a natural image go the least distance $d$ to the boundary, and again as far beyond it.
 # The two points see the same piece of boundary from its two sides.
 # As a common measure we turn persistence into an *effective number of planes*: the $k$ of the wedge that would give this persistence at this distance,
@@ -531,7 +529,7 @@ run.show("table-radius")
 #
 # ## Today's protocol
 #
-# None of the networks here is a defence, and the book's common evaluation says so for the network of Figures 9 to 13: accuracy under every attack, at one radius.
+# None of the networks here is a defence, and the book's common evaluation says so for the network of Figures 9 to 13: accuracy under every row that the profile's `protocol_budget` grants, at one radius.
 
 # %% tags=["hide-input"]
 run.show("table-protocol")
@@ -552,7 +550,7 @@ run.show_verdicts()
 # Four more hold in part only: the persistence in a wedge, which needs its condition; the Bracketing Algorithm; the bounds on the lengths of noise, of which the Gaussian one is false as printed; and the reading of curvature, which two unlike sides of a boundary allow and the drop does not.
 #
 # The rest turns on one thing that the paper leaves open: where its attacks stop.
-# A least perturbation has persistence zero whatever the boundary looks like; a generous budget makes adversarial images as persistent as natural ones or more so; and on the linear networks, whose boundaries are flat, the reversal of Table 1 can be nothing else: to push an image on to the printed distortion is nearly to build it in.
+# A least perturbation has persistence zero whatever the boundary looks like; a generous budget makes adversarial images as persistent as natural ones or more so; and on the linear networks, whose boundaries are made of planes, curvature cannot be the reason for the reversal of Table 1: what is left are their corners and the stopping rule, and to push an image on to the printed distortion is nearly to build it in.
 # Mirrored pairs and matched distances take that freedom away.
 # What they leave of the cone hypothesis the table of mirrored pairs shows for each network: wherever the natural side has more planes than the side beyond, the comparison speaks against it.
 #

@@ -176,7 +176,7 @@ run.show("fig-jump")
 # For a smooth network the difference is proportional to the step size, with the Lipschitz constant of the *gradient* in front.
 # The text has the Lipschitz constant of the model instead.
 # The function $f_w = \sin(A w) / A$ shows why that is not enough: its Lipschitz constant is 1, and on the step from $0$ to $\pi / A$ its averaged gradient is 0 and the first one 1.
-# A single unit $\max(wx, 0)$ needs no $A$: in the step that crosses $w = 0$ the average is half the slope and the start none of it, however small the step is.
+# A single unit $\max(wx, 0)$ needs no $A$: in a step that crosses $w = 0$ half-way the average is half the slope and the start none of it, however small the step is.
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Largest change of a gradient within one step against step size, logarithmic axes: the tanh network follows a line of slope one, the ReLU network lies far above it until steps are too small to cross a kink at all."}}
 run.show("fig-small-steps")
@@ -220,18 +220,29 @@ run.show("fig-stars")
 
 # %% [markdown]
 # Of the two points outside, the text names (4, 15) only; the other is our choice.
-# The first has the largest mean kernel value of the four panels, and the second the smallest: outside is not one thing to this kernel.
+# The two need not agree: outside is not one thing to this kernel.
 # The gradient of a ReLU network with respect to its first layer is proportional to the input, so kernel values grow with the distance from the origin in directions in which the units are active that training points use.
 # Elsewhere they need not grow.
-# The row has both kinds: its third number ranks points inside against a whole ring of points outside, and the fourth does so after the length of the query's own gradients is divided out.
-#
+
+# %% tags=["hide-input"]
+ring, normalised = (
+    run.found("bell2023.fig21", f"auc_{which}")
+    for which in ("in_against_out", "normalised")
+)
+run.say(
+    "Ranked by the mean kernel value, points inside are told from a whole ring of "
+    f"points outside with an area under the curve of {ring:.2f}; after the length of "
+    f"the query's own gradients is divided out, with {normalised:.2f}."
+)
+
+# %% [markdown]
 # The kernel is non-stationary, too: over pairs of points with one and the same displacement, its value varies by the factor in the row that follows it.
 
 # %% [markdown]
 # ## Images
 #
 # The network of section 15.2 has two layers and ReLU, trained by full-batch gradient descent on images.
-# Its step has a closed form, so that nothing but rounding separates the two columns of numbers.
+# Its step has a closed form, so that nothing but rounding separates the kernel machine's scores from the network's.
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Left: scores by the kernel machine against the network's scores on test images, all on the diagonal. Right: cumulative distribution of their difference on a logarithmic axis, at rounding error for the closed form and many orders of magnitude larger for 100 left points per step."}}
 run.show("fig-images")
@@ -300,10 +311,17 @@ run.show("fig-leave-out")
 # Nor is the first what it seems: with ten classes, a twentieth of the training points is about half of one class, and the largest contributors to a class are mostly its own images.
 # To take them out comes close to deleting the class, whose answer may change for that; so the fair comparison is with as many random images *of that class*, and the row has it.
 # The other scores of the row say what the whole path is worth here: TracIn needs eight checkpoints of it, and the final tangent kernel one.
-# The last number is the area under the curve with which a point's contribution to its *own* label finds the wrong labels: a point that had to be learnt against its neighbours had to do the work itself.
+# A point that had to be learnt against its neighbours had to do the work itself: does a point's contribution to its *own* label find the wrong labels?
+
+# %% tags=["hide-input"]
+name = "auc_wrong_labels_by_self_contribution"
+found = run.found("bell2023.sample-importance", name)
+run.say(f"It does with an area under the curve of {found:.2f}, where chance has 0.5.")
+
+# %% [markdown]
 # Here are the training images with the largest such contribution; titles give the label trained on and the true one.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Sixteen training images with the largest contribution to their own label, titled with the label that was trained on and the true one; many of them differ."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Sixteen training images with the largest contribution to their own label, titled with the label that was trained on and the true one; some of them differ."}}
 run.show("fig-wrong-labels")
 
 # %% [markdown]

@@ -287,10 +287,21 @@ run.show("fig-tipped")
 # %% [markdown]
 # Persistence falls with the number of faces.
 # What the angle does depends on that number.
-# For two faces tipping *lowers* persistence, by five per cent at most.
-# For three it first lowers it by two per cent, then raises it by a tenth; for ten it raises it by almost half.
+
+# %% tags=["hide-input"]
+bell = run.paper("bell2023")
+two, three, ten = (
+    bell.found("persistence-recreated", f"tipped_over_untipped_{k}_faces") - 1
+    for k in (2, 3, 10)
+)
+run.say(
+    f"At the largest angle drawn, tipping changes the persistence of two faces by "
+    f"{two:+.1%}, of three by {three:+.1%} and of ten by {ten:+.1%}."
+)
+
+# %% [markdown]
 # With many faces, all but the first turn towards one another, until they are nearly a single one, and the point is left with two.
-# So acuteness lowers persistence at a given distance by a few per cent at most, and the union bound $\sigma^* \geq d / \Phi^{-1}(1 - (1-\gamma)/k)$, which knows no angles at all, is nearly attained by the orthant.
+# So acuteness costs little persistence at a given distance, and the union bound $\sigma^* \geq d / \Phi^{-1}(1 - (1-\gamma)/k)$, which knows no angles at all, is nearly attained by the orthant.
 #
 # The picture that set the part going (section 32) is a path from an image to its adversarial example, along which persistence drops at the boundary.
 # A heading asks whether a skewed orthant recreates it.
@@ -343,7 +354,7 @@ run.show("fig-flat")
 # From here on the boundaries are those of networks.
 # A *linear* classifier is trained beside them: its boundaries are planes, so whatever it shows too is no sign of curvature.
 #
-# Each network gives *natural* crossings, on the line between two test images of different classes, and *adversarial* ones, on the line from a test image to an adversarial example of it, by PGD (the budget in the largest pixel change) and by L-BFGS (the least Euclidean distance, {cite:p}`szegedy2014`).
+# Each network gives *natural* crossings, on the line between two test images of different classes, and *adversarial* ones, on the line from a test image to an adversarial example of it, by PGD (the budget in the largest pixel change), by L-BFGS (the least Euclidean distance, {cite:p}`szegedy2014`), and by FMN {cite:p}`pintor2021`, which looks for the nearest point and here may leave the box of pixel values.
 # Bisection halves a bracket until its two sides are neighbours among the floats of the segment.
 
 # %% tags=["hide-input"]
@@ -360,7 +371,7 @@ run.show("table-accuracy")
 run.show("fig-skewness")
 
 # %% [markdown]
-# The nearest point of a smooth boundary lies along its normal, so an attack of least distance crosses at 0 degrees: the curve of FMN {cite:p}`pintor2021`, which here may leave the box, lies there.
+# The nearest point of a smooth boundary lies along its normal, so an attack of least distance crosses at 0 degrees, and *nearest, without the box* should lie there: how far it is from that says how far the search is from the nearest point.
 # L-BFGS falls short of that because the box $[0, 1]$ lets no black pixel go darker, and because it does not find the nearest point.
 # The line between two images is chosen without regard to the boundary, and meets it at an angle that is large, though smaller than chance alone would make it.
 # PGD spends its budget in every pixel alike, and its angle tells of that more than of the boundary.
@@ -397,7 +408,6 @@ run.show("table-neighbourhoods")
 # Both answers are given for each network by itself.
 
 # %% tags=["hide-input"]
-bell = run.paper("bell2023")
 run.say(
     "Of the natural crossings of the fully connected network "
     f"{bell.found('mnist-plane', 'dense_planar_share'):.0%} are planar by this "
@@ -406,7 +416,7 @@ run.say(
 )
 
 # %% [markdown]
-# The normals that a least-squares fit finds are near the gradients of the loss, as they are near those of the gap between the two scores: of all classes only two have a share in the loss at a boundary between confident regions.
+# The part compares the normals that a least-squares fit finds with the gradients of the loss; of all classes only two have a share in the loss at a boundary between confident regions, so that the gradients of the gap between their scores stand beside them in the row.
 # The differences between noisy points and their place on the boundary are not: they lie along the lines to the parents, and so at the angle of incidence.
 #
 # ### The radius of curvature
@@ -443,7 +453,7 @@ run.say(
 # We take the principal directions that hold nine tenths of the training images' variance, and measure the share of squared length in them: of the line between two images, of the boundary's normals, and of a random direction.
 
 # %% [markdown]
-# That normals hold less of the images' directions than the images' own differences do is what skewness says in other words.
+# Whether normals hold less of the images' directions than the images' own differences do is what skewness asks in other words.
 # The prediction that is peculiar to the dimpled manifold is that they hold less than *chance* would.
 
 # %% tags=["hide-input"]
@@ -490,7 +500,7 @@ run.show("table-mirrored")
 run.show_verdicts()
 
 # %% [markdown]
-# What is refuted falls by a counterexample: an obtuse triangle for the Delaunay edges, a sphere for the dimension, the two readings of one definition for the incidence, one wedge's alternating projections for the nearest point.
+# What is refuted falls by a counterexample: an obtuse triangle for the Delaunay edges, the two readings of one definition for the incidence, one wedge's alternating projections for the nearest point.
 # Most of it can be mended, and the corrected statements are short: Gabriel edges for Delaunay edges, a local count for the span, Dykstra's correction or one sorted sum for the projection, a tube of width $\varepsilon$ around the errors for a Lipschitz bound.
 #
 # The measurements on networks share one lesson.

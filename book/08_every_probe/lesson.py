@@ -126,10 +126,10 @@ run = chapter_run.start("08_every_probe/lesson", profile, seed, device, override
 #
 # {doc}`../06_path_kernel/lesson` writes a network as a kernel machine over its training images, with a kernel that is summed along the path of training.
 # Such a path holds the weights before every step.
-# The cell says how much that would be for the networks of this page, all of them together.
+# The {doc}`evidence <evidence>` says how much that would be for the networks of this page, all of them together.
 # What stands in the way even where that is little: the theorem, as the package has it, wants one loss of each image's scores over fixed images.
 # The Magnet loss couples the images of a batch, and QTRADES, their sum and the yardstick train on images that move: four of the seven losses do not fit.
-# A mass that half of the networks have orders nothing, so the path kernel's mass is *not run* here, and no number stands in for it.
+# A mass that only some of the networks have orders too few, so the path kernel's mass is *not run* here, and no number stands in for it.
 #
 # What can be had of every plain chain of layers is the kernel at the path's end: the tangent kernel of the trained weights.
 # We read all networks alike, by the scores $2 f(x)^\top m_k - \lVert m_k \rVert^2$ with the class means $m_k$, and ask how well a query's kernel mass over training images, divided by the length of the query's own gradient, tells test images from outsiders.
