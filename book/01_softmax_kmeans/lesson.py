@@ -257,12 +257,12 @@ written = {"as trained": (f, z)}
 written |= {f"features / {s}, weights x {s}": (f / s, s * z) for s in (3, 10)}
 written["centroids moved along a free direction"] = (f, z + 100 * free)
 for name, (features, centers) in written.items():
-    distance = torch.cdist(features, centers)
-    same, mean = bool((distance.argmin(1) == answer).all()), distance.amin(1).mean()
-    share_of = (
-        mean / torch.pdist(centers).mean()
-    )  # a unit that the features bring along
-    print(f"{name}: same {same}, distance {mean:.1f}, {share_of:.2f} between centroids")
+    least, nearest = torch.cdist(features, centers).min(1)
+    same, mean = bool((nearest == answer).all()), least.mean()
+    unit = torch.pdist(centers).mean()
+    print(
+        f"{name}: same {same}, distance {mean:.1f}, {mean / unit:.2f} between centroids"
+    )
 
 # %% [markdown]
 # Four ways to write one network, four distances, the last column in units of the distance between two centroids.

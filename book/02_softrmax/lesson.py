@@ -671,8 +671,8 @@ run.say(
     + (" (digits here too)" if p.pictures_data == p.digits_data else "")
     + " at the larger budget, and together with BIM on $z$ "
     f"{found('fig5', 'softrmax_adaptive_most_steps_03', True):.0%}. {verdict('fig5')} "
-    "\n\nThe paper adds that errors are made with low confidence (Section 4.1.2). Under "
-    "FGSM on the own loss its mean is "
+    "\n\nThe paper adds that errors are made with low confidence (Section 4.1.2). "
+    "Under FGSM on the own loss its mean is "
     f"{found(claim, 'softrmax_confidence_fgsm'):.2f} "
     f"(softmax: {found(claim, 'softmax_confidence_fgsm'):.2f}) {verdict(claim)}, and "
     "under an attack that looks for confident errors "
@@ -721,8 +721,8 @@ run.say(
     f"In {len(flipped)} of {len(beside)} rows the replication finds the opposite of "
     f"the paper ({'; '.join(flipped)}). Networks, training, attacks and perhaps the "
     "unit of ε, which the paper does not state, differ, so the advantage depends on "
-    "at least one of them, and this does not say on which. In the CIFAR-10 rows *here* is the "
-    "authors' attack, which may leave [0, 1]; the worst case stays inside."
+    "at least one of them, and this does not say on which. In the CIFAR-10 rows *here* "
+    "is the authors' attack, which may leave [0, 1]; the worst case stays inside."
 )
 
 # %% [markdown]
@@ -770,8 +770,8 @@ run.say(
     "**It all comes to this:** the accuracy under an attack is a bound on robustness "
     "from above"
     + (
-        f", and at $\\varepsilon = {EPS:g}$ it was loose because the attack climbed the "
-        "loss that softRmax bends and set out from the image, where the bend turns it "
+        f", and at $\\varepsilon = {EPS:g}$ it was loose because the attack climbed "
+        "the loss that softRmax bends and set out from the image, where the bend turns it "
         "away. "
         if cured
         else ". "
