@@ -253,19 +253,16 @@ f = training.extract(soft, x).double()
 f = torch.cat([f, torch.ones(len(f), 1)], 1)
 answer = soft(x).argmax(1)
 free = torch.linalg.svd(z - z.mean(0))[2][-1]  # at right angles to all differences
-written = {"as trained": (f, z)}
-written |= {f"features / {s}, weights x {s}": (f / s, s * z) for s in (3, 10)}
+written = {f"features / {s}, weights x {s}": (f / s, s * z) for s in (1, 3, 10)}
 written["centroids moved along a free direction"] = (f, z + 100 * free)
 for name, (features, centers) in written.items():
     least, nearest = torch.cdist(features, centers).min(1)
     same, mean = bool((nearest == answer).all()), least.mean()
-    unit = torch.pdist(centers).mean()
-    print(
-        f"{name}: same {same}, distance {mean:.1f}, {mean / unit:.2f} between centroids"
-    )
+    units = mean / torch.pdist(centers).mean()
+    print(f"{name}: same answers {same}, distance {mean:.1f}, {units:.2f} units")
 
 # %% [markdown]
-# Four ways to write one network, four distances, the last column in units of the distance between two centroids.
+# Four ways to write one network, four distances; a unit is the mean distance between two centroids.
 # The abstract says that networks with a small Lipschitz constant map points closer to their centroids.
 # From the second line to the third the constant falls to less than a third and the distance rises, in that unit as well: the constant alone decides nothing.
 # Only what is equal in all lines can explain what the network does.

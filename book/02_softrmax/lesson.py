@@ -771,8 +771,8 @@ run.say(
     "from above"
     + (
         f", and at $\\varepsilon = {EPS:g}$ it was loose because the attack climbed "
-        "the loss that softRmax bends and set out from the image, where the bend turns it "
-        "away. "
+        "the loss that softRmax bends and set out from the image, where the bend turns "
+        "it away. "
         if cured
         else ". "
     )
