@@ -22,7 +22,8 @@ from support.book.rules import Strict
 from support.common import paths
 
 WIDTH = 640  # pixels of a card's picture: twice what it takes on the page
-FIRST = ("01_softmax_kmeans", "lesson", "fig-one-pixel")  # part and figure of the first page's picture
+FIRST = ("01_softmax_kmeans", "lesson", "fig-one-pixel")
+"""Part and figure of the first page's picture."""
 PARTS = {
     "evidence": "every claim, with the code that measures it",
     "exercises": "on paper and in code, with tests",
