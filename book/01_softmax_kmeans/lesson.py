@@ -296,7 +296,7 @@ run.say(
     "expects where confident images have long features and all centroids one norm; "
     "the interval in the row says whether it is. The distance to the class mean, on "
     "which the paper builds its network, depends on no shift, and its ranking on no "
-    f"scale: in this reading the explanation has something in it. "
+    "scale: read with it, the explanation can be right. "
     f"{verdict('vulnerable-far')}"
 )
 
@@ -793,10 +793,10 @@ run.say(
     f"The whole protocol, on {len(reports['Gauss'].robust())} of this page's digits at "
     "ε = 0.1, leaves "
     + " and ".join(
-        f"{report.accuracy():.0%} to {name} (flags: {', '.join(flags[name]) or 'none'}"
+        f"{report.accuracy():.0%} to {name} (flags: {', '.join(flags[name]) or 'none'})"
         for name, report in reports.items()
     )
-    + "; {doc}`../how_to_read` says what flags mean). "
+    + "; {doc}`../how_to_read` says what flags mean. "
     + (
         "On so few digits no difference between the two shows. **Answer for answer "
         "the tailored features have no advantage that these images could prove; that "
