@@ -36,12 +36,12 @@ MISSING_PICTURES = """async () => {
 }"""
 OPEN_CODE = """async () => {
     for (const block of document.querySelectorAll('pre[data-kept]')) {
-        if (!block.offsetParent) continue;
+        if (!block.checkVisibility()) continue;
         block.scrollIntoView();
-        await new Promise(requestAnimationFrame);
+        for (let frames = 0; frames < 600 && !block.children.length; frames++) await new Promise(requestAnimationFrame);
     }
 }"""
-COLOURED = "[...document.querySelectorAll('pre[data-kept]')].every(block => !block.offsetParent || block.children.length)"
+COLOURED = "[...document.querySelectorAll('pre[data-kept]')].every(block => !block.checkVisibility() || block.children.length)"
 COUNT = "document.querySelectorAll('*').length - document.querySelectorAll('.toggle-hidden mjx-container *').length"
 # What ends beyond the text, on paper.
 CUT = """() => {
