@@ -124,7 +124,7 @@ large = [
 run.say(
     f"- Predictions *are* nearest-centroid assignments wherever the class weights lie "
     f"on a common sphere: {found('thm1', 'mismatches'):.0f} mismatches. "
-    f"{verdict('thm1')} The paper's condition, at least one feature fewer than "
+    f"{verdict('thm1')} The paper's condition, $d \\geq c - 1$ features for $c$ "
     f"classes, is right for weights in general position, else neither enough nor "
     f"needed. {verdict('thm1-condition')}\n"
     f"- Do vulnerable images lie farther from their centroid? The area under the ROC "

@@ -152,7 +152,7 @@ said = [
         "draws do not decide",
         "On separable points softRmax mostly ends with the larger margin",
     )
-    + f" {verdict('fig2-linear')}; for a network on two moons it does in "
+    + f" {verdict('fig2-linear')}; for a network on two moons softRmax does in "
     f"{found('fig2-moons', 'share_softrmax_margin_larger'):.0%} of them. "
     f"{verdict('fig2-moons')} The paper's ratio of norm and margin is "
     f"{found('fig6', 'softrmax_median'):.2g} under softRmax and "

@@ -316,7 +316,7 @@ run.show("fig-leave-out")
 # %% tags=["hide-input"]
 name = "auc_wrong_labels_by_self_contribution"
 found = run.found("bell2023.sample-importance", name)
-run.say(f"It does with an area under the curve of {found:.2f}, where chance has 0.5.")
+run.say(f"The area under its curve is {found:.2f}, where chance has 0.5.")
 
 # %% [markdown]
 # Here are the training images with the largest such contribution; titles give the label trained on and the true one.

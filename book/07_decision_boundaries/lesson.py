@@ -417,7 +417,7 @@ run.say(
 
 # %% [markdown]
 # The part compares the normals that a least-squares fit finds with the gradients of the loss; of all classes only two have a share in the loss at a boundary between confident regions, so that the gradients of the gap between their scores stand beside them in the row.
-# The differences between noisy points and their place on the boundary are not: they lie along the lines to the parents, and so at the angle of incidence.
+# The differences between noisy points and their place on the boundary are no normals: they lie along the lines to the parents, and so at the angle of incidence.
 #
 # ### The radius of curvature
 #
