@@ -213,7 +213,7 @@ run.say(
 run.show("table-readings")
 
 # %% [markdown]
-# Clustering per class loses little, with nominal features and, as the row says, with untrained ones.
+# How much of the accuracy is left when clusters per class read the nominal features, and how much of that untrained features give as well, the first two rows and the last one say.
 # The paper does not say how its clusters came by a class, so where the 21.6 % come from stays open.
 # Cluster numbers taken for class numbers are right one time in ten, on average over the numberings, whatever the features are.
 #
