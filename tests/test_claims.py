@@ -5,9 +5,9 @@ import pytest
 import tiny_book
 from bs4 import BeautifulSoup
 
-from support.book import claims, markup, rules
+from support.book import claims, manifests, markup, profiles, rules
 from support.book.claims import Claim, ClaimError, judge
-from support.sampling import Share
+from support.sampling import Difference, Estimate, Share
 
 
 def exemplified(rule: dict) -> dict:
@@ -344,3 +344,43 @@ def test_every_rule_can_pass_and_can_fail(name):
         for example in (rule.passes, rule.fails)
     ]
     assert said == ["pass", "fail"] * len(EVERY[name].every_rule)
+
+
+def at_size(example, kept):
+    """What an example would have been in the runs of a record: as many images, estimates as wide unless it has as many draws."""
+    value = sum(map(float, example)) / len(example)
+    for run in kept:
+        if isinstance(run, Share):
+            yield Share(round(value * run.of), run.of)
+        elif isinstance(run, Difference):
+            more, fewer = (round(max(sign * value, 0) * run.of) for sign in (1, -1))
+            yield Difference(more, fewer, run.of)
+        elif isinstance(run, Estimate) and getattr(example[0], "of", None) != run.of:
+            yield Estimate(value, value + run.low - float(run), value + run.high - float(run), run.of)
+        else:
+            yield example[0]
+
+
+def at_the_size_of(found, rule, example):
+    """An example of a rule, as the runs of a record could have measured it."""
+    example = rules.numbers("", example)
+    mean = {name: sum(map(float, example[name])) / len(example[name]) for name in rule.names}
+    gaps = {rules.minus(a, b): (mean[a] - mean[b],) for a, b in rule.pairs}
+    return {name: tuple(at_size(values, found[name])) for name, values in (gaps | example).items() if found.get(name)}
+
+
+JUDGED_IN_FULL = [
+    (manifest.profile, claim.id, found.numbers)
+    for profile in profiles.SIZES
+    for manifest in manifests.collect(profile).values()
+    for claim, found in manifests.judged(manifest)
+    if found.verdict not in ("scaled-down", "not run")
+]
+
+
+@pytest.mark.parametrize(("profile", "name", "found"), JUDGED_IN_FULL, ids=lambda value: value if isinstance(value, str) else "")
+def test_every_rule_can_pass_and_can_fail_with_as_many_images_as_its_record_has(profile, name, found):
+    """A rule that judges in full has decided with power to decide the other way: its examples, with the record's sampling errors."""
+    asked = [rule for rule in EVERY[name].every_rule if all(found.get(one) for one in rule.names)]
+    said = [rules.apply(name, rule, at_the_size_of(found, rule, example)).status for rule in asked for example in (rule.passes, rule.fails)]
+    assert said == ["pass", "fail"] * len(asked)
