@@ -366,7 +366,7 @@ for width in (64, 9):
 # ### A small Lipschitz constant does not bring points closer
 #
 # The abstract says that networks with a small Lipschitz modulus map points closer to their centroids.
-# The same network written down with features divided by $s$ and weights multiplied by $s$: the mean distance to the own centroid.
+# The same network written down with features divided by $s$ and weights multiplied by $s$: the mean distance to the own centroid, as it is and in a unit that grows with the centroids, the mean distance between two of them.
 
 
 # %% tags=["hide-input"]
@@ -377,26 +377,29 @@ def distance_at(s: float | Tensor) -> Tensor:
 
 scales = torch.logspace(-1, 2, 31, dtype=torch.float64)
 distance = torch.stack([distance_at(s) for s in scales])
+in_units = distance / scales / torch.pdist(z.centers).mean()
 
-# %% name="fig-scales" tags=["hide-input"] mystnb={"image": {"alt": "Mean distance of features to their centroid against the scale s on logarithmic axes: the absolute distance grows on both ends, the relative one tends to one for large s."}}
+# %% name="fig-scales" tags=["hide-input"] mystnb={"image": {"alt": "Mean distance of features to their centroid against the scale s on logarithmic axes: the distance grows on both ends; in mean distances between two centroids it falls, and for large s it rises again to a limit."}}
 _, ax = plt.subplots(figsize=(5.6, 3.2))
 ax.loglog(scales, distance, color=plots.SOFTMAX, label="distance to the own centroid")
-relative = {"color": plots.GAUSS, "label": "as a share of the centroid's norm"}
-ax.loglog(scales, distance / (scales * z.radius), "--", **relative)
+units = {"color": plots.GAUSS, "label": "in mean distances between two centroids"}
+ax.loglog(scales, in_units, "--", **units)
 ax.axvline(1, color="grey", linewidth=0.8)
 ax.set(xlabel="s: the same network, with Lipschitz constant $L_p / s$")
 ax.set(ylabel="mean distance")
-ax.legend()
+plt.gcf().legend(loc="outside upper center", fontsize=9)
 plt.show()
 
 # %% [markdown]
-# The same answers, a Lipschitz constant a hundred times smaller, and a distance that grew: every score, and so every answer, stays what it was, while $L_p$ falls by the factor $s$.
+# The same answers, a Lipschitz constant a hundred times smaller, and a distance that grew, also in the unit of the centroids from where it is smallest: every score, and so every answer, stays what it was, while $L_p$ falls by the factor $s$.
 
 # %% name="smaller-lipschitz" tags=["hide-input"]
 run.claim(
     "hess2020.lipschitz-closer",
     distance_original=float((f - z.centers[predicted]).norm(dim=1).mean()),
     distance_smaller_lipschitz=float(distance_at(100)),
+    units_nearest=float(in_units.min()),
+    units_smaller_lipschitz=float(in_units[-1]),
 )
 
 # %% [markdown]
@@ -509,9 +512,12 @@ for ax in axes:
     ax.set(xlabel="adversarial pair")
 axes[0].set(ylabel="length in pixel units", title="all bounds")
 axes[0].set_yscale("symlog", linthresh=1e-2)
-axes[0].legend(fontsize=8)
 axes[1].set(ylim=(0, None), title="the positive ones")
 axes[1].set_yscale("symlog", linthresh=1e-3)
+named = {"ncols": 4, "fontsize": 9, "markerscale": 3}
+plt.gcf().legend(
+    *axes[0].get_legend_handles_labels(), **named, loc="outside lower center"
+)
 plt.show()
 
 # %% name="table-bounds" tags=["hide-input"]
@@ -760,7 +766,7 @@ run.claim(
 # ## Accuracy and confidence
 #
 # The second pair of networks is for pictures (`pictures_data` of the profile: CIFAR-10 at the standard and paper profiles), with the networks that the profile names.
-# At standard the softmax network is a published one, the same in all runs; the Gauss networks are tailored from it on a part of the training images.
+# At standard the softmax networks are published ones of two depths, ResNet-20 and ResNet-32; the Gauss networks are tailored from them on a part of the training images.
 
 
 # %% tags=["hide-input"]
@@ -1251,14 +1257,13 @@ level = np.mean(softmax_rate)
 axes[0].axhline(level, color=plots.SOFTMAX, label="softmax, class changed")
 axes[0].set(xscale="log", xlabel=r"multiple of the chosen $\gamma$", ylim=(0, None))
 axes[0].set(ylabel="one-pixel attack rate")
-axes[0].legend(loc="upper right", fontsize=8)
 for widths, rates_here in zip(picture_widths, by_width, strict=True):
     axes[1].plot(widths.confidence, rates_here, "--", color=plots.GAUSS)
 published = [(row.confidence, row.confidently_misled) for _, row in PUBLISHED.values()]
 crosses = {"color": "black", "label": "published, VGG16 and ResNet18"}
 axes[1].plot(*zip(*published, strict=True), "x", **crosses)
 axes[1].set(xlabel="mean confidence, clean test images")
-axes[1].legend(loc="upper left", fontsize=8)
+plt.gcf().legend(loc="outside lower center", ncols=3, fontsize=9)
 plt.show()
 
 # %% [markdown]
