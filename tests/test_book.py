@@ -161,6 +161,19 @@ def test_every_figure_says_what_it_shows(soups, whole):
     assert poor == []
 
 
+def test_every_figure_has_a_number_and_a_caption(soups):
+    numbers = []
+    for chapter in manifests.chapters():
+        for part in ("lesson", "evidence", "exercises"):
+            soup = soups[f"book/{chapter}/{part}"]
+            figures = soup.select("article .cell_output figure:not(.movable)")
+            assert len(figures) == len(soup.select("article .cell_output img")), "what a cell draws is a figure"
+            assert all(len(figure.select_one("figcaption .caption-text").get_text()) > 30 for figure in figures), (chapter, part)
+            numbers += [figure.select_one("figcaption .caption-number").get_text() for figure in figures]
+    assert all(re.fullmatch(r"Figure \d+\.\d+\. ", number) for number in numbers)
+    assert len(numbers) == len({*numbers}) > 0
+
+
 def test_no_table_has_a_heading_without_words(soups):
     ours = [head for soup in soups.values() for head in soup.select("table:is(.claims, .score, .score-counts, .frame) th")]
     assert ours
@@ -517,6 +530,21 @@ def test_a_page_is_worked_with_the_keyboard(look):
         fold.focus()
         tab.keyboard.press("Enter")
         assert fold.evaluate("summary => summary.parentElement.open"), selector
+
+
+def test_a_figure_is_enlarged_by_the_keyboard_and_a_drawing_is_turned_on_a_dark_page(look):
+    tab, _, _ = look(f"book/{manifests.chapters()[0]}/evidence", color_scheme="dark")
+    button = tab.locator("button.enlarge").last
+    button.focus()
+    tab.keyboard.press("Enter")
+    large = tab.locator("dialog.enlarged")
+    assert large.evaluate("dialog => dialog.open")
+    assert large.locator("img").evaluate("picture => picture.decode().then(() => picture.width)") >= 600
+    tab.keyboard.press("Escape")
+    tab.wait_for_function("!document.querySelector('dialog.enlarged').open")
+    drawings = tab.locator(".cell_output img.drawing")
+    assert drawings.count() > 0
+    assert "invert" in drawings.last.evaluate("picture => getComputedStyle(picture).filter")
 
 
 def test_only_icons_that_are_used_are_there_and_all_of_them(site, look):

@@ -502,7 +502,7 @@ bounds = [
     Bound("bisector", to_bisector),
 ]
 
-# %% name="fig-bounds" tags=["hide-input"] mystnb={"image": {"alt": "Three bounds on the distortion of each adversarial pair, sorted by the distortion found. The printed bound is far below zero for most pairs, its best version and the bisector bound are positive and far below the distortion."}}
+# %% name="fig-bounds" tags=["hide-input"] mystnb={"image": {"alt": "Three bounds on the distortion of each adversarial pair, sorted by the distortion found. The printed bound is below zero, its best version lies above it, and the bisector bound is positive; all are far below the distortion."}}
 _, axes = plt.subplots(1, 2, figsize=(9.2, 3.3))
 by_length = length.argsort()
 for ax in axes:

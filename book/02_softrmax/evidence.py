@@ -552,7 +552,7 @@ told = {"nus": list(FAMILIES.values()), "lambdas": list(p.lambdas), "degree": p.
 lottery = run.once(play, seed=seed, count=p.draws, **told)
 run.keep("fitted_gaussian", float(np.isinf(lottery.nu[:, -1]).mean()))
 
-# %% name="fig-lottery" tags=["hide-input"] mystnb={"image": {"alt": "Left: sorted share of the total weight by_rank by five outliers over all draws, for four density families; Gaussian and fitted nu run from zero to one, fixed nu stays near zero. Right: error against lambda, median and range, for the same families."}}
+# %% name="fig-lottery" tags=["hide-input"] mystnb={"image": {"alt": "Left: sorted share of the total weight held by five outliers over all draws, for four density families; Gaussian and fitted nu run from zero to one, fixed nu stays near zero. Right: error against lambda, median and range, for the same families."}}
 _, axes = plt.subplots(1, 2, figsize=(9.6, 3.5))
 styles = ("-", "--", "-.", ":")
 for place, (family, style) in enumerate(zip(FAMILIES, styles, strict=True)):

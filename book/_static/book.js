@@ -1,4 +1,4 @@
-// Code gets its colours when it comes near the view, folds are filled when they are opened, and pictures come when a page is printed.
+// Code gets its colours when it comes near the view, folds are filled when they are opened, figures are enlarged, and pictures come when a page is printed.
 // Without scripts code is plain, and the rest is there from the start.
 (() => {
   "use strict";
@@ -34,6 +34,24 @@
     if (kept) kept.outerHTML = kept.textContent;
   };
   document.addEventListener("toggle", fill, true);
+
+  const large = document.createElement("dialog");
+  large.className = "enlarged";
+  large.addEventListener("click", () => large.close());
+  document.body.append(large);
+  for (const picture of document.querySelectorAll(".cell_output figure:not(.movable) > img")) {
+    const button = document.createElement("button");
+    button.className = "enlarge";
+    button.title = "Enlarge";
+    picture.replaceWith(button);
+    button.append(picture);
+    button.addEventListener("click", () => {
+      const copy = picture.cloneNode();
+      copy.loading = "eager";
+      large.replaceChildren(copy);
+      large.showModal();
+    });
+  }
 
   addEventListener("beforeprint", () => {
     for (const picture of document.querySelectorAll("img[loading]")) picture.loading = "eager";
