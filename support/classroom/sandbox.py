@@ -75,18 +75,24 @@ class Student:
             start_new_session=True,
         )
         threading.Thread(target=self._listen, daemon=True).start()
-        self.peer = wire.Peer(self._send, self._receive, _nothing, shared)
+        self.peer = wire.Peer(self._send, self._receive, _nothing, shared or {})
         self.run = self.peer.function(wire.RUN)
 
     def allow(self, seconds: float) -> None:
         """From now on it may compute this long, and take ten times as long on a busy machine."""
         self._deadline = time.monotonic() + 10 * seconds
-        self._most = computed(self.process) + seconds
+        self._most = _used(self.process)[1] + seconds
 
     def close(self) -> None:
         """End the process, and everything that it started."""
         self._closed = True
-        _kill(self.process)
+        for each in reversed(_tree(self.process)):
+            with contextlib.suppress(psutil.Error):
+                each.kill()
+        self.process.wait()
+        for stream in (self.process.stdin, self.process.stdout):
+            with contextlib.suppress(OSError):
+                stream.close()
         self._home.cleanup()
 
     def _listen(self) -> None:
@@ -111,9 +117,12 @@ class Student:
                 if line := self._lines.get(timeout=min(left, _TICK)):
                     return line
                 raise Lost("the kernel died")
-            if excess := _excess(self.process):
-                raise Lost(excess)
-            if computed(self.process) > self._most:
+            processes, seconds, memory = _used(self.process)
+            if processes > PROCESSES:
+                raise Lost(f"more than {PROCESSES} processes")
+            if memory > MEMORY_GB * 1e9:
+                raise Lost(f"more than {MEMORY_GB:g} GB of memory")
+            if seconds > self._most:
                 break
         raise Lost("took too long")
 
@@ -129,15 +138,12 @@ def _command(home: str) -> list[str]:
     if not tool():
         return start
     system = ("/usr", "/lib", "/lib64", "/bin", "/sbin", "/etc/ld.so.cache", "/etc/alternatives")
-    pythons = dict.fromkeys([sys.base_prefix, sys.prefix, *_site_packages()])
+    packages = [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
+    pythons = dict.fromkeys([sys.base_prefix, sys.prefix, *packages])
     shown = [*system, *pythons, str(fingerprint.PACKAGE)]
     binds = [word for path in shown for word in ("--ro-bind-try", path, path)]
     return [tool(), *_WALLS, "--tmpfs", "/tmp", *binds, "--bind", home, home, "--chdir", home,
             "--", *start]  # fmt: skip
-
-
-def _site_packages() -> list[str]:
-    return [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
 
 
 def _environment(home: str) -> dict[str, str]:
@@ -171,31 +177,12 @@ def _tree(process: subprocess.Popen) -> list[psutil.Process]:
         return []
 
 
-def computed(process: subprocess.Popen) -> float:
-    """The seconds that a process and its children have computed."""
-    spent = 0.0
-    for each in _tree(process):
+def _used(process: subprocess.Popen) -> tuple[int, float, int]:
+    """What a process and its children take: how many they are, the seconds that they have computed,
+    and bytes of memory."""
+    tree, seconds, memory = _tree(process), 0.0, 0
+    for each in tree[:PROCESSES]:  # where there are more, they are ended for that
         with contextlib.suppress(psutil.Error):
-            spent += sum(each.cpu_times()[:2])
-    return spent
-
-
-def _excess(process: subprocess.Popen) -> str:
-    """Which limit the process and its children exceed; nothing if none."""
-    tree, used = _tree(process), 0
-    if len(tree) > PROCESSES:
-        return f"more than {PROCESSES} processes"
-    for each in tree:
-        with contextlib.suppress(psutil.Error):
-            used += each.memory_info().rss
-    return f"more than {MEMORY_GB:g} GB of memory" if used > MEMORY_GB * 1e9 else ""
-
-
-def _kill(process: subprocess.Popen) -> None:
-    for each in reversed(_tree(process)):
-        with contextlib.suppress(psutil.Error):
-            each.kill()
-    process.wait()
-    for stream in (process.stdin, process.stdout):
-        with contextlib.suppress(OSError):
-            stream.close()
+            seconds += sum(each.cpu_times()[:2])
+            memory += each.memory_info().rss
+    return len(tree), seconds, memory

@@ -12,6 +12,7 @@ import contextlib
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
@@ -37,6 +38,7 @@ class AnswerError(Exception):
     """An error of the other side, of a type that Python itself does not have."""
 
 
+@dataclass(eq=False)
 class Peer:
     """One end of the line.
 
@@ -47,16 +49,11 @@ class Peer:
         shared: names of functions that both sides have, by their ``id``.
     """
 
-    def __init__(
-        self,
-        send: Callable[[str], None],
-        receive: Callable[[], str],
-        resolve: Callable[[str], Callable],
-        shared: Mapping[int, str] | None = None,
-    ) -> None:
-        self._send, self._receive, self._resolve = send, receive, resolve
-        self._shared = shared or {}
-        self._lent: list[Callable] = []
+    send: Callable[[str], None]
+    receive: Callable[[], str]
+    resolve: Callable[[str], Callable]
+    shared: Mapping[int, str] = field(default_factory=dict)
+    _lent: list[Callable] = field(default_factory=list, init=False)
 
     def function(self, name: str | int) -> Callable:
         """The other side's function of that name, to be called like any."""
@@ -132,16 +129,13 @@ class Peer:
         """Do what the other side asks; the error, if there was one."""
         try:
             self._write({"value": self._done(message)})
-        except Exception as error:
+        except (Exception, SystemExit, KeyboardInterrupt) as error:
             self._write(_told(error))
-            return error
-        except (SystemExit, KeyboardInterrupt) as error:
-            self._write(_told(error))
-        return None
+            return error if isinstance(error, Exception) else None
 
     def _done(self, message: dict) -> Any:
         name, args, kwargs = message["call"], message["args"], message["kwargs"]
-        work = self._lent[name] if isinstance(name, int) else self._resolve(str(name))
+        work = self._lent[name] if isinstance(name, int) else self.resolve(str(name))
         leaves = [[*args, *kwargs.values()][place] for place in message.get("leaves", ())]
         for leaf in leaves:
             leaf.requires_grad_()
@@ -153,10 +147,10 @@ class Peer:
         text = json.dumps(self._plain(message))
         if len(text) > MOST:
             raise WireError(f"a value of {len(text) / 1e6:.0f} million characters; {MOST} at most")
-        self._send(text)
+        self.send(text)
 
     def _read(self) -> dict:
-        text = self._receive()
+        text = self.receive()
         try:
             found = self._value(json.loads(text))
         except Exception as error:  # whatever the other side makes up
@@ -201,8 +195,8 @@ class Peer:
             return {"numpy-generator": self._plain(value.bit_generator.state)}
         if type(value).__module__ == "torch._C" and type(value).__name__ == "Generator":
             return {"torch-generator": self._plain(value.get_state())}
-        if id(value) in self._shared:
-            return {"shared": self._shared[id(value)]}
+        if id(value) in self.shared:
+            return {"shared": self.shared[id(value)]}
         if callable(value):
             self._lent.append(value)
             return {"function": len(self._lent) - 1}
@@ -242,7 +236,7 @@ class Peer:
             generator.set_state(self._value(given))
             return generator
         if kind == "shared":
-            return self._resolve(str(given))
+            return self.resolve(str(given))
         if kind == "function":
             return self.function(int(given))
         raise WireError(f"a value of the kind {kind!r}")
