@@ -13,7 +13,7 @@ import nbformat
 from nbformat import NotebookNode
 from nbgrader.api import Gradebook
 from nbgrader.converters import GenerateAssignment
-from nbgrader.converters.base import NbGraderException
+from nbgrader.converters.base import BaseConverter, NbGraderException
 from nbgrader.coursedir import CourseDirectory
 from nbgrader.preprocessors import (
     AssignLatePenalties,
@@ -40,21 +40,6 @@ from support.classroom import course
 c = get_config()
 c.merge(course.settings(Path(__file__).parent))
 '''
-
-
-class Exactly:
-    """nbgrader's converters for one notebook, whatever characters its path has; they take paths for
-    file patterns."""
-
-    def init_notebooks(self) -> None:
-        """Look for the notebook of the assignment."""
-        names = self.coursedir.assignment_id, self.coursedir.student_id
-        folder = self._format_source(*names)
-        self.notebooks, self.assignments = [], {folder: [f"{folder}/{names[0]}.ipynb"]}
-
-
-class _Generate(Exactly, GenerateAssignment):
-    """Makes the students' version."""
 
 
 def default_folder() -> Path:
@@ -89,9 +74,18 @@ def _reach_scripts() -> None:
         os.environ["PATH"] = os.pathsep.join([scripts, path])
 
 
-def directory(folder: Path, config: Config, **names: str) -> CourseDirectory:
-    """nbgrader's view of a course folder, for one assignment and perhaps one student."""
-    return CourseDirectory(config=config, root=str(folder.resolve()), **names)
+def convert(converter: type[BaseConverter], folder: Path, config: Config, **names: str) -> None:
+    """Run one of nbgrader's converters on one assignment, perhaps of one student, whatever
+    characters its path has: by itself nbgrader takes paths for file patterns."""
+
+    class Exactly(converter):
+        def init_notebooks(self) -> None:
+            names = self.coursedir.assignment_id, self.coursedir.student_id
+            folder = self._format_source(*names)
+            self.notebooks, self.assignments = [], {folder: [f"{folder}/{names[0]}.ipynb"]}
+
+    here = CourseDirectory(config=config, root=str(folder.resolve()), **names)
+    Exactly(coursedir=here, config=config, force=True).start()
 
 
 def file_of(folder: Path, step: str, chapter: str) -> Path:
@@ -138,10 +132,8 @@ def build(assignment: Assignment, folder: Path, derivation: int = 0) -> Path:
         config_file.write_text(_CONFIG, encoding="utf-8")
     instructor = notebook.instructor(assignment, derivation)
     notebook.write(instructor, file_of(folder, "source", chapter))
-    config = settings(folder)
-    here = directory(folder, config, assignment_id=chapter)
     try:
-        _Generate(coursedir=here, config=config, force=True).start()
+        convert(GenerateAssignment, folder, settings(folder), assignment_id=chapter)
     except NbGraderException as error:
         with gradebook(folder) as book:
             if not book.assignment_submissions(chapter):

@@ -28,14 +28,6 @@ MENDED = "mended"
 NOTHING = "handed in nothing"
 
 
-class _Autograde(course.Exactly, Autograde):
-    """Enters points into the gradebook."""
-
-
-class _Feedback(course.Exactly, GenerateFeedback):
-    """Makes a page of feedback."""
-
-
 @dataclass(frozen=True)
 class _Course:
     """A course folder as grading needs it: all its assignments, and those that are graded."""
@@ -212,9 +204,8 @@ def _entered(
         names = {"assignment_id": submission.chapter, "student_id": submission.identity}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of SQLAlchemy about nbgrader's own sessions
-            for converter in (_Autograde, _Feedback):
-                place = course.directory(here.folder, config, **names)
-                converter(coursedir=place, config=config, force=True).start()
+            for converter in (Autograde, GenerateFeedback):
+                course.convert(converter, here.folder, config, **names)
         return _scored(submission, here.folder)
     except Exception as error:  # whatever one submission does, the others are graded
         return _failed(submission, error)
