@@ -15,7 +15,7 @@ SOLUTION, UNTOUCHED, EMPTY = "the solution", "nothing", "a function that returns
 SECONDS = 120  # for a cell: the question is what is right, not how fast a busy machine is
 
 
-@dataclass(frozen=True)
+@dataclass
 class Outcome:
     """The points of one answer to one exercise: what was handed in, what it should get, what it
     got."""
@@ -24,19 +24,16 @@ class Outcome:
     exercise: str
     answer: str
     wanted: float
-    got: float
+    got: float = 0.0
 
     def __str__(self) -> str:
         got = f"{self.answer} gets {self.got:g}, wanted {self.wanted:g}"
         return f"{self.chapter}, {self.exercise}: {got}"
 
 
-def answers(
-    exercise: Exercise, wrong: list[WrongAnswer]
-) -> Iterator[tuple[str, float, str | None]]:
-    """What puts an exercise to the test: a name, the points that it must get, and the code (None:
-    the stub stays)."""
-    yield UNTOUCHED, 0.0, None
+def answers(exercise: Exercise, wrong: list[WrongAnswer]) -> Iterator[tuple[str, float, str]]:
+    """What puts an exercise to the test: a name, the points that it must get, and the code."""
+    yield UNTOUCHED, 0.0, stub(exercise)
     names = functions(exercise.solution)
     yield EMPTY, 0.0, "\n".join(f"def {name}(*given, **named): return None" for name in names)
     for each in wrong:
@@ -51,25 +48,21 @@ def outcomes(assignment: Assignment, wrong: list[WrongAnswer]) -> list[Outcome]:
     Exercises do not depend on one another, so one notebook holds them all: each exercise stands in
     it once for each of its answers, and one process runs them.
     """
-    copies, handed_in, wanted = [], {}, {}
+    copies, handed_in, found = [], {}, {}
     for exercise in assignment.exercises:
         for number, (answer, points, code) in enumerate(answers(exercise, wrong)):
             name = f"{exercise.name}-{number}"
             copies.append(replace(exercise, name=name))
-            wanted[name] = (exercise.name, answer, points)
-            handed_in[name] = stub(exercise) if code is None else code
+            found[name] = Outcome(assignment.chapter, exercise.name, answer, points)
+            handed_in[name] = code
     instructor = notebook.instructor(replace(assignment, exercises=tuple(copies)))
     made = notebook.answered(instructor, handed_in)
     judge.judge(made, instructor, seconds=SECONDS)
-    got = dict.fromkeys(wanted, 0.0)
     for cell in made.cells:
         if cell.metadata.get(judge.VERDICT, {}).get("error") == "":
             name = notebook.exercise_of(notebook.grade_id(cell))
-            got[name] += notebook.marks(cell)["points"]
-    return [
-        Outcome(assignment.chapter, exercise, answer, points, got[name])
-        for name, (exercise, answer, points) in wanted.items()
-    ]
+            found[name].got += notebook.marks(cell)["points"]
+    return list(found.values())
 
 
 def stub(exercise: Exercise) -> str:
