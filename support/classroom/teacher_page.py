@@ -6,19 +6,12 @@ assignments with their points, ``{assignments} mistakes`` the mistakes that are 
 """
 
 import re
-from pathlib import Path
 from typing import Any
 
 from support.classroom import cells, exercises, texts, wrong_answers
-from support.common import paths
 
 PLACEHOLDER = re.compile(r"^```\{assignments\} (overview|mistakes)\n```$", re.M)
 _NAME = "book/teach"
-
-
-def page() -> Path:
-    """The teacher's page."""
-    return paths.root() / f"{_NAME}.md"
 
 
 def filled(text: str) -> str:
