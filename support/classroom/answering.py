@@ -79,16 +79,16 @@ def _run(shell: InteractiveShell, source: str) -> dict:
                 display(plots.figure(number))
             plots.close("all")
     error = result.error_before_exec or result.error_in_exec
-    shown = [
-        {kind: data for kind, data in output.data.items() if isinstance(data, str)}
-        for output in captured.outputs
-    ]
+
+    def crosses(data: object) -> bool:
+        return isinstance(data, str) and len(data) <= _PICTURE
+
     return {
         "stdout": captured.stdout[:_OUTPUT],
         "stderr": captured.stderr[:_OUTPUT],
         "shown": [
-            {kind: data for kind, data in each.items() if len(data) <= _PICTURE}
-            for each in shown[:20]
+            {kind: data for kind, data in output.data.items() if crosses(data)}
+            for output in captured.outputs[:20]
         ],
         "error": None if error is None else [type(error).__name__, str(error)[:2000]],
     }

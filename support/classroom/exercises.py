@@ -84,12 +84,11 @@ def read(chapter: str, folder: Path | None = None) -> Assignment:
     Raises:
         AssignmentError: its cells have problems; the message lists them.
     """
-    cells = tagged.of_file(tagged.source_file(chapter))
-    assignment, problems = examine(
-        chapter, private.overlaid(chapter, cells, folder) if folder else cells
-    )
+    cells, where = tagged.of_file(tagged.source_file(chapter)), chapter
+    if folder:
+        cells, where = private.overlaid(chapter, cells, folder), f"{chapter} with {folder}"
+    assignment, problems = examine(chapter, cells)
     if problems:
-        where = f"{chapter} with {folder}" if folder else chapter
         raise tagged.AssignmentError(f"{where}: {'; '.join(problems)}")
     return assignment
 
@@ -98,7 +97,8 @@ def examine(chapter: str, cells: list[NotebookNode]) -> tuple[Assignment, list[s
     """The assignment in some cells as far as it can be read, and what is wrong with it, one line
     for each problem."""
     texts = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
-    title = re.search(r"^# (?:Exercises: )?(.+)", texts, re.M)
+    found = re.search(r"^# (?:Exercises: )?(.+)", texts, re.M)
+    title = found[1].strip() if found else chapter
     givens = tuple(cell.source for cell in cells if GIVENS in tagged.tags(cell))
     parameters = [cell.source for cell in cells if PARAMETERS in tagged.tags(cell)]
     groups: dict[str, list[NotebookNode]] = {}
@@ -106,9 +106,7 @@ def examine(chapter: str, cells: list[NotebookNode]) -> tuple[Assignment, list[s
         if "exercise" in cell.metadata:
             groups.setdefault(str(cell.metadata["exercise"]), []).append(cell)
     exercises = tuple(_exercise(name, group) for name, group in groups.items())
-    assignment = Assignment(
-        chapter, title[1].strip() if title else chapter, givens, "\n".join(parameters), exercises
-    )
+    assignment = Assignment(chapter, title, givens, "\n".join(parameters), exercises)
 
     problems = list(_misplaced(cells))
     shared = [*givens, *parameters]

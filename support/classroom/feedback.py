@@ -50,9 +50,7 @@ class InWords(NbGraderPreprocessor):
         for cell in nb.cells:
             identity, marks = notebook.grade_id(cell), notebook.marks(cell)
             if marks.get("grade") and not marks.get("solution"):
-                made = new_markdown_cell(words(cell))
-                made["metadata"] = cell.metadata
-                kept.append(made)
+                kept.append(new_markdown_cell(words(cell), metadata=cell.metadata))
             elif marks.get("solution") or identity.endswith(f"-{PROMPT}"):
                 if cell.cell_type == "code":
                     cell["outputs"] = []

@@ -21,7 +21,7 @@ def rows(folder: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(text)))
 
 
-def enter(found: Iterable[Submission], folder: Path, handed_in: Path) -> Path:
+def enter(found: Iterable[Submission], folder: Path, handed_in: Path) -> None:
     """Put submissions into the table, each in the place of what it was before; all other lines
     stay.
 
@@ -41,17 +41,16 @@ def enter(found: Iterable[Submission], folder: Path, handed_in: Path) -> Path:
         table.pop((row["student"], row["assignment"], ""), None)
         table.pop((row["student"], "", ""), None)
         table[row["student"], row["assignment"], row["file"]] = row
-    return _write(table.values(), folder)
+    _write(table.values(), folder)
 
 
-def _write(table: Iterable[dict[str, str]], folder: Path) -> Path:
+def _write(table: Iterable[dict[str, str]], folder: Path) -> None:
     ordered = sorted(table, key=lambda row: (row["assignment"], row["student"].casefold()))
     known = (*_FIRST, *_LAST)
     exercises = dict.fromkeys(name for row in ordered for name in row if name not in known)
     text = files.csv_text([*_FIRST, *exercises, *_LAST], ordered)
     # With a mark, without which spreadsheets garble umlauts.
     files.write_all({folder / CSV: f"\ufeff{text}"})
-    return folder / CSV
 
 
 def refresh(folder: Path) -> None:

@@ -45,8 +45,7 @@ def report(folder: Path, people: Sequence[Person] = ()) -> list[Path]:
         The files.
     """
     grade_table.refresh(folder)
-    found = {chapter: _works(folder, chapter) for chapter in course.made(folder)}
-    works = {chapter: of for chapter, of in found.items() if of}
+    works = {chapter: of for chapter in course.made(folder) if (of := _works(folder, chapter))}
     totals = {
         chapter: {name: sum(work.points.scores.values()) for name, work in of.items()}
         for chapter, of in works.items()

@@ -332,8 +332,8 @@ def _same(one: Any, other: Any) -> bool:
     if isinstance(one, list | tuple):
         alike = isinstance(other, list | tuple) and len(one) == len(other)
         return alike and all(map(_same, one, other))
-    if one is None or other is None or isinstance(one, str) or isinstance(other, str):
-        return (one is None and other is None) or (type(one) is type(other) and one == other)
+    if isinstance(one, str | None) or isinstance(other, str | None):
+        return type(one) is type(other) and one == other
     try:
         numbers = [np.asarray(getattr(each, "detach", lambda e=each: e)()) for each in (one, other)]
         same = numbers[0].shape == numbers[1].shape

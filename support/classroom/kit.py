@@ -22,7 +22,7 @@ from support.common import fingerprint, paths
 
 KITS = "kits"
 FOLDER = "kit"
-_PAGES = ("how_to_read", "notation", "bibliography")
+_PAGES = ("book/how_to_read", "book/notation", "book/bibliography")
 _GATE = re.compile(
     r"^`{3,}\{solution-(start|end)\}[^\n]*\n(?:[^\n`][^\n]*\n)*`{3,}[ \t]*$\n?", re.M
 )
@@ -45,8 +45,7 @@ def pack(chapter: str, folder: Path, students: Iterable[Person] | None = None) -
         AssignmentError: the list of students cannot be used.
         PublishError: the chapter was never run, or its page cannot be built.
     """
-    release = course.file_of(folder, course.RELEASE, chapter)
-    notebooks = {"": release}
+    notebooks = {"": course.file_of(folder, course.RELEASE, chapter)}
     if students is not None:
         own = course.release_to(students, folder, chapter)
         notebooks = {file.parts[-3]: file for file in own}
@@ -77,19 +76,15 @@ def _zip(common: Path, target: Path) -> Path:
 
 def _texts(release: NotebookNode, chapter: str) -> dict[str, str]:
     """The README and the files of the environment, by name."""
-    project = tomllib.loads((paths.root() / "pyproject.toml").read_text(encoding="utf-8"))[
-        "project"
-    ]
+    root, first_line = paths.root(), release.cells[0].source.splitlines()[0]
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extra = project["optional-dependencies"]["classroom"]
     wanted = {_plain(line) for line in [*project["dependencies"], *extra]}
-    pins = (paths.root() / "constraints.txt").read_text(encoding="utf-8").splitlines()
-    conda = yaml.safe_load((paths.root() / "environment.yml").read_text(encoding="utf-8"))
+    pins = (root / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    conda = yaml.safe_load((root / "environment.yml").read_text(encoding="utf-8"))
     conda["dependencies"][-1] = {"pip": ["-r requirements.txt"]}
     about = {
-        "title": release.cells[0]
-        .source.splitlines()[0]
-        .strip("# ")
-        .partition(": the exercises")[0],
+        "title": first_line.strip("# ").partition(": the exercises")[0],
         "exercises": sum(notebook.grade_id(cell).endswith(f"-{PROMPT}") for cell in release.cells),
         "points": sum(notebook.marks(cell).get("points", 0) for cell in release.cells),
     }
@@ -120,9 +115,9 @@ def pages(chapter: str) -> dict[str, NotebookNode]:
     return {part: without_solutions(page) for part, page in {**runs, tagged.PART: source}.items()}
 
 
-def html(shown: dict[str, NotebookNode], chapter: str, folder: Path) -> Path:
-    """Pages of a chapter, and those of the book that explain it, as HTML that needs no network; the
-    first page.
+def html(shown: dict[str, NotebookNode], chapter: str, folder: Path) -> None:
+    """Write pages of a chapter, and those of the book that explain it, as HTML that needs no
+    network.
 
     Raises:
         PublishError: a page cannot be built, or a program is missing.
@@ -131,13 +126,12 @@ def html(shown: dict[str, NotebookNode], chapter: str, folder: Path) -> Path:
     with tempfile.TemporaryDirectory(prefix="assign-pages-") as temporary:
         staged = Path(temporary)
         shutil.copytree(root / "book" / "_static", staged / "book" / "_static")
-        for name in ("book/references.bib", "_config.yml", *(f"book/{name}.md" for name in _PAGES)):
+        for name in ("book/references.bib", "_config.yml", *(f"{name}.md" for name in _PAGES)):
             shutil.copy(root / name, staged / name)
         for name, page in zip(names, shown.values(), strict=True):
             notebook.write(page, staged / f"{name}.ipynb")
-        others = [*names[1:], *(f"book/{name}" for name in _PAGES)]
-        contents = {"format": "jb-book", "root": names[0]}
-        contents["chapters"] = [{"file": name} for name in others]
+        chapters = [{"file": name} for name in (*names[1:], *_PAGES)]
+        contents = {"format": "jb-book", "root": names[0], "chapters": chapters}
         (staged / paths.MARKER).write_text(yaml.safe_dump(contents), encoding="utf-8")
         # Not strictly: what points to the other chapters has no target here, and is shown as text.
         command = [word for word in publish.JUPYTER_BOOK if word not in ("-W", "-n")]
@@ -148,7 +142,6 @@ def html(shown: dict[str, NotebookNode], chapter: str, folder: Path) -> Path:
             said = " ".join(done.stderr.split())[-300:]
             raise publish.PublishError(f"the pages of {chapter} cannot be built: {said}")
         shutil.copytree(made, folder, ignore=shutil.ignore_patterns(*_LEFT_OUT))
-    return folder / "index.html"
 
 
 def without_solutions(page: NotebookNode) -> NotebookNode:

@@ -77,7 +77,7 @@ def _people(text: str) -> Iterable[Person]:
         rows, columns, full = [{"": line} for line in text.splitlines()], {}, ""
     for row in rows:
         told = [row.get(part) or "" for part in (parts if full is None else [full])]
-        name = _clean(" ".join(told))
+        name = " ".join(unicodedata.normalize("NFC", " ".join(told)).split())
         if not name or _NOBODY.match(name):
             continue
         own = [row.get(columns[key]) or "" for key in _KEYS if key in columns]
@@ -86,10 +86,6 @@ def _people(text: str) -> Iterable[Person]:
             last, _, before = name.partition(", ")
             name = f"{before} {last}"
         yield Person(name, keys | _keys(name), {str(k): str(v or "") for k, v in row.items() if k})
-
-
-def _clean(name: str) -> str:
-    return " ".join(unicodedata.normalize("NFC", name).split())
 
 
 def _keys(text: str) -> frozenset[str]:

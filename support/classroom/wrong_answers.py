@@ -74,10 +74,8 @@ def _problems(answer: WrongAnswer, exercise: Exercise | None) -> Iterator[str]:
     if not answer.mistake.strip():
         yield 'it does not say its mistake="..."'
     try:
-        found, wanted = (
-            functions(answer.source),
-            functions(exercise.solution) if exercise else {},
-        )
+        found = functions(answer.source)
+        wanted = functions(exercise.solution) if exercise else {}
     except SyntaxError as error:
         yield f"it is not Python: {error.msg}"
         return
