@@ -202,8 +202,8 @@ def _entered(
         config.CourseDirectory.submitted_directory = MENDED
         config.FairExecute.judged = {submission.identity: execute()}
         names = {"assignment_id": submission.chapter, "student_id": submission.identity}
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of SQLAlchemy about nbgrader's own sessions
+        # SQLAlchemy warns about nbgrader's own sessions.
+        with warnings.catch_warnings(action="ignore"):
             for converter in (Autograde, GenerateFeedback):
                 course.convert(converter, here.folder, config, **names)
         return _scored(submission, here.folder)

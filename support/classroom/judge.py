@@ -120,8 +120,7 @@ class Tests:
         answers: list = []
         names = self.names(_none, answers)
         defined = dict(names)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             exec(_compiled(source, "answer"), defined)
         own = {name: defined[name] for name in self.asked if defined[name] is not names[name]}
         names |= {name: _recorded(function, answers) for name, function in own.items()}

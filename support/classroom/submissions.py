@@ -34,6 +34,7 @@ _MOST = 2e9  # bytes that a zip file may hold
 _MOODLE = re.compile(r"(?P<name>.+?)_(?P<number>\d+)_assignsubmission_(file|onlinetext)_?")
 _CANVAS = re.compile(r"(?P<name>[^_]+)(_late)?_(?P<number>\d+)_\d+_.*", re.I)
 _SKIPPED = re.compile(r"\.|__MACOSX$|Thumbs\.db$|desktop\.ini$")
+_MAKERS = {"code": new_code_cell, "markdown": new_markdown_cell}
 _UNSAFE = re.compile(r"[^\w .,@()'-]")  # nbgrader reads students' names as file patterns
 
 
@@ -184,7 +185,7 @@ def _identified(submissions: list[Submission]) -> Iterator[Submission]:
     readable = [each for each in submissions if each.chapter]
     newest = sorted(readable, key=lambda each: (-each.file.stat().st_mtime, each.file.as_posix()))
     for each in submissions:
-        if each not in readable:
+        if not each.chapter:
             yield each
             continue
         what = (each.student, each.chapter)
@@ -249,7 +250,8 @@ def mend(submitted: NotebookNode, release: NotebookNode) -> tuple[NotebookNode, 
         identity, source = notebook.grade_id(cell), _source(cell)
         original = wanted.get(identity) if last[identity] == position else None
         if original is None:
-            cells.append(_own(cell.get("cell_type"), source))
+            make = _MAKERS.get(str(cell.get("cell_type")), new_raw_cell)  # the student's own
+            cells.append(make(source))
             continue
         kept = places[identity] = copy.deepcopy(original)
         cells.append(kept)
@@ -292,8 +294,3 @@ def _unseeded(identity: str, source: str) -> str:
     """A cell's code; of the parameters cell without its number, which may be a student's own."""
     own = identity.endswith(f"-{PARAMETERS}")
     return (seeds.with_seed(source, 0) if own else source).strip()
-
-
-def _own(kind: object, source: str) -> NotebookNode:
-    makers = {"code": new_code_cell, "markdown": new_markdown_cell}
-    return makers.get(str(kind), new_raw_cell)(source)
