@@ -57,7 +57,7 @@ def confidences(model, images: torch.Tensor) -> torch.Tensor:
     return model.head.confidence(training.predict(model, images))
 
 
-# %% name="fig-one-pixel" tags=["hide-input"] mystnb={"image": {"alt": "Eight handwritten digits, four for each network: clean above, with one changed pixel in a red frame below, and under them the confidence of every class before and after. The bar of the right class falls and that of another rises above it."}}
+# %% name="fig-one-pixel" tags=["hide-input"] mystnb={"image": {"alt": "Eight handwritten digits, four for each network, with the answer and its confidence: clean above, with one changed pixel in a red frame below, and under them the confidence of every class before (grey) and after. The bar of the right class falls and that of another rises above it."}}
 def first_fallen(model, count: int = 4) -> list[tuple]:
     """The first images that one pixel turns into a confident error, and that error."""
     shown = []
@@ -95,8 +95,7 @@ for network, model in enumerate((soft, gauss)):
 plt.show()
 
 # %% [markdown]
-# Digits, each with the answer and its confidence above it: clean in the top row, with one changed pixel (framed) in the middle; the bars show all ten confidences before (grey) and after.
-# Four are the first that one pixel turns into a confident error (above 0.1, the paper's threshold) of the softmax network, four the first of the Gauss network.
+# On the left the first four digits that one pixel turns into a confident error (above 0.1, the paper's threshold) of the softmax network, on the right the first four of the Gauss network.
 #
 # ## What we found
 #
@@ -232,7 +231,6 @@ plt.show()
 
 # %% [markdown]
 # Dots are weights, stars are centroids, shades are the answers.
-# Left, three pairs of centroids on three circles give the same answers.
 # Right, the middle class is never the only best answer, because its score is the mean of the other two; no centroids on a circle can say that, since each of three different ones would own a cell.
 #
 # What Theorem 1 gives is the *assignment* step of k-means.
