@@ -2,15 +2,15 @@
 that needs it.
 
 Exit status: 0 done; 1 a chapter failed or a check found differences; 2 the request cannot be
-carried out; 130 interrupted.
+carried out; 130 interrupted. A command returns its own; one that returns nothing is done.
 """
 
 import contextlib
 import fnmatch
+import functools
 import io
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -78,13 +78,14 @@ def _option(text: str, *flags: str, **more: Any) -> Any:
 
 
 @app.command(name="list")
-def list_() -> None:
+def list_() -> int:
     """The chapters, their profiles, what is recorded, and how long each takes."""
     from support.book import manifests
 
+    toc = (paths.root() / paths.MARKER).read_text(encoding="utf-8")
     wrong = False
     for chapter in _chosen(None):
-        listed = "" if _in_toc(chapter) else " (not in _toc.yml)"
+        listed = "" if f"book/{chapter}/" in toc else " (not in _toc.yml)"
         typer.echo(f"{chapter}: {manifests.title(chapter)}{listed}")
         try:
             manifests.check_source(chapter)
@@ -98,8 +99,7 @@ def list_() -> None:
         except Exception as error:
             typer.echo(f"  {_told(error)}", err=True)
             wrong = True
-    if wrong:
-        raise typer.Exit(1)
+    return int(wrong)
 
 
 _CHANGE = "Change a field of the profile; can be given several times."
@@ -122,7 +122,7 @@ def run(
     estimate: Annotated[bool, _option("Only say what it would take.", "--estimate")] = False,
     record: Annotated[bool, _option("Keep the results in the tracked files.", "--record")] = False,
     force: Annotated[bool, _option("Run again even if nothing changed.", "--force")] = False,
-) -> None:
+) -> int:
     """Execute chapters: evidence, lesson, exercises; results land in _build/runs/ and the cache.
 
     A run that is killed and started again continues from the models and attacks that were finished.
@@ -151,7 +151,7 @@ def run(
         for name in names:
             manifests.check_request(name, profile, seed, overrides)
         _print_estimates(names, profile, bool(overrides))
-        return
+        return 0
     request = (profile, seed, device, overrides)
     from support.book import execute, kernels, parallel
 
@@ -170,26 +170,23 @@ def run(
                 raise
             refused.append(_told(error))
             typer.echo(refused[-1], err=True)
+    failed = bool(refused)
     if not waiting:
-        raise typer.Exit(1 if refused else 0)
+        return int(failed)
     beside = min(jobs or (parallel.cores() if profile == "quick" else 1), len(waiting))
     options = {"record": record, "force": force, "only": part, "limit": limit, "bars": beside == 1}
     doing = "recording" if record else "running"
 
-    def task(name: str) -> Callable[[], str]:
-        def do() -> str:
-            typer.echo(f"{name} at {profile}: {doing} ...", err=True)
-            started = time.perf_counter()
-            made = execute.execute(name, *request, sums=waiting[name], **options)
-            where = f"{'recorded in ' * record}{manifests.shown(made[0].parent)}"
-            return f"{name} at {profile}: done in {time.perf_counter() - started:.0f} s, {where}"
-
-        return do
+    def task(name: str) -> str:
+        typer.echo(f"{name} at {profile}: {doing} ...", err=True)
+        started = time.perf_counter()
+        made = execute.execute(name, *request, sums=waiting[name], **options)
+        where = f"{'recorded in ' * record}{manifests.shown(made[0].parent)}"
+        return f"{name} at {profile}: done in {time.perf_counter() - started:.0f} s, {where}"
 
     found = {name: manifests.estimate(name, profile) for name in waiting}
     needs = {name: (needed.minutes, needed.memory_gb) for name, needed in found.items()}
-    tasks = {name: task(name) for name in waiting}
-    failed = bool(refused)
+    tasks = {name: functools.partial(task, name) for name in waiting}
     running = parallel.run(tasks, needs, beside, parallel.free_memory_gb(), kernels.stop)
     try:
         # Closed here: collected later, it would stop the kernels of whatever runs by then.
@@ -203,9 +200,8 @@ def run(
     except KeyboardInterrupt:
         stopped = f"\ninterrupted: {', '.join(waiting)} at {profile}: nothing is half-written"
         typer.echo(f"{stopped}; {execute.CONTINUES}", err=True)
-        raise typer.Exit(130) from None
-    if failed:
-        raise typer.Exit(1)
+        return 130
+    return int(failed)
 
 
 def _print_estimates(names: list[str], profile: str, changed: bool) -> None:
@@ -270,7 +266,7 @@ def score(
     full: Annotated[
         bool, _option("Show statements, published numbers and ours.", "--full")
     ] = False,
-) -> None:
+) -> int:
     """Every claim with its verdicts at each profile, computed from the recorded runs.
 
     The scoreboard page and its CSV and JSON have more ways to look.
@@ -286,14 +282,12 @@ def score(
     if write:
         typer.echo(f"wrote {manifests.shown(verdict_table.write())}")
     if check:
-        problems = verdict_table.check()
-        for problem in problems:
-            typer.echo(problem, err=True)
-        if problems:
-            raise typer.Exit(1)
+        if problems := verdict_table.check():
+            typer.echo("\n".join(problems), err=True)
+            return 1
         typer.echo("records, registry and data/verdicts.csv agree")
     if write or check:
-        return
+        return 0
     words = find.lower().split()
     if not (every := verdict_table.lines()):
         raise Refused("the registry data/claims has no claims")
@@ -318,6 +312,7 @@ def score(
         typer.echo(f"{name}: {'; '.join(told) or 'no claims'}")
     if any(line.stale for line in lines):
         typer.echo("* recorded with older code")
+    return 0
 
 
 def _searched(line) -> str:
@@ -338,7 +333,7 @@ def _verdict(entry) -> str:
 def diff(
     first: Run,
     second: Run,
-) -> None:
+) -> int:
     """What two runs differ in: parameters, versions, machine, code, and each claim's numbers and
     verdicts. Exits with 1 if anything.
 
@@ -352,8 +347,7 @@ def diff(
     pair = manifests.manifest_of(first), manifests.manifest_of(second)
     lines = verdict_table.differences(*pair)
     typer.echo("\n".join(lines) or "no differences")
-    if lines:
-        raise typer.Exit(1)
+    return int(bool(lines))
 
 
 _MINUTES = "For each of three runs at the records' own profile, however far they come."
@@ -364,7 +358,7 @@ def carry(
     chapters: Chapters = None,
     profile: Annotated[str, _option("Of the records.")] = "standard",
     minutes: Annotated[float, _option(_MINUTES, min=0.1)] = 10,
-) -> None:
+) -> int:
     """Keep records through a refactoring: stamp those whose numbers the new code computes as well.
 
     Each chapter's evidence runs at quick under the record's commit and under today's, and a sample
@@ -386,8 +380,7 @@ def carry(
         except carrying.NotCarried as error:
             typer.echo(f"not carried: {error}", err=True)
             left = True
-    if left:
-        raise typer.Exit(1)
+    return int(left)
 
 
 @app.command()
@@ -458,10 +451,6 @@ def _chosen(chapters: list[str] | None) -> list[str]:
     if not (known := manifests.chapters()):
         raise Refused(f"no chapters: {paths.root() / 'book'} holds no NN_name/evidence.py")
     return list(dict.fromkeys(map(manifests.resolve_chapter, chapters))) if chapters else known
-
-
-def _in_toc(chapter: str) -> bool:
-    return f"book/{chapter}/" in (paths.root() / paths.MARKER).read_text(encoding="utf-8")
 
 
 def _needs(needs: Estimate) -> str:
