@@ -18,7 +18,7 @@ import re
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -282,16 +282,17 @@ def _cleaned(notebook: NotebookNode) -> NotebookNode:
     return notebook
 
 
+def _outputs(notebook: NotebookNode) -> Iterator[tuple[int, NotebookNode, dict[str, Any]]]:
+    """Every output with the number of its cell, and what ``run`` left in its metadata."""
+    for index, cell in enumerate(notebook.cells):
+        for output in cell.get("outputs", []):
+            yield index, output, output.get("metadata", {}).get("support", {})
+
+
 def records_in(notebook: NotebookNode, kind: str) -> list[tuple[int, Any]]:
     """What ``run`` left in the outputs' metadata: (cell number, record) for kind ``"claim"``,
     ``"table"`` or ``"run"``."""
-    return [
-        (index, output.metadata["support"][kind])
-        for index, cell in enumerate(notebook.cells)
-        if cell.cell_type == "code"
-        for output in cell.outputs
-        if kind in output.get("metadata", {}).get("support", {})
-    ]
+    return [(index, record[kind]) for index, _, record in _outputs(notebook) if kind in record]
 
 
 def outputs_digest(notebook: NotebookNode) -> str:
@@ -299,9 +300,8 @@ def outputs_digest(notebook: NotebookNode) -> str:
     that somebody edited is noticed."""
     shown = [
         [output.get("text"), output.get("data")]
-        for cell in notebook.cells
-        for output in cell.get("outputs", [])
-        if "support" not in output.get("metadata", {})
+        for _, output, record in _outputs(notebook)
+        if not record
     ]
     return hashlib.sha256(json.dumps(shown, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -315,18 +315,16 @@ def _manifest(notebook: NotebookNode, wall_seconds: float, sums: Mapping[str, st
             f"its last cell must call run.finish() once; it was called {len(runs)} times"
         )
     stated = {}
-    for index, cell in enumerate(notebook.cells):
-        for output in cell.get("outputs", []):
-            record = output.get("metadata", {}).get("support", {})
-            if "claim" in record:
-                claim = record["claim"]
-                numbers = {"measured": claim["measured"], "modern": claim["modern"]}
-                stated[claim["id"]] = ClaimRecord(**numbers, cell=index)
-                output["metadata"]["support"] = {"claim": {"id": claim["id"]}}
-            elif "run" in record and sums:
-                record["run"]["data"].update(sums)
-                found = claims.render_record(record["run"])
-                output["data"] = NotebookNode({"text/html": found.html, "text/plain": found.text})
+    for index, output, record in _outputs(notebook):
+        if "claim" in record:
+            claim = record["claim"]
+            numbers = {"measured": claim["measured"], "modern": claim["modern"]}
+            stated[claim["id"]] = ClaimRecord(**numbers, cell=index)
+            output["metadata"]["support"] = {"claim": {"id": claim["id"]}}
+        elif "run" in record and sums:
+            record["run"]["data"].update(sums)
+            found = claims.render_record(record["run"])
+            output["data"] = NotebookNode({"text/html": found.html, "text/plain": found.text})
     return Manifest(
         **runs[0][1],
         wall_seconds=round(wall_seconds, 1),
@@ -384,21 +382,19 @@ def rendered_again(notebook: NotebookNode, manifest: Manifest) -> NotebookNode:
     """The notebook with every row of a claim made anew from the recorded numbers and the registry.
     Changes it in place."""
     judged = _judged(manifest)
-    for cell in notebook.cells:
-        for output in cell.get("outputs", []):
-            record = output.get("metadata", {}).get("support", {})
-            found = None
-            # A row whose rules ask for other numbers now stays as it was, and the run is stale.
-            if "claim" in record and record["claim"]["id"] in judged:
-                found = claims.render(*judged[record["claim"]["id"]])
-            elif record.get("table") == "verdicts":
-                rows = judged
-                if manifest.part == "lesson":
-                    with contextlib.suppress(RecordError):
-                        rows = _judged(manifests.evidence_of(manifest))
-                found = claims.render_verdicts(list(rows.values())) if rows else None
-            if found:
-                output["data"] = NotebookNode({"text/html": found.html, "text/plain": found.text})
+    for _, output, record in _outputs(notebook):
+        found = None
+        # A row whose rules ask for other numbers now stays as it was, and the run is stale.
+        if "claim" in record and record["claim"]["id"] in judged:
+            found = claims.render(*judged[record["claim"]["id"]])
+        elif record.get("table") == "verdicts":
+            rows = judged
+            if manifest.part == "lesson":
+                with contextlib.suppress(RecordError):
+                    rows = _judged(manifests.evidence_of(manifest))
+            found = claims.render_verdicts(list(rows.values())) if rows else None
+        if found:
+            output["data"] = NotebookNode({"text/html": found.html, "text/plain": found.text})
     return notebook
 
 
@@ -449,16 +445,15 @@ def _unfit(notebook: NotebookNode) -> str:
         for place in (paths.root(), sys.prefix, Path.home(), tempfile.gettempdir())
     )
     here = re.compile(rf"(?<![\w.])(?:{_MACHINE_PATH}|(?:{places})(?![\w-]))")
-    for index, cell in enumerate(notebook.cells):
-        for output in cell.get("outputs", []):
-            contents = output.get("data") or {"text": output.get("text", "")}
-            for kind, content in contents.items():
-                if kind in ("image/svg+xml", "image/jpeg", "application/pdf"):
-                    return f"cell {index + 1} shows {kind}; pictures must be PNG"
-                text = content if isinstance(content, str) else json.dumps(content)
-                if not kind.startswith("image/") and (found := here.search(text)):
-                    place = found.group()
-                    return f"the output of cell {index + 1} holds a path of this machine: {place}"
+    for index, output, _ in _outputs(notebook):
+        contents = output.get("data") or {"text": output.get("text", "")}
+        for kind, content in contents.items():
+            if kind in ("image/svg+xml", "image/jpeg", "application/pdf"):
+                return f"cell {index + 1} shows {kind}; pictures must be PNG"
+            text = content if isinstance(content, str) else json.dumps(content)
+            if not kind.startswith("image/") and (found := here.search(text)):
+                place = found.group()
+                return f"the output of cell {index + 1} holds a path of this machine: {place}"
     size = len(text_of(notebook).encode()) / 1e6
     if size > LARGEST_RECORD_MB:
         sizes = [len(json.dumps(cell)) for cell in notebook.cells]
