@@ -245,7 +245,7 @@ def test_the_errata_are_the_corrections_of_the_registry(tiny):
 
 
 def test_papers_are_named_as_in_a_sentence(tiny):
-    paper = claims.load("tiny2020")
+    paper = claims.registry()["tiny2020"]
     several = {"A. One": "One 2020", "A. One, B. Two": "One and Two 2020", "A. One, B. Two, C. Three": "One et al. 2020"}
     for names, short in (several | {"this book": "this book"}).items():
         assert computed_pages.authors(paper.model_copy(update={"authors": names})) == short

@@ -85,7 +85,7 @@ def gaps(key: str) -> list[str]:
     """Everything in which a paper, its index and the exclusions disagree: a place that is covered and excluded, or neither, or listed
     twice; a claim that is not registered, or not in the index; an exclusion of what is not in the index; a claim whose ``where`` names
     a numbered thing that the index does not give it."""
-    registered = claims.load(key).by_id
+    registered = {claim.id: claim for claim in claims.registry()[key].claims}
     covering = {name: passage.claims for passage in index(key) for name in expanded(passage.at)}
     listed = collections.Counter(places(key))
     groups = [group for paper, group in registry_index.exclusions() if paper == key]

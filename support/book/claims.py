@@ -7,7 +7,7 @@ every number that a page shows beside a claim passes through here.
 import collections
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args
 
@@ -126,10 +126,6 @@ class Paper(Strict):
     chapter: str
     claims: tuple[Claim, ...] = ()
 
-    @cached_property
-    def by_id(self) -> dict[str, Claim]:
-        return {claim.id: claim for claim in self.claims}
-
     def chapter_of(self, claim: Claim) -> str:
         """The chapter that computes a claim."""
         return claim.chapter or self.chapter
@@ -154,26 +150,6 @@ def folder() -> Path:
     return paths.root() / "data" / "claims"
 
 
-def load(key: str) -> Paper:
-    """One paper of the registry.
-
-    Raises:
-        ClaimError: no such paper, or a file that breaks the schema; the message names the file and
-            the entry.
-    """
-    known = sorted(path.stem for path in folder().glob("*.yml"))
-    if key not in known:
-        raise ClaimError(
-            f"no paper {key!r} in the claims registry: {near(key, known)}papers: "
-            f"{', '.join(known) or 'none'}"
-        )
-    name = f"{key}.yml"
-    content = parsed(name, (folder() / name).read_text(encoding="utf-8"), _File)
-    if content.paper.key != key:
-        raise ClaimError(f"{name}: paper.key is {content.paper.key}, but the file is named {key}")
-    return content.paper.model_copy(update={"claims": content.claims})
-
-
 @lru_cache(maxsize=64)  # a build asks for each file twenty times, and reading YAML takes long
 def parsed(name: str, text: str, schema: Any) -> Any:
     """The content of a YAML file, as pydantic reads it by a model or another type.
@@ -190,8 +166,18 @@ def parsed(name: str, text: str, schema: Any) -> Any:
 
 
 def registry() -> dict[str, Paper]:
-    """Every paper of the registry by its key."""
-    return {file.stem: load(file.stem) for file in sorted(folder().glob("*.yml"))}
+    """Every paper of the registry by its key.
+
+    Raises:
+        ClaimError: a file that breaks the schema; the message names the file and the entry.
+    """
+    found = {}
+    for file in sorted(folder().glob("*.yml")):
+        content = parsed(file.name, file.read_text(encoding="utf-8"), _File)
+        if (key := content.paper.key) != file.stem:
+            raise ClaimError(f"{file.name}: paper.key is {key}, but the file is named {file.stem}")
+        found[key] = content.paper.model_copy(update={"claims": content.claims})
+    return found
 
 
 def of_chapter(chapter: str) -> list[Claim]:
@@ -210,11 +196,11 @@ def find(claim_id: str) -> tuple[Paper, Claim]:
     Raises:
         ClaimError: no such claim; the message offers near names.
     """
-    known = {name: paper for paper in registry().values() for name in paper.by_id}
+    known = {claim.id: (paper, claim) for paper in registry().values() for claim in paper.claims}
     if claim_id not in known:
         near_names = near(claim_id, list(known))
         raise ClaimError(f"no claim {claim_id!r} in the registry. {near_names}".strip())
-    return known[claim_id], known[claim_id].by_id[claim_id]
+    return known[claim_id]
 
 
 # --- verdicts -------------------------------------------------------------------------------------
