@@ -9,7 +9,7 @@ import tiny_runs
 
 from support.book import chapter_run, manifests
 from support.book.claims import ClaimError
-from support.book.manifests import RecordError, local_run, manifest_of, recorded_run
+from support.book.manifests import DEFAULTS, RecordError, local_run, manifest_of, recorded_run
 from support.book.profiles import ProfileError
 from support.common import fingerprint, identity
 
@@ -165,7 +165,7 @@ def test_a_run_is_old_when_one_made_now_could_say_something_else(book, monkeypat
     assert found["lesson"].evidence == found["evidence"].content()
     change(book, monkeypatch)
     assert [part for part, manifest in found.items() if manifests.is_stale(manifest)] == stale.split()
-    assert [part for part in found if manifests.current_run(CHAPTER, part) is None] == old.split()
+    assert [part for part in found if manifests.current_run(CHAPTER, part, **DEFAULTS) is None] == old.split()
 
 
 def test_a_run_with_a_field_that_is_gone_is_old():
@@ -194,7 +194,7 @@ def test_a_request_is_answered_by_the_run_that_it_would_repeat(monkeypatch, left
         manifests.manifest_path(run).unlink()
     elif isinstance(left, str):
         manifests.manifest_path(run).write_text(left)
-    assert manifests.current_run(CHAPTER, "evidence", **asked) == (run if there else None)
+    assert manifests.current_run(CHAPTER, "evidence", **DEFAULTS | asked) == (run if there else None)
 
 
 @pytest.mark.parametrize(

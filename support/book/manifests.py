@@ -19,9 +19,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import Field, ValidationError
 
 from support.book import claims, profiles
+from support.book.rules import Strict
 from support.common import fingerprint, paths
 
 PARTS = ("evidence", "lesson", "exercises")  # in the order in which they run
@@ -39,38 +40,32 @@ class RecordError(RuntimeError):
     line that says what to do."""
 
 
-class ClaimRecord(BaseModel):
+class ClaimRecord(Strict):
     """What a chapter measured for a claim: one list of numbers per name, as
     :func:`support.book.rules.plain` gives them (None: not measured), and the cell that stated
     it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     measured: dict[str, list[float | dict[str, int | float] | None]]
     modern: dict[str, list[float | dict[str, int | float] | None]]
     cell: int
 
 
-class Carried(BaseModel):
+class Carried(Strict):
     """That a record was found to hold for newer code, and how many units of its work were computed
     again at its own profile: see :mod:`support.book.carry`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     code: str
     commit: str | None
     units: int = 0
 
 
-class Manifest(BaseModel):
+class Manifest(Strict):
     """Everything that is needed to repeat a run and to know how old it is; the JSON file beside an
     executed notebook.
 
     ``outputs`` is the hash of what the notebook shows, ``kept`` the numbers that the evidence left
     for its lesson, ``evidence`` the hash of the evidence that a lesson read.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     chapter: str
     part: Part
@@ -97,9 +92,9 @@ class Manifest(BaseModel):
     finished: str
     outputs: str
     evidence: str | None = None
-    claims: dict[str, ClaimRecord] = {}
-    kept: dict[str, Any] = {}
-    carried: list[Carried] = []
+    claims: dict[str, ClaimRecord] = Field({})
+    kept: dict[str, Any] = Field({})
+    carried: list[Carried] = Field([])
 
     def content(self) -> str:
         """Hash of what the run found: what a lesson depends on."""
@@ -269,24 +264,18 @@ def is_current(manifest: Manifest) -> bool:
     """
     from support.common import identity  # torch takes seconds to import
 
-    chapter, profile = manifest.chapter, manifest.profile
+    chapter, registered, evidence = manifest.chapter, set(), None
     try:
-        parameters = profiles.load(chapter, profile, manifest.overrides)
-    except profiles.ProfileError:
+        parameters = profiles.load(chapter, manifest.profile, manifest.overrides)
+        if manifest.part == "evidence":
+            registered = {claim.id for claim in claims.of_chapter(chapter)}
+        elif manifest.evidence is not None:
+            evidence = evidence_of(manifest).content()
+    except (profiles.ProfileError, RecordError):
         return False
-    now = parameters.model_dump(mode="json"), identity.versions()
-    if now != (manifest.parameters, manifest.versions):
-        return False
-    if manifest.part == "evidence":
-        if {claim.id for claim in claims.of_chapter(chapter)} != set(manifest.claims):
-            return False
-    elif manifest.evidence is not None:
-        try:
-            if evidence_of(manifest).content() != manifest.evidence:
-                return False
-        except RecordError:
-            return False
-    return not is_stale(manifest)
+    now = parameters.model_dump(mode="json"), identity.versions(), registered, evidence
+    then = manifest.parameters, manifest.versions, set(manifest.claims), manifest.evidence
+    return now == then and not is_stale(manifest)
 
 
 def evidence_of(lesson: Manifest) -> Manifest:
@@ -301,19 +290,16 @@ def evidence_run(chapter: str, profile: str, parameters: Mapping[str, Any], seed
     Raises:
         RecordError: there is none.
     """
-    found = []
-    for place in (local_run, recorded_run):
-        notebook = place(chapter, profile)
-        if there(notebook):
-            manifest = manifest_of(notebook)
-            if (manifest.parameters, manifest.seed) == (dict(parameters), seed):
-                found.append((is_stale(manifest), notebook))
-    if not found:
+    places = (local_run(chapter, profile), recorded_run(chapter, profile))
+    made = {notebook: manifest_of(notebook) for notebook in places if there(notebook)}
+    asked = dict(parameters), seed
+    fitting = [file for file, found in made.items() if (found.parameters, found.seed) == asked]
+    if not fitting:
         raise RecordError(
             f"the lesson of {chapter} reads its evidence at {profile}, which was not run with "
             f"these parameters: python -m support run {chapter[:2]} --profile {profile}"
         )
-    return min(found, key=lambda pair: pair[0])[1]
+    return min(fitting, key=lambda notebook: is_stale(made[notebook]))
 
 
 def judged(manifest: Manifest) -> list[tuple[claims.Claim, claims.Judgement]]:
@@ -369,12 +355,7 @@ def check_request(
 
 
 def current_run(
-    chapter: str,
-    part: str,
-    profile: str = "quick",
-    seed: int = 0,
-    device: str = "cpu",
-    overrides: Mapping[str, Any] = profiles.NOTHING,
+    chapter: str, part: str, profile: str, seed: int, device: str, overrides: Mapping[str, Any]
 ) -> Path | None:
     """The finished run made here that this request would only repeat, if there is one."""
     notebook = local_run(chapter, profile, part)
