@@ -22,7 +22,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -68,24 +67,23 @@ def carry(chapter: str, profile: str, minutes: float = MINUTES) -> Carried:
     now = manifest.model_copy(update={"code": code})
     if not manifests.is_current(now):
         raise NotCarried(f"{chapter} at {profile}: parameters, claims or versions have changed too")
-    with tempfile.TemporaryDirectory(prefix="book-carry-") as folder:
-        scratch = Path(folder)
-        with (
-            checkout(manifest.commit, scratch / "then") as then,
-            checkout("HEAD", scratch / "now") as today,
-        ):
-            commit = chapter_run.git(today, "rev-parse", "HEAD")
-            before = numbers(quick(chapter, then, scratch / "cache-then"))
-            after = numbers(quick(chapter, today, scratch / "cache-now", scratch / "lines"))
-            if different := sorted(n for n in {*before, *after} if before.get(n) != after.get(n)):
-                raise NotCarried(f"{chapter}: other numbers at quick: {', '.join(different[:5])}")
-            source = manifests.source_file(chapter).relative_to(paths.root())
-            changed = changed_lines(chapter, then, today / source)
-            if missed := unreached(changed, scratch / "lines", today):
-                raise NotCarried(f"{chapter}: quick does not reach changed lines: {missed[0]}")
-            compared = 0
-            if profile != "quick":
-                compared = Sample(manifest, scratch, minutes).compare(then, today)
+    with (
+        files.scratch("book-carry-") as scratch,
+        checkout(manifest.commit, scratch / "then") as then,
+        checkout("HEAD", scratch / "now") as today,
+    ):
+        commit = chapter_run.git(today, "rev-parse", "HEAD")
+        before = numbers(quick(chapter, then, scratch / "cache-then"))
+        after = numbers(quick(chapter, today, scratch / "cache-now", scratch / "lines"))
+        if different := sorted(n for n in {*before, *after} if before.get(n) != after.get(n)):
+            raise NotCarried(f"{chapter}: other numbers at quick: {', '.join(different[:5])}")
+        source = manifests.source_file(chapter).relative_to(paths.root())
+        changed = changed_lines(chapter, then, today / source)
+        if missed := unreached(changed, scratch / "lines", today):
+            raise NotCarried(f"{chapter}: quick does not reach changed lines: {missed[0]}")
+        compared = 0
+        if profile != "quick":
+            compared = Sample(manifest, scratch, minutes).compare(then, today)
     stamp = Carried(code=code, commit=commit, units=compared)
     kept = manifest.model_copy(update={"carried": [*manifest.carried, stamp]})
     text = execute.text_of_manifest(kept)
@@ -125,26 +123,30 @@ def quick(chapter: str, root: Path, cache: Path, lines: Path | None = None) -> d
     """
     settings = {"BOOK_ROOT": root, "BOOK_CACHE": cache, "BOOK_PROGRESS": "off"}
     settings |= {"OMP_NUM_THREADS": 1} | ({kernels.LINES: lines} if lines else {})
-    try:
-        command = ("-m", "support", "run", chapter, "--part", "evidence", "--force")
-        _python(root, *command, **settings)
-    except subprocess.CalledProcessError as error:
-        raise _failed(f"{chapter} at quick", error) from error
+    command = ("-m", "support", "run", chapter, "--part", "evidence", "--force")
+    _python(f"{chapter} at quick", root, *command, **settings)
     made = root / "_build" / "runs" / "quick" / chapter / "evidence.json"
     return json.loads(made.read_text(encoding="utf-8"))
 
 
-def _python(root: Path, *words: str, seconds: float | None = None, **variables: object) -> str:
-    """What Python says in a checkout, to which its package belongs."""
+def _python(
+    what: str, root: Path, *words: object, seconds: float | None = None, **variables: object
+) -> str:
+    """What Python says in a checkout, to which its package belongs.
+
+    Raises:
+        NotCarried: it failed; ``what`` was to be done.
+        TimeoutExpired: it took longer than so many seconds.
+    """
     variables = {"PYTHONPATH": root, "PYTHONDONTWRITEBYTECODE": 1, **variables}
     environment = os.environ | {name: str(value) for name, value in variables.items()}
     told = {"capture_output": True, "encoding": "utf-8", "check": True, "timeout": seconds}
-    return subprocess.run([sys.executable, *words], cwd=root, env=environment, **told).stdout
-
-
-def _failed(what: str, error: subprocess.CalledProcessError) -> NotCarried:
-    said = error.stderr.strip().splitlines()[-1:]
-    return NotCarried(f"{what} fails in a checkout: {' '.join(said)}")
+    command = [sys.executable, *map(str, words)]
+    try:
+        return subprocess.run(command, cwd=root, env=environment, **told).stdout
+    except subprocess.CalledProcessError as error:
+        said = error.stderr.strip().splitlines()[-1:]
+        raise NotCarried(f"{what} fails in a checkout: {' '.join(said)}") from error
 
 
 def numbers(manifest: dict[str, Any]) -> dict[str, Any]:
@@ -216,14 +218,10 @@ class Sample:
         source = root / "book" / record.chapter / "evidence.py"
         settings = {"BOOK_ROOT": root, "BOOK_CACHE": self.scratch / "units", "MPLBACKEND": "agg"}
         settings |= {"BOOK_DATA": paths.data_sets(), "OMP_NUM_THREADS": record.threads}
-        words = (source, json.dumps(given), log, earlier, chosen)
-        try:
-            command = ("-P", units.__file__, *map(str, words))
-            _python(root, *command, seconds=60 * self.minutes, BOOK_PROGRESS="off", **settings)
-        except subprocess.TimeoutExpired:
-            pass
-        except subprocess.CalledProcessError as error:
-            raise _failed(f"{record.chapter} at {record.profile}", error) from error
+        command = ("-P", units.__file__, source, json.dumps(given), log, earlier, chosen)
+        with suppress(subprocess.TimeoutExpired):
+            what, seconds = f"{record.chapter} at {record.profile}", 60 * self.minutes
+            _python(what, root, *command, seconds=seconds, BOOK_PROGRESS="off", **settings)
         lines = log.read_text(encoding="utf-8").splitlines(keepends=True)
         return [json.loads(line) for line in lines if line.endswith("\n")]
 
@@ -285,8 +283,8 @@ def _definitions(source: Path, root: Path) -> dict[tuple[str, str], str]:
         "print(json.dumps([[*where, total] for where, total in found.items()]))"
     )
     try:
-        found = json.loads(_python(root, "-c", script, str(source)))
-    except subprocess.CalledProcessError as error:
+        found = json.loads(_python("comparing", root, "-c", script, source))
+    except NotCarried as error:
         raise NotCarried("the record's commit is of an edition that cannot be compared") from error
     return {(place, name): total for place, name, total in found}
 
