@@ -71,15 +71,11 @@ class Claim(Strict):
     chapter: str = ""  # the paper's chapter where this is empty
 
     @model_validator(mode="after")
-    def _second_question(self) -> "Claim":
+    def _rules_fit(self) -> "Claim":
         if (self.kind == "robustness") != bool(self.survives_rules):
             raise ValueError(
                 f"{self.id}: survives_rules are for robustness claims, and each of those needs some"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _examples(self) -> "Claim":
         for rule in self.every_rule:
             for word in ("passes", "fails"):
                 example = getattr(rule, word)
