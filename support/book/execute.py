@@ -8,7 +8,6 @@ where :mod:`support.book.manifests` says. Recording copies a finished run to the
 
 import ast
 import contextlib
-import copy
 import datetime
 import hashlib
 import json
@@ -351,11 +350,11 @@ def page(path: Path) -> NotebookNode:
 
 
 def _with_outputs(source: NotebookNode, executed: NotebookNode) -> NotebookNode | None:
+    """The source with what was executed in it, changed in place; None where the code is another."""
     done = [cell for cell in executed.cells if cell.cell_type == "code"]
     injected = [cell for cell in done if "injected-parameters" in cell.metadata.get("tags", [])]
     done = [cell for cell in done if cell not in injected]
-    merged = copy.deepcopy(source)
-    wanted = [cell for cell in merged.cells if cell.cell_type == "code"]
+    wanted = [cell for cell in source.cells if cell.cell_type == "code"]
     if len(done) != len(wanted):
         return None
     for old, cell in zip(done, wanted, strict=True):
@@ -364,11 +363,11 @@ def _with_outputs(source: NotebookNode, executed: NotebookNode) -> NotebookNode 
                 return None
             cell["source"] = old.source  # a figure is shown with the code that drew it
         cell["outputs"], cell["execution_count"] = old.outputs, old.execution_count
-    merged.metadata = executed.metadata
+    source.metadata = executed.metadata
     for cell in injected:
-        tagged = ("parameters" in cell.metadata.get("tags", []) for cell in merged.cells)
-        merged.cells.insert(list(tagged).index(True) + 1, cell)
-    return merged
+        tagged = ("parameters" in cell.metadata.get("tags", []) for cell in source.cells)
+        source.cells.insert(list(tagged).index(True) + 1, cell)
+    return source
 
 
 def _meaning(text: str) -> str:
@@ -440,10 +439,8 @@ def record_run(notebook: Path) -> Path:
 
 def _unfit(notebook: NotebookNode) -> str:
     """Why a notebook must not be committed, or nothing."""
-    places = "|".join(
-        re.escape(str(place))
-        for place in (paths.root(), sys.prefix, Path.home(), tempfile.gettempdir())
-    )
+    own = (paths.root(), sys.prefix, Path.home(), tempfile.gettempdir())
+    places = "|".join(re.escape(str(place)) for place in own)
     here = re.compile(rf"(?<![\w.])(?:{_MACHINE_PATH}|(?:{places})(?![\w-]))")
     for index, output, _ in _outputs(notebook):
         contents = output.get("data") or {"text": output.get("text", "")}
