@@ -86,14 +86,10 @@ def _parse(file: Path, text: str, package: str) -> _Source:
     imports = []
     for node in ast.walk(tree):
         _without_docstring(node)
-        if isinstance(node, ast.Import):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            origin = f"{_origin(node, package)}." if isinstance(node, ast.ImportFrom) else ""
             imports += [
-                (name.asname or name.name.split(".")[0], name.name, name.asname is not None)
-                for name in node.names
-            ]
-        elif isinstance(node, ast.ImportFrom):
-            imports += [
-                (name.asname or name.name, f"{_origin(node, package)}.{name.name}", True)
+                (_bound(name), origin + name.name, bool(origin or name.asname))
                 for name in node.names
             ]
     source = _Source(file, tree, tuple(imports))
@@ -188,10 +184,8 @@ def _binds(statement: ast.stmt) -> Iterator[str]:
     statement that does more than that."""
     if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         yield statement.name
-    elif isinstance(statement, ast.Import):
-        yield from ((name.asname or name.name.split(".")[0]) for name in statement.names)
-    elif isinstance(statement, ast.ImportFrom):
-        yield from (name.asname or name.name for name in statement.names if name.name != "*")
+    elif isinstance(statement, ast.Import | ast.ImportFrom):
+        yield from (_bound(name) for name in statement.names if name.name != "*")
     elif isinstance(statement, ast.Assign | ast.AnnAssign):
         targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
         names = [
@@ -201,6 +195,11 @@ def _binds(statement: ast.stmt) -> Iterator[str]:
         ]
         if all(isinstance(node, ast.Name) for node in names):
             yield from (node.id for node in names)
+
+
+def _bound(name: ast.alias) -> str:
+    """The name that an import gives a value: of ``import a.b``, which has no other, ``a``."""
+    return name.asname or name.name.split(".")[0]
 
 
 def _refuses(statement: ast.stmt) -> bool:
@@ -214,11 +213,9 @@ def _refuses(statement: ast.stmt) -> bool:
 
 def _package_of(file: Path) -> str:
     """Dotted name of the package that a file lies in; empty for a file outside ``support``."""
-    return (
-        ".".join([PACKAGE.name, *file.parent.relative_to(PACKAGE).parts])
-        if file.is_relative_to(PACKAGE)
-        else ""
-    )
+    if not file.is_relative_to(PACKAGE):
+        return ""
+    return ".".join(file.relative_to(PACKAGE.parent).parent.parts)
 
 
 def _origin(node: ast.ImportFrom, folder: str) -> str:
