@@ -144,10 +144,13 @@ class _Walk:
             return self._network(value, place)
         if isinstance(value, ModuleType):
             return self._import(value, place)
-        if isinstance(value, FunctionType):
-            return self._function(value, place)
-        if isinstance(value, type):
-            return self._type(value, place)
+        if isinstance(value, FunctionType | type):
+            if _foreign(value.__module__):
+                return _named(value)
+            if _silent(value.__module__):
+                return ["silent", value.__module__, value.__qualname__]
+            describe = self._function if isinstance(value, FunctionType) else self._type
+            return describe(value, place)
         parts = _parts(value)
         if parts is not None:
             return [type(value).__name__, *(self.describe(part, place) for part in parts)]
@@ -200,10 +203,6 @@ class _Walk:
         return ["network", parts, [[name, _tensor(tensor)] for name, tensor in tensors]]
 
     def _type(self, value: type, place: str) -> object:
-        if _foreign(value.__module__):
-            return _named(value)
-        if _silent(value.__module__):
-            return ["silent", value.__module__, value.__qualname__]
         inside = f"{place} ({value.__qualname__})"
         held = {
             name: self.describe(part, f"{inside}.{name}")
@@ -215,10 +214,6 @@ class _Walk:
         return ["class", value.__qualname__, bases, names, held]
 
     def _function(self, value: FunctionType, place: str) -> object:
-        if _foreign(value.__module__):
-            return _named(value)
-        if _silent(value.__module__):
-            return ["silent", value.__module__, value.__qualname__]
         if wrapped := getattr(value, "__wrapped__", None):  # functools.wraps: both count
             wrapped = self.describe(wrapped, place)
         inside = f"{place}: {value.__qualname__}()"
@@ -319,13 +314,10 @@ def _version(module: str) -> str:
     top = module.partition(".")[0]
     if top in sys.stdlib_module_names:
         return platform.python_version()
-    return str(getattr(sys.modules.get(top), "__version__", "")) or next(
-        (
-            importlib.metadata.version(name)
-            for name in importlib.metadata.packages_distributions().get(top, [])
-        ),
-        "unknown",
-    )
+    if said := str(getattr(sys.modules.get(top), "__version__", "")):
+        return said
+    names = importlib.metadata.packages_distributions().get(top)
+    return importlib.metadata.version(names[0]) if names else "unknown"
 
 
 @functools.cache
@@ -402,45 +394,36 @@ def _constant(value: object) -> object:
     return type(value).__name__, repr(value)
 
 
-def _codes(code: CodeType) -> Iterator[CodeType]:
-    yield code
+def _instructions(code: CodeType) -> Iterator[dis.Instruction]:
+    """Of a function and its inner functions."""
+    yield from dis.get_instructions(code)
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
-            yield from _codes(constant)
+            yield from _instructions(constant)
 
 
 @functools.cache
 def _references(code: CodeType) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """Global names that a function and its inner functions read, each with the attributes taken of
     it: ``attacks.pgd(...)`` gives ``("attacks", ("pgd",))``."""
-    found: dict[tuple[str, tuple[str, ...]], None] = {}
-    for part in _codes(code):
-        name, chain = None, []
-        for instruction in dis.get_instructions(part):
-            if name is not None and instruction.opname in ("LOAD_ATTR", "LOAD_METHOD"):
-                chain.append(instruction.argval)
-                continue
-            if name is not None:
-                found[name, tuple(chain)] = None
-                name, chain = None, []
-            if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
-                name = instruction.argval
-        if name is not None:
-            found[name, tuple(chain)] = None
-    return tuple(sorted(found))
+    chains: list[list[str]] = []
+    reading = False
+    for instruction in _instructions(code):
+        if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
+            reading = True
+            chains.append([instruction.argval])
+        elif reading and instruction.opname in ("LOAD_ATTR", "LOAD_METHOD"):
+            chains[-1].append(instruction.argval)
+        else:
+            reading = False
+    return tuple(sorted({(name, tuple(attributes)) for name, *attributes in chains}))
 
 
 @functools.cache
 def _imports(code: CodeType) -> tuple[str, ...]:
     """Modules that a function imports when it runs."""
-    return tuple(
-        sorted(
-            instruction.argval
-            for part in _codes(code)
-            for instruction in dis.get_instructions(part)
-            if instruction.opname == "IMPORT_NAME"
-        )
-    )
+    found = (each.argval for each in _instructions(code) if each.opname == "IMPORT_NAME")
+    return tuple(sorted(found))
 
 
 def of_call(function: Callable, args: tuple, settings: Mapping[str, object]) -> dict[str, object]:
