@@ -181,13 +181,12 @@ def unreadable(file: Path) -> str:
     return ""
 
 
-def manifest_of(path: Path | str) -> Manifest:
+def manifest_of(path: Path) -> Manifest:
     """The manifest of a run, given the manifest's own file or the executed notebook.
 
     Raises:
         RecordError: no such file, or none that is a manifest.
     """
-    path = Path(path)
     file = manifest_path(path) if path.suffix == ".ipynb" else path
     try:
         return Manifest.model_validate_json(file.read_text(encoding="utf-8"))
