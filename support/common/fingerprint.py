@@ -169,12 +169,9 @@ def _does_more_than_draw(tree: ast.Module) -> bool:
 def _singly(statement: ast.stmt) -> Iterator[ast.stmt]:
     """An import of several names as one import of each: another name beside it changes nothing for
     the first."""
-    if isinstance(statement, ast.Import):
-        yield from (ast.Import([name]) for name in statement.names)
-    elif isinstance(statement, ast.ImportFrom):
-        yield from (
-            ast.ImportFrom(statement.module, [name], statement.level) for name in statement.names
-        )
+    if isinstance(statement, ast.Import | ast.ImportFrom):
+        for name in statement.names:
+            yield type(statement)(**dict(ast.iter_fields(statement)) | {"names": [name]})
     else:
         yield statement
 
@@ -205,10 +202,10 @@ def _bound(name: ast.alias) -> str:
 def _refuses(statement: ast.stmt) -> bool:
     """A function called check, check_..., refuse_... (or with an underscore before), which returns
     nothing: it raises or does nothing."""
-    named = isinstance(statement, ast.FunctionDef) and statement.name.removeprefix("_").split("_")[
-        0
-    ] in ("check", "refuse")
-    return named and isinstance(statement.returns, ast.Constant) and statement.returns.value is None
+    match statement:
+        case ast.FunctionDef(name=name, returns=ast.Constant(value=None)):
+            return name.removeprefix("_").split("_")[0] in ("check", "refuse")
+    return False
 
 
 def _package_of(file: Path) -> str:
