@@ -83,8 +83,8 @@ class _Walk:
     """One description: what was met before is named by its number, so that circles end."""
 
     def __init__(self) -> None:
-        self._met: dict[int, int] = {}
-        self._kept: list[object] = []  # an id is good only as long as its object lives
+        # The number of each, and the object: its id is good only as long as it lives.
+        self._met: dict[int, tuple[int, object]] = {}
         self._open: list[int] = []  # containers that are being described
 
     def describe(self, value: Any, place: str) -> object:
@@ -115,9 +115,8 @@ class _Walk:
         if isinstance(value, Mapping | set | frozenset | list | tuple):
             return self._container(value, place)
         if id(value) in self._met:
-            return ["met", self._met[id(value)]]
-        self._met[id(value)] = len(self._met)
-        self._kept.append(value)
+            return ["met", self._met[id(value)][0]]
+        self._met[id(value)] = len(self._met), value
         return self._single(value, place)
 
     def _container(self, value: Any, place: str) -> object:
