@@ -42,9 +42,9 @@ def manager(scratch: Path, progress: str) -> type[AsyncKernelManager]:
         progress: where its bars go, see :mod:`support.common.progress`.
     """
     package = str(fingerprint.PACKAGE.parent)
+    folders = (package, os.environ.get("PYTHONPATH"))
     argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-    lines = os.environ.get(LINES)
-    if lines:
+    if lines := os.environ.get(LINES):
         where = f"--include={package}/support/*,*/ipykernel_*/*"
         argv[1:1] = ["-m", "coverage", "run", f"--data-file={lines}", where]
     spec = KernelSpec(
@@ -57,9 +57,7 @@ def manager(scratch: Path, progress: str) -> type[AsyncKernelManager]:
             "IPYTHONDIR": str(scratch / "ipython"),
             "MPLBACKEND": kernel_process.BACKEND,
             "PYTHONSTARTUP": "",  # IPython would run it
-            "PYTHONPATH": os.pathsep.join(
-                filter(None, [package, os.environ.get("PYTHONPATH", "")])
-            ),
+            "PYTHONPATH": os.pathsep.join(filter(None, folders)),
         },
         resource_dir=str(scratch),
     )

@@ -194,10 +194,8 @@ class _Walk:
             inside = f"{place}.{name}" if name else place
             if _foreign(type(module).__module__):
                 settings = {k: v for k, v in settings.items() if _plain(v)}
-            kind = self.describe(type(module), inside)
-            parts.append(
-                [name, kind, self.describe(settings, inside), self.describe(hooks, inside)]
-            )
+            told = (type(module), settings, hooks)
+            parts.append([name, *(self.describe(part, inside) for part in told)])
         tensors = [*value.named_parameters(remove_duplicate=False), *value.named_buffers()]
         return ["network", parts, [[name, _tensor(tensor)] for name, tensor in tensors]]
 
