@@ -226,7 +226,7 @@ captions = [
 plots.pictures(triples, captions, columns=6)
 plt.show()
 
-# %% name="fig-distortion" tags=["hide-input"] mystnb={"image": {"alt": "Two overlapping histograms of distortion, the least-distortion search to the left of the coarse search, with the published mean as a dashed line."}}
+# %% name="fig-distortion" tags=["hide-input"] mystnb={"image": {"alt": "Two overlapping histograms of distortion, for the search for the least distortion and for the search that stops at its first success, with the published mean as a dashed line."}}
 _, ax = plt.subplots(figsize=(6.2, 3.0))
 searches = ("L-BFGS, least distortion", NATURAL), ("L-BFGS, first success", ADVERSARIAL)
 for search_name, tint in searches:
@@ -329,7 +329,7 @@ sampled = [
     for k in tested
 ]
 
-# %% name="fig-planes" tags=["hide-input"] mystnb={"image": {"alt": "Curve of 0.7-persistence against the number of planes at distance 1: it starts near 1.9, crosses the dashed line of the distance between two and three planes and falls slowly; sampled points lie on it."}}
+# %% name="fig-planes" tags=["hide-input"] mystnb={"image": {"alt": "Curve of 0.7-persistence against the number of planes at distance 1: it falls steeply at first, crosses the dashed line that marks the distance just after two planes, and then falls slowly; sampled points lie on it."}}
 _, ax = plt.subplots(figsize=(6.2, 3.2))
 ax.plot(sheets, closed_form, color=NATURAL, label="closed form")
 heights = [float(result.sigma) for result in sampled]
@@ -734,7 +734,7 @@ frequencies = run.once(
 walk = torch.randn(shape, generator=draws(3))
 ten_images = torch.cat([digit, neighbours]).cpu()
 
-# %% name="fig-frequencies" tags=["hide-input"] mystnb={"image": {"alt": "Top: class frequencies around a natural 1 on the left and around its neighbour attacked towards 0 on the right, the natural class in black and the attacked one in red. Bottom: the two images under growing noise."}}
+# %% name="fig-frequencies" tags=["hide-input"] mystnb={"image": {"alt": "Top: class frequencies around a natural 1 on the left and around its neighbour attacked towards 0 on the right, the natural class in black and the attacked one in orange. Bottom: the two images under growing noise."}}
 figure = plt.figure(figsize=(9.6, 4.4))
 halves = figure.subfigures(1, 2)
 headings = "natural 1", "the same image, attacked towards 0"
@@ -752,7 +752,7 @@ for nth, half in enumerate(halves):
         cells[f"{step_index}"].set_axis_off()
 plt.show()
 
-# %% name="fig-targets" tags=["hide-input"] mystnb={"image": {"alt": "Eight small panels of class frequencies around the digit attacked towards classes 2 to 9, each with the attacked image under it; the red curves of the attacked classes fall at different rates."}}
+# %% name="fig-targets" tags=["hide-input"] mystnb={"image": {"alt": "Eight small panels of class frequencies around the digit attacked towards classes 2 to 9, each with the attacked image under growing noise below it; the orange curves of the attacked classes fall at different rates."}}
 figure, axes = plt.subplots(4, 4, figsize=(9.6, 7.2), height_ratios=(3, 1.2, 3, 1.2))
 for aimed_at in range(2, K):  # the neighbours are those towards 0, 2, 3, ..., 9
     upper, place_in_row = 2 * ((aimed_at - 2) // 4), (aimed_at - 2) % 4
@@ -958,7 +958,7 @@ natural_medians = [median_of(one.sigma) for one in naturals]
 curve_medians = [[median(one.held) for one in found] for found in on_curve]
 often = [min(share(one.won) for one in found) > 0.05 for found in on_curve]
 
-# %% name="fig-budget" tags=["hide-input"] mystnb={"image": {"alt": "Left: histograms of 0.7-persistence of natural and IGSM images, overlapping, the natural ones to the right. Right: median persistence of IGSM images against their budget, rising, with the horizontal line of the natural median."}}
+# %% name="fig-budget" tags=["hide-input"] mystnb={"image": {"alt": "Left: overlapping histograms of 0.7-persistence of natural images and of IGSM images at one budget. Right: median persistence of IGSM images against their budget, rising, with the range over runs as a band and the horizontal line of the natural median."}}
 _, axes = plt.subplots(1, 2, figsize=(9.6, 3.3))
 undisturbed, stirred = finite(naturals[0].sigma), finite(neighbourhoods[0].held)
 look = {
@@ -1440,7 +1440,7 @@ run.claim(
     **per_network("median_adversarial", ends, medians("igsm", ends)),
 )
 
-# %% name="fig-dense" tags=["hide-input"] mystnb={"image": {"alt": "Histograms of persistence for two dense networks with hidden layers, natural and IGSM images overlapping."}}
+# %% name="fig-dense" tags=["hide-input"] mystnb={"image": {"alt": "Histograms of persistence for dense networks with hidden layers, one panel for each, natural and IGSM images overlapping."}}
 histograms(dense_names)
 
 # %% tags=["hide-input"]
@@ -1451,7 +1451,7 @@ run.claim(
     **per_network("median_adversarial", both, medians("igsm", both)),
 )
 
-# %% name="fig-conv" tags=["hide-input"] mystnb={"image": {"alt": "Histograms of persistence for the convolutional networks, natural and IGSM images."}}
+# %% name="fig-conv" tags=["hide-input"] mystnb={"image": {"alt": "Histograms of persistence of natural and IGSM images, one panel for each convolutional network."}}
 histograms(conv_names)
 
 # %% tags=["hide-input"]
@@ -2093,7 +2093,7 @@ changes = zip(
 )
 path_names = [f"{own} to {other}" for own, other in changes]
 
-# %% name="fig-paths" tags=["hide-input"] mystnb={"image": {"alt": "Persistence along straight paths, a symmetric V for the flat boundary and less regular V shapes for three digits; all are zero where the class changes."}}
+# %% name="fig-paths" tags=["hide-input"] mystnb={"image": {"alt": "Persistence along straight paths, a symmetric V for the flat boundary and less regular curves for three digits; all dip to zero or close to it where the class changes."}}
 _, axes = plt.subplots(1, 2, figsize=(9.6, 3.0))
 look = {"marker": "o", "markersize": 3}
 axes[0].plot(1 - 2 * flat_path.t, flat_path.sigma[0], color=NATURAL, **look)
@@ -2216,7 +2216,7 @@ def mirrored_row(found: list[Pairs]) -> dict[str, float]:
 frame = {name: mirrored_row(found) for name, found in pairs.items()}
 plots.table(pd.DataFrame(frame).T, "Mirrored pairs: medians, mean over runs", kind="g")
 
-# %% name="fig-mirrored" tags=["hide-input"] mystnb={"image": {"alt": "Scatter of persistence against distance to the boundary on logarithmic axes for natural and mirrored points of two networks, between straight lines that mark wedges of 1, 3, 10, 100 and 1000 planes."}}
+# %% name="fig-mirrored" tags=["hide-input"] mystnb={"image": {"alt": "Scatter of persistence against distance to the boundary on logarithmic axes, for natural points and for points as far beyond the boundary, for two networks. Straight lines mark wedges of 1, 3, 10, 100 and 1000 planes."}}
 _, axes = plt.subplots(1, 2, figsize=(9.6, 3.9), sharey=True)
 for scatter_of, of_network in zip(axes, ("FC100-100-10", largest), strict=True):
     nears, fars = (
@@ -2375,7 +2375,7 @@ plots.table(
     kind="g",
 )
 
-# %% name="fig-matched" tags=["hide-input"] mystnb={"image": {"alt": "Persistence against distance for natural images and IGSM images of all budgets; the two clouds overlap."}}
+# %% name="fig-matched" tags=["hide-input"] mystnb={"image": {"alt": "Persistence against distance for natural images and IGSM images of all budgets; the two clouds overlap. Grey lines mark wedges of k planes."}}
 _, ax = plt.subplots(figsize=(6.4, 3.8))
 cloud, calm_cloud = pools[0], naturals[0]
 look = {"color": ADVERSARIAL, "alpha": 0.35, "label": "IGSM, all budgets"}

@@ -107,7 +107,7 @@ run.show("table-attacks")
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Rows of a digit, a perturbation in grey, and the perturbed digit with the class that it is given, for six target classes."}}
 run.show("fig-attacks")
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Two overlapping histograms of distortion, the least-distortion search to the left of the coarse search, with the published mean as a dashed line."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Two overlapping histograms of distortion, for the search for the least distortion and for the search that stops at its first success, with the published mean as a dashed line."}}
 run.show("fig-distortion")
 
 # %% [markdown]
@@ -187,7 +187,7 @@ plots.table(pd.DataFrame(table), "0.7-persistence of three points")
 #
 # The paper omits the condition, and for $\gamma < 2^{-k}$ its formula is negative.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Curve of 0.7-persistence against the number of planes at distance 1: it starts near 1.9, crosses the dashed line of the distance between two and three planes and falls slowly; sampled points lie on it."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Curve of 0.7-persistence against the number of planes at distance 1: it falls steeply at first, crosses the dashed line that marks the distance just after two planes, and then falls slowly; sampled points lie on it."}}
 run.show("fig-planes")
 
 # %% [markdown]
@@ -276,10 +276,10 @@ run.say(
 # Figures 9 and 13 follow one test image of a 1 in the network 784-100-20-10, and its nine IGSM neighbours, through noise of growing $\sigma$.
 # The heavy black curve is the frequency of the natural class, the heavy orange one that of the attacked class.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Top: class frequencies around a natural 1 on the left and around its neighbour attacked towards 0 on the right, the natural class in black and the attacked one in red. Bottom: the two images under growing noise."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Top: class frequencies around a natural 1 on the left and around its neighbour attacked towards 0 on the right, the natural class in black and the attacked one in orange. Bottom: the two images under growing noise."}}
 run.show("fig-frequencies")
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Eight small panels of class frequencies around the digit attacked towards classes 2 to 9, each with the attacked image under it; the red curves of the attacked classes fall at different rates."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Eight small panels of class frequencies around the digit attacked towards classes 2 to 9, each with the attacked image under growing noise below it; the orange curves of the attacked classes fall at different rates."}}
 run.show("fig-targets")
 
 # %% [markdown]
@@ -305,7 +305,7 @@ run.say(
 # Figure 10 compares the 0.7-persistence of natural images with that of their IGSM neighbours, all nine targets each.
 # The paper prints no budget $\epsilon$ for IGSM, so we take one and then draw the result against it.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: histograms of 0.7-persistence of natural and IGSM images, overlapping, the natural ones to the right. Right: median persistence of IGSM images against their budget, rising, with the horizontal line of the natural median."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: overlapping histograms of 0.7-persistence of natural images and of IGSM images at one budget. Right: median persistence of IGSM images against their budget, rising, with the range over runs as a band and the horizontal line of the natural median."}}
 run.show("fig-budget")
 
 # %% [markdown]
@@ -372,10 +372,10 @@ run.show("table-persistence")
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Histograms of persistence for the linear networks with growing regularisation, natural and IGSM images, one panel per network."}}
 run.show("fig-linear")
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Histograms of persistence for two dense networks with hidden layers, natural and IGSM images overlapping."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Histograms of persistence for dense networks with hidden layers, one panel for each, natural and IGSM images overlapping."}}
 run.show("fig-dense")
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Histograms of persistence for the convolutional networks, natural and IGSM images."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Histograms of persistence of natural and IGSM images, one panel for each convolutional network."}}
 run.show("fig-conv")
 
 # %% [markdown]
@@ -425,7 +425,7 @@ if on_imagenet:
 # What could speak of curvature is a difference of the two slopes.
 # The figure puts the path of the flat boundary, over the signed distance, beside those from three digits to their IGSM neighbours, over the progress along each path.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Persistence along straight paths, a symmetric V for the flat boundary and less regular V shapes for three digits; all are zero where the class changes."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Persistence along straight paths, a symmetric V for the flat boundary and less regular curves for three digits; all dip to zero or close to it where the class changes."}}
 run.show("fig-paths")
 
 # %% [markdown]
@@ -467,7 +467,7 @@ run.say(
 # %% tags=["hide-input"]
 run.show("table-mirrored")
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Scatter of persistence against distance to the boundary on logarithmic axes for natural and mirrored points of two networks, between straight lines that mark wedges of 1, 3, 10, 100 and 1000 planes."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Scatter of persistence against distance to the boundary on logarithmic axes, for natural points and for points as far beyond the boundary, for two networks. Straight lines mark wedges of 1, 3, 10, 100 and 1000 planes."}}
 run.show("fig-mirrored")
 
 # %% [markdown]
@@ -495,7 +495,7 @@ run.say(
 # %% tags=["hide-input"]
 run.show("table-matched")
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Persistence against distance for natural images and IGSM images of all budgets; the two clouds overlap."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Persistence against distance for natural images and IGSM images of all budgets; the two clouds overlap. Grey lines mark wedges of k planes."}}
 run.show("fig-matched")
 
 # %% [markdown]

@@ -197,7 +197,7 @@ def exact_of(case: Case) -> Exact:
 
 exact = {name: exact_of(case) for name, case in cases.items()}
 
-# %% name="fig-residuals" tags=["hide-input"] mystnb={"image": {"alt": "Residual of each training step on a logarithmic axis for four networks: the closed form and the cut steps stay at rounding error, the 100 left points of the text are several orders of magnitude above in each panel."}}
+# %% name="fig-residuals" tags=["hide-input"] mystnb={"image": {"alt": "Residual of each training step on a logarithmic axis for four networks: the method of this chapter (closed form, nodes, or cuts at kinks) stays at rounding error. A hundred left points, as in the text, lie several orders of magnitude above it in each panel."}}
 _, axes = plt.subplots(1, 4, figsize=(12, 2.9), sharey=True)
 for ax, (name, one) in zip(axes, exact.items(), strict=True):
     floor = np.finfo(float).eps * float(one.ours.network.abs().max()) / 10
@@ -324,7 +324,7 @@ line = points[center] + offsets[:, None] * torch.tensor([1.0, 0.0], dtype=F64)
 along_line = jump_path.predict(line)
 beside = jump_path.predict(points + 1e-9).scores
 
-# %% name="fig-jump" tags=["hide-input"] mystnb={"image": {"alt": "Left: the network's score along a line, covered by the asymmetric kernel machine, and one dot away from it at the training point, the value of the symmetric kernel machine. Right: the height of the jump against step size in logarithmic axes, falling along a line of slope one."}}
+# %% name="fig-jump" tags=["hide-input"] mystnb={"image": {"alt": "Left: the network's score along a line, covered by the asymmetric kernel machine, and one dot away from it at the training point, the value of the symmetric kernel machine. Right: the height of the jump against step size on logarithmic axes, rising close to a line of slope one."}}
 _, axes = plt.subplots(1, 2, figsize=(9.5, 3.2))
 score = along_line.network[:, 0]
 machine = along_line.scores[:, 0]
@@ -470,7 +470,7 @@ tried = (1e-1, 1e-3, 1e-5)
 violations = sum(map(violates, tried))
 violations_with_a_kink = sum(map(violates_with_a_kink, tried))
 
-# %% name="fig-small-steps" tags=["hide-input"] mystnb={"image": {"alt": "Largest change of a gradient within one step against step size, logarithmic axes: the tanh network follows a line of slope one, the ReLU network lies far above it until steps are too small to cross a kink at all."}}
+# %% name="fig-small-steps" tags=["hide-input"] mystnb={"image": {"alt": "Averaged minus first gradient of a step against step size, logarithmic axes: the tanh network follows a line of slope one while steps are small. The ReLU network lies above it, farthest at middle step sizes."}}
 _, ax = plt.subplots(figsize=(5, 3.2))
 for (name, curve), color in zip(changes.items(), plots.PALETTE, strict=False):
     ax.loglog(step_sizes, curve, "o-", color=color, label=name)
@@ -909,7 +909,7 @@ grown = {
 }
 costs = {name: [cost(**base | {name: n}) for n in grown[name]] for name in base}
 
-# %% name="fig-cost" tags=["hide-input"] mystnb={"image": {"alt": "Three panels of computing time against number of queries, of training points and of steps in doubled sizes: predictions and contributions grow along lines of slope at most one in logarithmic axes. A fourth shows bytes held."}}
+# %% name="fig-cost" tags=["hide-input"] mystnb={"image": {"alt": "Three panels of computing time of predictions and contributions against number of queries, of training points and of steps in doubled sizes, on logarithmic axes with a dotted line of slope one. A fourth shows the memory held against the number of steps."}}
 _, axes = plt.subplots(1, 4, figsize=(12, 2.9))
 seconds = (("prediction", plots.SOFTMAX), ("contributions", plots.GAUSS))
 for ax, (name, sizes_shown) in zip(axes, grown.items(), strict=False):
@@ -992,7 +992,7 @@ def neighbours_by(one: Kernels) -> Neighbours:
 
 neighbours = [neighbours_by(one) for one in kernels]
 
-# %% name="fig-neighbours" tags=["hide-input"] mystnb={"image": {"alt": "Rows of test images, each with its nearest training image by kernel value, by the cosine of gradients, and in pixels, with their labels."}}
+# %% name="fig-neighbours" tags=["hide-input"] mystnb={"image": {"alt": "A row of test images; in the rows below, the nearest training image of each by kernel value, by the cosine of gradients, and in pixels, with their labels."}}
 found_labels = [torch.nonzero(labels_test == k)[:, 0] for k in range(K)]
 chosen_images = [int(some[0]) for some in found_labels if len(some)][:8]
 tiles = [x_test[i] for i in chosen_images]
@@ -1277,7 +1277,7 @@ def correlation(study: Study, method: str) -> float:
     return mean_over([spearmanr(a, b).statistic for a, b in pairs])
 
 
-# %% name="fig-leave-out" tags=["hide-input"] mystnb={"image": {"alt": "Four scatter plots of the predicted change of a score when one training point is left out against the change found by retraining, in units of their spread: by path contributions, TracIn, influence functions and the final tangent kernel."}}
+# %% name="fig-leave-out" tags=["hide-input"] mystnb={"image": {"alt": "Four scatter plots of the change of a score found by retraining when one training point is left out, against the predicted change, in units of their spread: predicted by path contributions, TracIn, influence functions and the final tangent kernel."}}
 _, axes = plt.subplots(1, 4, figsize=(12, 3.1), sharey=True)
 study = studies[0]
 truth = study.actual.flatten() / study.actual.std()
@@ -1309,7 +1309,7 @@ run.claim(
     auc_wrong_labels_by_self_contribution=found_wrong,
 )
 
-# %% name="fig-wrong-labels" tags=["hide-input"] mystnb={"image": {"alt": "Sixteen training images with the largest contribution to their own label, titled with the label that was trained on and the true one; many of them differ."}}
+# %% name="fig-wrong-labels" tags=["hide-input"] mystnb={"image": {"alt": "Sixteen training images with the largest contribution to their own label, titled with the label that was trained on and the true one; some of them differ."}}
 most_own = studies[0].own.topk(16).indices
 captions = [f"{int(given[0][i])} (is {int(small_train.y[i])})" for i in most_own]
 plots.pictures(small_train.x[most_own], captions, columns=8)
@@ -1452,7 +1452,7 @@ lines = [
 ]
 way = torch.linspace(0, 1, p.line_points)
 
-# %% name="fig-line" tags=["hide-input"] mystnb={"image": {"alt": "Along the line from random to trained weights: accuracy rises, loss falls, the squared norm grows smoothly, and the gradient's component along the line is negative."}}
+# %% name="fig-line" tags=["hide-input"] mystnb={"image": {"alt": "Along the line from random to trained weights: accuracy rises, loss falls, the squared norm grows smoothly, and the gradient's component along the line is negative, in places close to zero."}}
 _, axes = plt.subplots(1, 4, figsize=(12, 2.8))
 measured = {
     "accuracy": "accuracy",
@@ -1549,7 +1549,7 @@ facts = [
     for path, s in zip(image_paths, run.seeds, strict=True)
 ]
 
-# %% name="fig-facts" tags=["hide-input"] mystnb={"image": {"alt": "Left: histograms of the training images' pull towards the final weights at an early and at a late step, with a tail below zero. Right: cosine between the gradients of neighbouring steps, along the training."}}
+# %% name="fig-facts" tags=["hide-input"] mystnb={"image": {"alt": "Left: histograms of the training images' pull towards the final weights at the first and at a late step; at the first step some lie below zero. Right: cosine between the gradients of neighbouring steps, along the training."}}
 _, axes = plt.subplots(1, 2, figsize=(9, 3))
 chosen_steps = ((0, "first step", plots.SOFTMAX), (-1, "late step", plots.GAUSS))
 for which, told, color in chosen_steps:
@@ -1608,7 +1608,7 @@ run.claim(
 # %% tags=["hide-input"]
 inner = (way > 0.1) & (way < 0.95)
 
-# %% name="fig-fgsm" tags=["hide-input"] mystnb={"image": {"alt": "Accuracy of the networks on the line from random to trained weights, on clean images and under FGSM."}}
+# %% name="fig-fgsm" tags=["hide-input"] mystnb={"image": {"alt": "Accuracy of the networks on the line from random to trained weights, on clean training images and on test images under FGSM."}}
 _, ax = plt.subplots(figsize=(5, 3))
 clean = np.stack([one.accuracy for one in lines])
 stood = np.stack([one.standing.double().mean(1) for one in lines])
@@ -1658,7 +1658,7 @@ run.claim(
     trained_clean_accuracy=reports["trained"].accuracy("clean"),
 )
 
-# %% name="fig-protocol" tags=["hide-input"] mystnb={"image": {"alt": "Accuracy of the interpolated and the trained network under every row of the modern protocol, and a panel for each masking flag with the numbers behind it."}}
+# %% name="fig-protocol" tags=["hide-input"] mystnb={"image": {"alt": "Accuracy of the interpolated and the trained network under each row of the modern protocol, and a panel for each masking flag with the numbers behind it."}}
 plots.protocol(reports, eps=p.eps)
 plt.show()
 
@@ -1751,7 +1751,7 @@ for name in NAMED:
     values = [getattr(one, name) for one in told_apart]
     areas[name] = [area(value[:N], value[N:]) for value in values]
 
-# %% name="fig-outsiders" tags=["hide-input"] mystnb={"image": {"alt": "Histograms of four scores for test images and images out of distribution: kernel mass, normalised kernel mass, largest score of the network and distance to feature neighbours."}}
+# %% name="fig-outsiders" tags=["hide-input"] mystnb={"image": {"alt": "Histograms of four scores for test images and images out of distribution: kernel mass, normalised kernel mass, largest score of the network, and distance to feature neighbours with its sign turned."}}
 _, axes = plt.subplots(1, 4, figsize=(12, 2.7))
 for ax, (name, told) in zip(axes, NAMED.items(), strict=True):
     drawn = getattr(told_apart[0], name)
@@ -1853,7 +1853,7 @@ run.claim(
     auc_adversarial=[one.adversarial for one in processes],
 )
 
-# %% name="fig-process" tags=["hide-input"] mystnb={"image": {"alt": "Histograms of the Gaussian process's predictive variance for test images, adversarial images and images out of distribution."}}
+# %% name="fig-process" tags=["hide-input"] mystnb={"image": {"alt": "Histograms of the Gaussian process's predictive standard deviation for test images, adversarial images and images out of distribution."}}
 deviation = processes[0].variance.sqrt()
 _, ax = plt.subplots(figsize=(6, 2.8))
 bins = np.linspace(float(deviation.min()), float(deviation.max()), 40)

@@ -108,7 +108,7 @@ print("they agree:", bool((by_kernel - by_network).abs().max() < 1e-12))
 #
 # We train four kinds of network and compare the kernel machine with the network after every step, on points outside the training set.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Residual of each training step on a logarithmic axis for four networks: the closed form and the cut steps stay at rounding error, the 100 left points of the text are several orders of magnitude above in each panel."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Residual of each training step on a logarithmic axis for four networks: the method of this chapter (closed form, nodes, or cuts at kinks) stays at rounding error. A hundred left points, as in the text, lie several orders of magnitude above it in each panel."}}
 run.show("fig-residuals")
 
 # %% [markdown]
@@ -148,7 +148,7 @@ run.show("fig-residuals")
 # At a training point it has another value: an isolated jump.
 # On the left we walk along a line through a training point; on the right the step size is halved while the training time (step size times number of steps) stays.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: the network's score along a line, covered by the asymmetric kernel machine, and one dot away from it at the training point, the value of the symmetric kernel machine. Right: the height of the jump against step size in logarithmic axes, falling along a line of slope one."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: the network's score along a line, covered by the asymmetric kernel machine, and one dot away from it at the training point, the value of the symmetric kernel machine. Right: the height of the jump against step size on logarithmic axes, rising close to a line of slope one."}}
 run.show("fig-jump")
 
 # %% [markdown]
@@ -178,7 +178,7 @@ run.show("fig-jump")
 # The function $f_w = \sin(A w) / A$ shows why that is not enough: its Lipschitz constant is 1, and on the step from $0$ to $\pi / A$ its averaged gradient is 0 and the first one 1.
 # A single unit $\max(wx, 0)$ needs no $A$: in a step that crosses $w = 0$ half-way the average is half the slope and the start none of it, however small the step is.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Largest change of a gradient within one step against step size, logarithmic axes: the tanh network follows a line of slope one, the ReLU network lies far above it until steps are too small to cross a kink at all."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Averaged minus first gradient of a step against step size, logarithmic axes: the tanh network follows a line of slope one while steps are small. The ReLU network lies above it, farthest at middle step sizes."}}
 run.show("fig-small-steps")
 
 # %% [markdown]
@@ -254,7 +254,7 @@ run.show("fig-images")
 # The contributions of single points need every pair.
 # The number of operations of either grows at most linearly in queries, training points and steps; each time in the figure is one short measurement, and single ones stand out from their line.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Three panels of computing time against number of queries, of training points and of steps in doubled sizes: predictions and contributions grow along lines of slope at most one in logarithmic axes. A fourth shows bytes held."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Three panels of computing time of predictions and contributions against number of queries, of training points and of steps in doubled sizes, on logarithmic axes with a dotted line of slope one. A fourth shows the memory held against the number of steps."}}
 run.show("fig-cost")
 
 # %% [markdown]
@@ -263,7 +263,7 @@ run.show("fig-cost")
 # The nearest training image in the kernel is the one with the largest kernel value.
 # Beside it stand the nearest by the cosine of the same gradients, which no long gradient can win by its length, and the nearest in pixels.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Rows of test images, each with its nearest training image by kernel value, by the cosine of gradients, and in pixels, with their labels."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "A row of test images; in the rows below, the nearest training image of each by kernel value, by the cosine of gradients, and in pixels, with their labels."}}
 run.show("fig-neighbours")
 
 # %% [markdown]
@@ -302,7 +302,7 @@ run.show("table-phases")
 #
 # A share of the training labels is wrong, so that some points deserve to be found.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Four scatter plots of the predicted change of a score when one training point is left out against the change found by retraining, in units of their spread: by path contributions, TracIn, influence functions and the final tangent kernel."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Four scatter plots of the change of a score found by retraining when one training point is left out, against the predicted change, in units of their spread: predicted by path contributions, TracIn, influence functions and the final tangent kernel."}}
 run.show("fig-leave-out")
 
 # %% [markdown]
@@ -337,7 +337,7 @@ run.show("fig-taught")
 # Figure 24 of the text goes straight from the random start of a convolutional network to its trained state, and draws loss, accuracy, squared norm and the gradient along that line.
 # From the norm it concludes that learning is dominated by angle; and the titles of sections 20 to 24, which have no text, make further statements about paths.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Along the line from random to trained weights: accuracy rises, loss falls, the squared norm grows smoothly, and the gradient's component along the line is negative."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Along the line from random to trained weights: accuracy rises, loss falls, the squared norm grows smoothly, and the gradient's component along the line is negative, in places close to zero."}}
 run.show("fig-line")
 
 # %% [markdown]
@@ -348,7 +348,7 @@ run.show("fig-line")
 # *Section 21*: the cosine between the gradients of neighbouring steps.
 # *Section 23*: the length of the path over the length of its chord.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: histograms of the training images' pull towards the final weights at an early and at a late step, with a tail below zero. Right: cosine between the gradients of neighbouring steps, along the training."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: histograms of the training images' pull towards the final weights at the first and at a late step; at the first step some lie below zero. Right: cosine between the gradients of neighbouring steps, along the training."}}
 run.show("fig-facts")
 
 # %% [markdown]
@@ -360,13 +360,13 @@ run.show("fig-facts")
 # The protocol is run for one network and few images, so that a difference of a few images between its two columns says nothing.
 # Beside its accuracies stand its tests for masked gradients, one panel each.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Accuracy of the networks on the line from random to trained weights, on clean images and under FGSM."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Accuracy of the networks on the line from random to trained weights, on clean training images and on test images under FGSM."}}
 run.show("fig-fgsm")
 
 # %% tags=["hide-input"]
 run.show("table-protocol")
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Accuracy of the interpolated and the trained network under every row of the modern protocol, and a panel for each masking flag with the numbers behind it."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Accuracy of the interpolated and the trained network under each row of the modern protocol, and a panel for each masking flag with the numbers behind it."}}
 run.show("fig-protocol")
 
 # %% [markdown]
@@ -386,7 +386,7 @@ run.show("fig-protocol")
 # Two scores that need no path compete: the largest score of the network, and the distance to the tenth neighbour among the training images' features.
 # The normalised mass divides by the length of the query's own gradients.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Histograms of four scores for test images and images out of distribution: kernel mass, normalised kernel mass, largest score of the network and distance to feature neighbours."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Histograms of four scores for test images and images out of distribution: kernel mass, normalised kernel mass, largest score of the network, and distance to feature neighbours with its sign turned."}}
 run.show("fig-outsiders")
 
 # %% [markdown]
@@ -402,7 +402,7 @@ run.show("fig-outsiders")
 # It regresses the labels (1 for the class, 0 for the others), and chooses signal and noise variance by the marginal likelihood.
 # We ask three things: do its 90 % intervals hold 90 % of the test targets, and is its variance larger for outsiders and for adversarial images?
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Histograms of the Gaussian process's predictive variance for test images, adversarial images and images out of distribution."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Histograms of the Gaussian process's predictive standard deviation for test images, adversarial images and images out of distribution."}}
 run.show("fig-process")
 
 # %% [markdown]

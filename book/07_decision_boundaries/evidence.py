@@ -404,7 +404,7 @@ noise = normal(2000, n)
 pole = torch.eye(n, dtype=DOUBLE)[0]
 local = [geometry.boundary_spectrum(unit(pole + r * noise)).values for r in local_radii]
 
-# %% name="fig-sphere" tags=["hide-input"] mystnb={"image": {"alt": "Singular values of samples of a sphere against the sample's radius, both logarithmic: seven lines of slope one and a lowest one of slope two."}}
+# %% name="fig-sphere" tags=["hide-input"] mystnb={"image": {"alt": "Singular values of samples of a sphere against the sample's radius, both logarithmic: at small radii seven lines of slope one, which coincide, and a lowest one of slope two. At large radii all flatten."}}
 _, ax = plt.subplots(figsize=(5.2, 3.3))
 tangent = np.stack([values[:-1] for values in local])
 lowest = [float(values[-1]) for values in local]
@@ -574,7 +574,7 @@ eps = np.array([one.longest for one in tubes[0.0]])
 far = np.array([one.farthest for one in tubes[0.0]])
 rate = float(np.polyfit(np.log(eps), np.log(far), 1)[0])
 
-# %% name="fig-tube" tags=["hide-input"] mystnb={"image": {"alt": "Left: a circle in a square with coarse samples, and the boundaries of the Voronoi and of the weighted Delaunay classifier around it; both follow it in steps. Right: distance of the farthest error from the true boundary against the longest Delaunay edge, both logarithmic. With true labels it falls with slope one below the diagonal; with one label in twenty exchanged it stays large."}}
+# %% name="fig-tube" tags=["hide-input"] mystnb={"image": {"alt": "Left: a circle in a square with coarse samples, and the boundaries of the Voronoi and of the weighted Delaunay classifier around it; both follow it unevenly. Right: distance of the farthest error from the true boundary against the longest Delaunay edge, both logarithmic. With true labels it shrinks with the edge and stays below the dotted diagonal; with one label in twenty exchanged it stays large."}}
 _, axes = plt.subplots(1, 2, figsize=(9.2, 3.7), width_ratios=(1, 1.25))
 ticks = torch.linspace(0, 1, 301, dtype=DOUBLE)
 dense = torch.cartesian_prod(ticks, ticks)
@@ -798,7 +798,7 @@ violated = geometry.wedge_faces(points, theta).violated
 both = violated[:, 0] & violated[:, 1:].any(1)
 at_origin = (nearest[:, :k] == 0).all(1)
 
-# %% name="fig-projection" tags=["hide-input"] mystnb={"image": {"alt": "Left: violated and active faces per outside point against the number of faces, with two dashed curves for faces in one set but not the other. Right: the share of outside points for which projecting onto the violated planes is right falls from near one at two faces to zero."}}
+# %% name="fig-projection" tags=["hide-input"] mystnb={"image": {"alt": "Left: violated and active faces per outside point against the number of faces, with two dashed curves for faces in one set but not the other. Right: the share of outside points for which projecting onto the violated planes is right falls from most of them at two faces to few at many faces."}}
 _, axes = plt.subplots(1, 2, figsize=(9.2, 3.4))
 curves = (
     ("violated", "violated", "-o", 0),
@@ -874,7 +874,7 @@ levels = torch.tensor([1 - (1 - GAMMA) / k for k in face_counts], dtype=DOUBLE)
 union_bound = 1 / torch.special.ndtri(levels)
 assert np.allclose(surface[:, 0], closed, rtol=1e-4)
 
-# %% name="fig-tipped" tags=["hide-input"] mystnb={"image": {"alt": "Persistence at unit distance from all faces against their number, one curve for each tip angle. All curves fall steeply from one face to two, where they meet; beyond, the untipped ones fall on along a dotted lower bound and the tipped ones less."}}
+# %% name="fig-tipped" tags=["hide-input"] mystnb={"image": {"alt": "Persistence at unit distance from all faces against their number, one curve for each tip angle. All curves fall steeply from one face to two, where they nearly meet; beyond, the untipped one falls on close above a dotted lower bound and the tipped ones fall less."}}
 _, ax = plt.subplots(figsize=(5.6, 3.6))
 for column, tip in enumerate(tips):
     look = {"markersize": 4, "color": plt.cm.viridis(column / len(tips))}
@@ -910,7 +910,7 @@ drops = {name: along(*told) for name, told in crossed.items()}
 inside_outside = {name: curve[-1] / curve[0] for name, curve in drops.items()}
 two, ten = face_counts.index(2), face_counts.index(10)
 
-# %% name="fig-through" tags=["hide-input"] mystnb={"image": {"alt": "Persistence on a logarithmic axis along the line through the equidistant points of a plane and three wedges, outside on the left. The plane's curve dips symmetrically towards zero at the crossing; those of the wedges stay at the top outside and fall to low values inside, ten faces lowest, tipped ones a little higher."}}
+# %% name="fig-through" tags=["hide-input"] mystnb={"image": {"alt": "Persistence on a logarithmic axis along the line through the equidistant points of a plane and three wedges, outside on the left. The plane's curve dips symmetrically at the crossing. Those of the wedges stay at the top outside, fall to low values just inside and rise again, ten faces lowest, tipped ones a little higher."}}
 _, ax = plt.subplots(figsize=(5.8, 3.5))
 looks = zip(drops.items(), plots.PALETTE, ("-", "--", "-.", ":"), strict=False)
 for (name, curve), color, style in looks:
@@ -956,7 +956,7 @@ for k in orthant_k:
         misses[way] += int(spectra[way][k].dropped != k)
     misses["noise"] += int(geometry.boundary_spectrum(noise).dropped != k)
 
-# %% name="fig-orthants" tags=["hide-input"] mystnb={"image": {"alt": "Sorted singular values of samples projected onto orthants of four dimensions, uncentred on the left and by differences on the right, over a grey band of what noise explains. By differences, exactly k values lie below the band; uncentred, one value stands far above it instead."}}
+# %% name="fig-orthants" tags=["hide-input"] mystnb={"image": {"alt": "Sorted singular values of samples projected onto orthants, for four numbers k of faces, uncentred on the left and by differences on the right, over a grey band of what noise explains. By differences, exactly k values lie below the band. Uncentred, for k above one only k minus one do, and for the larger k one value stands far above the band."}}
 _, axes = plt.subplots(1, 2, figsize=(9.4, 3.5), sharey=True)
 titles = (("raw", "uncentred"), ("differences", "random differences"))
 for ax, (way, title) in zip(axes, titles, strict=True):
@@ -1016,7 +1016,7 @@ thin = {
     for name, sample in (("Gaussian", gaussian), ("flat", even))
 }
 
-# %% name="fig-flat" tags=["hide-input"] mystnb={"image": {"alt": "Sorted singular values of five-face orthant samples with few points. For Gaussian noise a smooth slope inside the grey noise band; for flat noise a level line with five values clearly below it."}}
+# %% name="fig-flat" tags=["hide-input"] mystnb={"image": {"alt": "Sorted singular values of five-face orthant samples with few points. For Gaussian noise a smooth slope close to the grey line of pure Gaussian noise; for flat noise a nearly level line with five values clearly below it."}}
 _, ax = plt.subplots(figsize=(5.6, 3.3))
 at = range(1, p.orthant_dimensions + 1)
 looks = zip(thin.items(), plots.PALETTE, ("o", "s"), strict=False)
@@ -1250,7 +1250,7 @@ plots.table(near, "Median Euclidean distance of an image from the boundary")
 # The angles of each kind, beside the null of a random direction.
 # Free of the box, the nearest point that FMN finds is a check of the measurement: there the way runs along the normal.
 
-# %% name="fig-skewness" tags=["hide-input"] mystnb={"image": {"alt": "Cumulative shares of crossings against their angle of incidence, one panel per network. Crossings on lines between images and by PGD are more grazing than those by L-BFGS; those at the nearest points without the box lie near 0; all are steeper than the dotted null of random directions."}}
+# %% name="fig-skewness" tags=["hide-input"] mystnb={"image": {"alt": "Cumulative shares of crossings against their angle of incidence, one panel per network. Crossings on lines between images and by PGD are more grazing (larger angles) than those by L-BFGS; those at the nearest points without the box have the smallest angles. All curves lie to the left of the dotted one for random directions."}}
 size = (3.6 * len(names) + 1, 3.4)
 figure, axes = plt.subplots(1, len(names), figsize=size, sharey=True, squeeze=False)
 null = [geometry.incidence_null(pixels, q) for q in np.linspace(0, 1, 400)]
@@ -1432,7 +1432,7 @@ def summaries(kind: str) -> dict[Key, Summary]:
 
 around = {kind: summaries(kind) for kind in ("natural", "least")}
 
-# %% name="fig-neighbourhoods" tags=["hide-input"] mystnb={"image": {"alt": "Singular values of boundary samples around one natural and one adversarial crossing, relative to their median, on a logarithmic axis: a level line, one value at the bottom near zero, and for the natural crossing one value above it at one over the cosine of its angle of incidence."}}
+# %% name="fig-neighbourhoods" tags=["hide-input"] mystnb={"image": {"alt": "Singular values of boundary samples around natural crossings on the left and adversarial ones on the right, one colour per crossing, relative to their median, on a logarithmic axis. Each shows a level line and one value far below it. For the natural crossings one value stands well above the line, close to a cross at one over the cosine of the angle of incidence."}}
 figure, axes = plt.subplots(1, 2, figsize=(9.4, 3.4), sharey=True)
 which = (p.convolutional, seed)
 for ax, kind in zip(axes, ("natural", "least"), strict=True):
@@ -1662,7 +1662,7 @@ def radius_reaching(values: Tensor, level: float) -> float:
     return float(radii_shown[i - 1] * growth**part)
 
 
-# %% name="fig-bending" tags=["hide-input"] mystnb={"image": {"alt": "Left: height over the tangent plane as a share of the radius, against the radius, both logarithmic, for linear and curved networks; middle: angle between normals. Both stay near zero for the linear network until other pieces are met and grow for the others. Right: principal curvatures at a middle radius, for natural and adversarial crossings."}}
+# %% name="fig-bending" tags=["hide-input"] mystnb={"image": {"alt": "Left: height over the tangent plane as a share of the radius, against the radius, both logarithmic, for linear and curved networks; middle: angle between normals. Both stay near zero for the linear network at small radii and grow for the others. Right: principal curvatures at a middle radius, for natural and adversarial crossings."}}
 figure, axes = plt.subplots(1, 3, figsize=(11.4, 3.5))
 for name, color in zip(names, plots.PALETTE, strict=False):
     own = by_name(name)
@@ -1819,7 +1819,7 @@ faces_cloud = geometry.project_wedge(normal(40 * 64, 64), tip)
 plane_cloud = geometry.project_wedge(normal(40 * 64, 64), [])
 plane_cloud[:, 0] = 0
 
-# %% name="fig-side-by-side" tags=["hide-input"] mystnb={"image": {"alt": "Three panels. Left: persistence behind over before the crossing against the number of faces of a wedge, with the networks' medians as horizontal lines. Middle: singular values of samples of a ten-face wedge, a plane and a network. Right: cumulative angles of incidence of natural and adversarial crossings of two networks, with vertical lines for the way through the apex of orthants of 2, 3 and 10 faces."}}
+# %% name="fig-side-by-side" tags=["hide-input"] mystnb={"image": {"alt": "Left: persistence behind the crossing divided by that before it, against the number of faces of a wedge, with the networks' medians as horizontal lines. Middle: singular values of samples of a ten-face wedge, a plane and a network. Right: cumulative angles of incidence of natural and adversarial crossings of two networks, with vertical lines for the way through the apex of orthants of 2, 3 and 10 faces."}}
 _, axes = plt.subplots(1, 3, figsize=(11.4, 3.5))
 beside = surface[:, 0] / surface[0, 0]
 told = "wedge beside a plane,\nclosed form of chapter 5"

@@ -141,7 +141,7 @@ run.show("fig-delaunay")
 # The word is a definition, so it cannot be false; as a dimension it fails.
 # Counted locally, on the boundary instead of its level, the number comes out right: of a sample within radius $r$ one singular value shrinks like $r^2$, the others like $r$.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Singular values of samples of a sphere against the sample's radius, both logarithmic: seven lines of slope one and a lowest one of slope two."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Singular values of samples of a sphere against the sample's radius, both logarithmic: at small radii seven lines of slope one, which coincide, and a lowest one of slope two. At large radii all flatten."}}
 run.show("fig-sphere")
 
 # %% [markdown]
@@ -191,7 +191,7 @@ run.show("fig-sphere")
 # We measure both directions on ever finer jittered grids with a disc as one of the classes, and draw how far from the circle the farthest error lies.
 # The second curve has one label in twenty exchanged.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: a circle in a square with coarse samples, and the boundaries of the Voronoi and of the weighted Delaunay classifier around it; both follow it in steps. Right: distance of the farthest error from the true boundary against the longest Delaunay edge, both logarithmic. With true labels it falls with slope one below the diagonal; with one label in twenty exchanged it stays large."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: a circle in a square with coarse samples, and the boundaries of the Voronoi and of the weighted Delaunay classifier around it; both follow it unevenly. Right: distance of the farthest error from the true boundary against the longest Delaunay edge, both logarithmic. With true labels it shrinks with the edge and stays below the dotted diagonal; with one label in twenty exchanged it stays large."}}
 run.show("fig-tube")
 
 # %% [markdown]
@@ -266,7 +266,7 @@ print("exact:      ", np.round(exact.numpy(), 4))
 # The method itself fails for another reason.
 # A face that the point violates need not touch the nearest point, and a face that it respects can.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: violated and active faces per outside point against the number of faces, with two dashed curves for faces in one set but not the other. Right: the share of outside points for which projecting onto the violated planes is right falls from near one at two faces to zero."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: violated and active faces per outside point against the number of faces, with two dashed curves for faces in one set but not the other. Right: the share of outside points for which projecting onto the violated planes is right falls from most of them at two faces to few at many faces."}}
 run.show("fig-projection")
 
 # %% [markdown]
@@ -281,7 +281,7 @@ run.show("fig-projection")
 # one integral, whatever $k$.
 # We keep the point at distance 1 from every face and vary the number of faces and their angle.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Persistence at unit distance from all faces against their number, one curve for each tip angle. All curves fall steeply from one face to two, where they meet; beyond, the untipped ones fall on along a dotted lower bound and the tipped ones less."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Persistence at unit distance from all faces against their number, one curve for each tip angle. All curves fall steeply from one face to two, where they nearly meet; beyond, the untipped one falls on close above a dotted lower bound and the tipped ones fall less."}}
 run.show("fig-tipped")
 
 # %% [markdown]
@@ -308,7 +308,7 @@ run.say(
 # We cross a plane, an orthant of ten faces and tipped wedges, along the line through their equidistant points; on the outside the class is the complement, whose persistence can be infinite and is cut at the largest $\sigma$ that we look at, 64.
 # So we compare the inside with a plane at the same distance: outside, nothing is less persistent than before a plane, and the drop is at least as deep as that.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Persistence on a logarithmic axis along the line through the equidistant points of a plane and three wedges, outside on the left. The plane's curve dips symmetrically towards zero at the crossing; those of the wedges stay at the top outside and fall to low values inside, ten faces lowest, tipped ones a little higher."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Persistence on a logarithmic axis along the line through the equidistant points of a plane and three wedges, outside on the left. The plane's curve dips symmetrically at the crossing. Those of the wedges stay at the top outside, fall to low values just inside and rise again, ten faces lowest, tipped ones a little higher."}}
 run.show("fig-through")
 
 # %% [markdown]
@@ -331,7 +331,7 @@ run.show("fig-through")
 # A Gaussian sample of $N$ points in $n$ dimensions has singular values that spread over $1 \pm \sqrt{n/N}$ (the law of {cite:t}`marchenko1967`); a value counts as dropped only below that range.
 # `boundary_spectrum` estimates the noise from the middle of the spectrum and counts what lies outside.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Sorted singular values of samples projected onto orthants of four dimensions, uncentred on the left and by differences on the right, over a grey band of what noise explains. By differences, exactly k values lie below the band; uncentred, one value stands far above it instead."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Sorted singular values of samples projected onto orthants, for four numbers k of faces, uncentred on the left and by differences on the right, over a grey band of what noise explains. By differences, exactly k values lie below the band. Uncentred, for k above one only k minus one do, and for the larger k one value stands far above the band."}}
 run.show("fig-orthants")
 
 # %% [markdown]
@@ -345,7 +345,7 @@ run.show("fig-orthants")
 # "$|\Sigma|_2$" is not the constant that keeps the Frobenius norm, in either reading; $\lVert X \rVert_F / \sqrt{r}$ is.
 # The figure shows what it is good for: an orthant of five faces with three samples for two dimensions.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Sorted singular values of five-face orthant samples with few points. For Gaussian noise a smooth slope inside the grey noise band; for flat noise a level line with five values clearly below it."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Sorted singular values of five-face orthant samples with few points. For Gaussian noise a smooth slope close to the grey line of pure Gaussian noise; for flat noise a nearly level line with five values clearly below it."}}
 run.show("fig-flat")
 
 # %% [markdown]
@@ -367,7 +367,7 @@ run.show("table-accuracy")
 # The angle of incidence at each crossing, beside the null of a uniformly random direction.
 # *Matched* attacks start on the natural line itself, as far before its crossing as an image is from its adversarial example in the median: the same place, and another direction.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Cumulative shares of crossings against their angle of incidence, one panel per network. Crossings on lines between images and by PGD are more grazing than those by L-BFGS; those at the nearest points without the box lie near 0; all are steeper than the dotted null of random directions."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Cumulative shares of crossings against their angle of incidence, one panel per network. Crossings on lines between images and by PGD are more grazing (larger angles) than those by L-BFGS; those at the nearest points without the box have the smallest angles. All curves lie to the left of the dotted one for random directions."}}
 run.show("fig-skewness")
 
 # %% [markdown]
@@ -388,7 +388,7 @@ run.show("fig-skewness")
 #
 # L-BFGS ends *on* the boundary, so that interpolating towards its result would gather half the sample in one point; behind those crossings we take the mirror image of the starting point as the second parent.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Singular values of boundary samples around one natural and one adversarial crossing, relative to their median, on a logarithmic axis: a level line, one value at the bottom near zero, and for the natural crossing one value above it at one over the cosine of its angle of incidence."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Singular values of boundary samples around natural crossings on the left and adversarial ones on the right, one colour per crossing, relative to their median, on a logarithmic axis. Each shows a level line and one value far below it. For the natural crossings one value stands well above the line, close to a cross at one over the cosine of the angle of incidence."}}
 run.show("fig-neighbourhoods")
 
 # %% [markdown]
@@ -426,7 +426,7 @@ run.say(
 # Beside it the angle between the normals at the two places, which is what the part means to compare.
 # The row asks whether the normals turn on a way as long as an image's distance to the boundary, beside the linear network, whose normals cannot; and at which radius they have turned by 30 degrees, where the range of radii reaches it.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: height over the tangent plane as a share of the radius, against the radius, both logarithmic, for linear and curved networks; middle: angle between normals. Both stay near zero for the linear network until other pieces are met and grow for the others. Right: principal curvatures at a middle radius, for natural and adversarial crossings."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: height over the tangent plane as a share of the radius, against the radius, both logarithmic, for linear and curved networks; middle: angle between normals. Both stay near zero for the linear network at small radii and grow for the others. Right: principal curvatures at a middle radius, for natural and adversarial crossings."}}
 run.show("fig-bending")
 
 # %% [markdown]
@@ -477,7 +477,7 @@ run.say(
 # The *spectrum* of boundary samples at L-BFGS crossings, centred: a wedge of $k$ faces drops $k$ values, a plane one.
 # And the *angle* at which natural and L-BFGS crossings meet the boundary: the way through the apex of an orthant has $\cos\alpha = 1/\sqrt{k}$ to each of its faces.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Three panels. Left: persistence behind over before the crossing against the number of faces of a wedge, with the networks' medians as horizontal lines. Middle: singular values of samples of a ten-face wedge, a plane and a network. Right: cumulative angles of incidence of natural and adversarial crossings of two networks, with vertical lines for the way through the apex of orthants of 2, 3 and 10 faces."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: persistence behind the crossing divided by that before it, against the number of faces of a wedge, with the networks' medians as horizontal lines. Middle: singular values of samples of a ten-face wedge, a plane and a network. Right: cumulative angles of incidence of natural and adversarial crossings of two networks, with vertical lines for the way through the apex of orthants of 2, 3 and 10 faces."}}
 run.show("fig-side-by-side")
 
 # %% tags=["hide-input"]

@@ -762,7 +762,7 @@ def shade(row: pd.Series, story: int) -> np.ndarray:
 
 shades = np.array([shade(mean.loc[title], one.story) for title, one in PROBES.items()])
 
-# %% name="fig-matrix" tags=["hide-input"] mystnb={"image": {"alt": "Matrix of all probes, one a row, by all networks, one a column. Numbers in the cells are means over seeds; the colour is the rank within the row, dark blue on the side that the probe's paper calls robust."}}
+# %% name="fig-matrix" tags=["hide-input"] mystnb={"image": {"alt": "Matrix of all probes, one a row, by all networks, one a column, with the worst case of the protocol above the line. Numbers in the cells are means over seeds; the colour is the rank within the row, dark blue on the side that the probe's paper calls robust. Where a probe is not defined, the cell is grey."}}
 _, ax = plt.subplots(figsize=(2.9 + 0.72 * len(NAMES), 0.3 * len(PROBES) + 0.9))
 ax.imshow(
     np.ma.masked_invalid(shades), cmap="Blues", vmin=-0.15, vmax=1.35, aspect="auto"
@@ -902,7 +902,7 @@ asked["Holm_p"] = rank_tests.holm(asked["p"])
 asked["partial_Holm_p"] = rank_tests.holm(asked["partial_p"])
 in_order = asked.sort_values("correlation").index
 
-# %% name="fig-correlations" tags=["hide-input"] mystnb={"image": {"alt": "Left: rank correlation of each probe with the protocol's worst case, turned by the story, with intervals that hold for all probes together, and partial correlations given clean accuracy as open diamonds. Right: share of pairs of networks that each probe orders as the protocol does, with a dotted line at one half."}}
+# %% name="fig-correlations" tags=["hide-input"] mystnb={"image": {"alt": "Left: rank correlation of each probe with the protocol's worst case, its sign turned so that positive agrees with what the probe's paper tells, with intervals; open diamonds, where drawn, are partial correlations given clean accuracy. Right: share of pairs of networks that each probe orders as the protocol does, with a dotted line at one half."}}
 at, shown = np.arange(len(in_order)), asked.loc[in_order]
 size = (8.6, 0.27 * len(ASKED) + 1.3)
 figure, axes = plt.subplots(1, 2, figsize=size, sharey=True, width_ratios=(2, 1))

@@ -148,7 +148,7 @@ run.show("table-protocol")
 # All numbers side by side, the mean over the seeds in each cell.
 # The colour is the rank within the row, turned so that dark blue is the side that the paper's story calls robust; grey cells have no number, and the table below it says why.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Matrix of all probes, one a row, by all networks, one a column. Numbers in the cells are means over seeds; the colour is the rank within the row, dark blue on the side that the probe's paper calls robust."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Matrix of all probes, one a row, by all networks, one a column, with the worst case of the protocol above the line. Numbers in the cells are means over seeds; the colour is the rank within the row, dark blue on the side that the probe's paper calls robust. Where a probe is not defined, the cell is grey."}}
 run.show("fig-matrix")
 
 # %% tags=["hide-input"]
@@ -194,7 +194,7 @@ run.say(
 #
 # All numbers are turned so that positive means: as the story says.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: rank correlation of each probe with the protocol's worst case, turned by the story, with intervals that hold for all probes together, and partial correlations given clean accuracy as open diamonds. Right: share of pairs of networks that each probe orders as the protocol does, with a dotted line at one half."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: rank correlation of each probe with the protocol's worst case, its sign turned so that positive agrees with what the probe's paper tells, with intervals; open diamonds, where drawn, are partial correlations given clean accuracy. Right: share of pairs of networks that each probe orders as the protocol does, with a dotted line at one half."}}
 run.show("fig-correlations")
 
 # %% tags=["hide-input"]
