@@ -502,7 +502,7 @@ bounds = [
     Bound("bisector", to_bisector),
 ]
 
-# %% name="fig-bounds" tags=["hide-input"] mystnb={"image": {"alt": "Three bounds on the distortion of each adversarial pair, sorted by the distortion found. The printed bound is below zero, its best version lies above it, and the bisector bound is positive; all are far below the distortion."}}
+# %% name="fig-bounds" tags=["hide-input"] mystnb={"image": {"alt": "Three bounds on the distortion of each adversarial pair, sorted by the distortion found: all of them on the left, the positive ones on the right. The printed bound is below zero, its best version lies above it, and the bisector bound is positive; all are below the distortion."}}
 _, axes = plt.subplots(1, 2, figsize=(9.2, 3.3))
 by_length = length.argsort()
 for ax in axes:
@@ -916,7 +916,7 @@ fine = np.geomspace(min(p.width_factors), max(p.width_factors), 25)
 digit_widths = [at_widths(model, digits_test) for model in gauss_digits]
 picture_widths = [at_widths(one.gauss, pictures_test) for one in picture_pairs]
 
-# %% name="fig-width" tags=["hide-input"] mystnb={"image": {"alt": "Mean Gauss confidence and share of rejected clean test images against the multiple of the chosen gamma, for digits and pictures; the confidence falls from near one to near zero as gamma grows."}}
+# %% name="fig-width" tags=["hide-input"] mystnb={"image": {"alt": "Mean Gauss confidence, with the published values in grey, and share of rejected clean test images against the multiple of the chosen gamma, for the digits and for the data set used as pictures. The confidence falls and the share rises as gamma grows."}}
 _, axes = plt.subplots(1, 2, figsize=(9.2, 3.2), sharex=True)
 for widths, colour, label, style in (
     (digit_widths, plots.SOFTMAX, p.digits_data, "-"),
@@ -1013,7 +1013,7 @@ def extremes(told: Answers) -> list[int]:
 shown = answers(gauss_digits[0], digits_test)
 chosen = extremes(shown)
 
-# %% name="fig-prototypes" tags=["hide-input"] mystnb={"image": {"alt": "A grid of handwritten digits with their Gauss confidence: two rows of the most confident image of each class, then two rows of the least confident ones."}}
+# %% name="fig-prototypes" tags=["hide-input"] mystnb={"image": {"alt": "A grid of handwritten digits with their Gauss confidence, one column for each answer of the network: two rows of the most confident images, then two rows of the least confident ones. An arrow marks a wrong answer."}}
 titles = []
 for i in chosen:
     wrong = shown.predicted[i] != digits_test.y[i]
@@ -1249,7 +1249,7 @@ def rate_at_width(found: Corners, factor: float) -> float:
 by_width = [[rate_at_width(found.gauss, t) for t in fine] for found in on_pictures]
 softmax_rate = [attack_rate(found.softmax) for found in on_pictures]
 
-# %% name="fig-rate-by-width" tags=["hide-input"] mystnb={"image": {"alt": "Left: one-pixel rate of the Gauss network above confidence 0.1 against the multiple of gamma. Right: the same rate against the mean confidence, with the published pairs as crosses."}}
+# %% name="fig-rate-by-width" tags=["hide-input"] mystnb={"image": {"alt": "Left: one-pixel attack rate of the Gauss network above confidence 0.1 against the multiple of gamma, with the rate of the softmax network as a level line. Right: the same Gauss rate against the mean confidence, with the published pairs as crosses."}}
 _, axes = plt.subplots(1, 2, figsize=(9.2, 3.2), sharey=True)
 look = {"color": plots.GAUSS, "style": "--", "marker": ""}
 plots.band(axes[0], fine, by_width, label="Gauss, above confidence 0.1", **look)
@@ -1663,7 +1663,7 @@ trapped = {
 }
 unattacked = share(gauss_digits[0](x).argmax(1) == y)
 
-# %% name="fig-trap" tags=["hide-input"] mystnb={"image": {"alt": "Accuracy under PGD and share of zero gradients against the multiple of gamma for four attack losses. With saturating losses accuracy rises back towards the clean value as gradients vanish; with the log-odds it stays low."}}
+# %% name="fig-trap" tags=["hide-input"] mystnb={"image": {"alt": "Accuracy under PGD and share of zero gradients against the multiple of gamma for four attack losses. With the saturating losses accuracy rises back towards the clean value as gamma grows, and in the end most gradients are zero. With the log-odds accuracy stays well below the clean value."}}
 _, axes = plt.subplots(1, 2, figsize=(9.4, 3.3), sharex=True)
 for (label, curve), style in zip(trapped.items(), (":", "--", "-.", "-"), strict=True):
     look = {"linestyle": style, "marker": "o", "markersize": 4, "label": label}

@@ -422,7 +422,7 @@ def published_search(name, generations=100):
     return ended
 
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Four rows of two dots with error bars, the one-pixel rates of softmax and Gauss: by the authors' search and rules, by trying every change, under one rule for both, and at equal coverage. The gap between the dots shrinks from row to row and turns round."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Four rows of two dots with error bars, the one-pixel rates of softmax and Gauss: by the authors' search and rules, by trying every change, under one rule for both, and at equal coverage. In the first two rows Gauss has the lower rate, in the last two softmax."}}
 worst = {name: worst_error(name) for name in tables}
 searched = {name: published_search(name) for name in tables}
 sure = {name: table.amax(1) for name, table in clean.items()}
@@ -692,7 +692,7 @@ def pgd(model, loss, eps=0.1, steps=20):
 # Three losses saturate: the confidence itself, the cross-entropy with confidences for scores, and even the cross-entropy of the log-scores, once the network is sure.
 # The log-odds of that cross-entropy do not.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: accuracy under PGD against the multiple of gamma for four losses; three rise towards the clean accuracy, the log-odds stay low. Right: share of images without a gradient where the attack stands; it rises for the same three losses; at the clean images it stays at zero over a wide range, except for the cross-entropy."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: accuracy under PGD against the multiple of gamma for four losses; three rise towards the clean accuracy, the log-odds stay low. Right: share of images without a gradient at the point that the attack has reached; it rises for the same three losses. The pale lines, at the clean images, rise later for the two confidences and together with the dark line for the cross-entropy."}}
 
 
 def of_confidence(model, x, y):

@@ -160,7 +160,7 @@ fits = [
 ]
 gauss_common, gauss_own, cauchy_common, cauchy_own = fits
 
-# %% name="fig-tails" tags=["hide-input"] mystnb={"image": {"alt": "Posterior of class 0 against x for Gaussian densities on the left and t densities on the right, with a common scale and with own scales. Gaussian posteriors end at one or zero, t posteriors near one half for a common scale."}}
+# %% name="fig-tails" tags=["hide-input"] mystnb={"image": {"alt": "Posterior of class 0 against x for Gaussian densities on the left and t densities on the right, with a common scale and with own scales. Gaussian posteriors end at one or zero, t posteriors near one half."}}
 _, axes = plt.subplots(1, 2, figsize=(9.2, 3.1), sharey=True)
 outward = np.geomspace(0.01, 1e3, 800)
 line = np.concatenate([-outward[::-1], outward])
@@ -388,7 +388,7 @@ def posterior_1d(head: Head, weights: Tensor, x: Tensor) -> Tensor:
     return head.log_p(z)[:, 0].exp()
 
 
-# %% name="fig-logistic" tags=["hide-input"] mystnb={"image": {"alt": "Posterior of class 0 against x for softmax and softRmax logistic regression: softmax ends at one and zero, softRmax rises within the classes and returns towards one half on both sides."}}
+# %% name="fig-logistic" tags=["hide-input"] mystnb={"image": {"alt": "Posterior of class 0 against x for softmax and softRmax logistic regression: softmax ends at one and zero, softRmax comes near one within class 0 and near zero within class 1 and returns towards one half on both sides."}}
 _, ax = plt.subplots(figsize=(5.8, 3.1))
 line = torch.linspace(-20, 21, 2001, dtype=torch.float64)
 for kind, fitted in zip(HEADS, logistic, strict=True):
@@ -552,7 +552,7 @@ told = {"nus": list(FAMILIES.values()), "lambdas": list(p.lambdas), "degree": p.
 lottery = run.once(play, seed=seed, count=p.draws, **told)
 run.keep("fitted_gaussian", float(np.isinf(lottery.nu[:, -1]).mean()))
 
-# %% name="fig-lottery" tags=["hide-input"] mystnb={"image": {"alt": "Left: sorted share of the total weight held by five outliers over all draws, for four density families; Gaussian and fitted nu run from zero to one, fixed nu stays near zero. Right: error against lambda, median and range, for the same families."}}
+# %% name="fig-lottery" tags=["hide-input"] mystnb={"image": {"alt": "Left: sorted share of the total weight held by five outliers over all draws, for four density families; Gaussian and fitted nu run from zero to one, fixed nu stays near zero. Right: error against lambda, median and the range from 10 to 90 per cent, for the same families."}}
 _, axes = plt.subplots(1, 2, figsize=(9.6, 3.5))
 styles = ("-", "--", "-.", ":")
 for place, (family, style) in enumerate(zip(FAMILIES, styles, strict=True)):
@@ -744,7 +744,7 @@ def dots(panel: plt.Axes, x: Tensor, y: Tensor) -> None:
     panel.scatter(*x.T, c=colours, s=8, edgecolors="black", linewidths=0.4)
 
 
-# %% name="fig-line-bands" tags=["hide-input"] mystnb={"image": {"alt": "Six panels: bands of the posterior over two classes of points in the plane after few, some and all epochs, softmax above and softRmax below; softmax bands become narrow, softRmax bands stay wide."}}
+# %% name="fig-line-bands" tags=["hide-input"] mystnb={"image": {"alt": "Six panels: bands of the posterior over two classes of points in the plane after few, some and all epochs, softmax above and softRmax below; softmax bands become narrower, softRmax bands hardly change."}}
 across, up = np.linspace(-3, 3, 161), np.linspace(-1.8, 2.2, 161)
 mesh = torch.as_tensor(np.stack(np.meshgrid(across, up), -1).reshape(-1, 2))
 steps_shown = (min(30, p.linear_steps), min(300, p.linear_steps), p.linear_steps)
@@ -1794,7 +1794,7 @@ def iterated_at(one: Study, eps: float) -> Under:
 digits_curves = [iterated_at(digits_study, eps) for eps in EPS]
 pictures_curves = [iterated_at(pictures_study, eps) for eps in EPS]
 
-# %% name="fig-iterations" tags=["hide-input"] mystnb={"image": {"alt": "Accuracy under BIM against the number of iterations, for two data sets and two budgets: softmax, softRmax on its own loss, and softRmax attacked on z. At the larger budget the own-loss curve of softRmax stays flat above zero, and the curve on z is at zero."}}
+# %% name="fig-iterations" tags=["hide-input"] mystnb={"image": {"alt": "Accuracy under BIM against the number of iterations, for the digits and for the data set used as pictures, at two budgets each: softmax, softRmax on its own loss, and softRmax attacked on z. At the larger budget the own-loss curve of softRmax stays above zero, while the curve on z ends at zero."}}
 _, axes = plt.subplots(1, 4, figsize=(12.4, 3.1), sharey=True)
 panels = [(digits_study, found_at) for found_at in digits_curves]
 panels += [(pictures_study, found_at) for found_at in pictures_curves]

@@ -67,7 +67,7 @@ def on_z(model):
     return models.with_head(model, head)
 
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Three rows of digits. Top: clean images with the network's answer and confidence. Middle: attacked on the own loss, blurred by noise, with the same answers at low confidence. Bottom: attacked on z, noise that looks alike, with wrong answers."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Three rows of digits. Top: clean images with the network's answer and confidence. Middle: attacked on the own loss, with noise and the same answers at lower confidence. Bottom: attacked on z, also with noise, with wrong answers."}}
 def after_ten_steps(model):
     """Where BIM ends that climbs a model's cross-entropy."""
     at = x
@@ -184,7 +184,7 @@ for name, density in (("Gauss", stats.norm.pdf), ("t, nu = 1", stats.cauchy.pdf)
 # If the classes have scales $s_i$, the t posterior tends to $s_i^\nu / \sum_j s_j^\nu$, which is $1/k$ only if they are equal, and the noncentral t of the paper's text does not give $1/k$ either.
 # The figure fits both families to the paper's example, two uniform classes (grey).
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Posterior of class 0 against x for Gaussian densities on the left and t densities on the right, with a common scale and with own scales. Gaussian posteriors end at one or zero, t posteriors near one half for a common scale."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Posterior of class 0 against x for Gaussian densities on the left and t densities on the right, with a common scale and with own scales. Gaussian posteriors end at one or zero, t posteriors near one half."}}
 run.show("fig-tails")
 run.say(
     "With a common scale the Gaussian posterior ends at "

@@ -378,7 +378,7 @@ along = {
     "against its own weights": -own_row / own_row.norm(),
 }
 
-# %% name="fig-travel" tags=["hide-input"] mystnb={"image": {"alt": "Left: the probability of the predicted class against theta stays flat along an adversarial direction and falls along a random one and along a row of the weights. Right: on logarithmic axes the largest change of a probability along the adversarial direction grows in proportion to theta and stays below the rounding bound, while along the random direction it is near one throughout."}}
+# %% name="fig-travel" tags=["hide-input"] mystnb={"image": {"alt": "Left: the probability of the predicted class against theta stays flat along an adversarial direction, and falls to zero far along a random one and far against the weights of the class. Right: on logarithmic axes the largest change of a probability along the adversarial direction stays below the rounding bound and for large theta grows about in proportion to theta; along the random direction it soon comes near one."}}
 _, axes = plt.subplots(1, 2, figsize=(9.6, 3.5))
 outwards = torch.logspace(-1, 3, 60, dtype=torch.float64)
 line = torch.cat([-outwards.flip(0), torch.zeros(1), outwards])
@@ -470,7 +470,7 @@ for kind in ("softmax", "softRmax", "Gauss"):
     up, still = one_more(layer(model)), random_in(layer(model).kept(), generator)
     responses.append(Response(kind, respond(model, up), respond(model, still)))
 
-# %% name="fig-responses" tags=["hide-input"] mystnb={"image": {"alt": "Two panels of the mean change of confidences against theta. Along the additional direction the softmax does not change, softRmax and Gauss do. Along a direction kept by the scores only the Gauss confidences change."}}
+# %% name="fig-responses" tags=["hide-input"] mystnb={"image": {"alt": "Two panels of the mean change of confidences against theta. Left, along a direction that raises all scores alike, the confidences of softRmax and Gauss change, those of the softmax only by rounding. Right, along a direction that leaves every score unchanged, only the Gauss confidences change by more than rounding."}}
 _, axes = plt.subplots(1, 2, figsize=(9.2, 3.3), sharey=True)
 looks = ((plots.SOFTMAX, "-"), (plots.THIRD, "--"), (plots.GAUSS, ":"))
 for answer, (color, style) in zip(responses, looks, strict=True):
@@ -542,7 +542,7 @@ planes = [
     ),
 ]
 
-# %% name="fig-planes" tags=["hide-input"] mystnb={"image": {"alt": "Three decision maps in the plane. Left: six unbounded regions around a bounded one in the middle. Middle: three unbounded regions with arrows that show directions of escape. Right: three regions between two parallel lines, the outer two not adjacent."}}
+# %% name="fig-planes" tags=["hide-input"] mystnb={"image": {"alt": "Three decision maps in the plane, with arrows that show directions of escape. Left: six unbounded regions around a bounded one in the middle. Middle: three unbounded regions. Right: three regions cut by two parallel lines, the outer two not adjacent."}}
 _, axes = plt.subplots(1, 3, figsize=(10.2, 3.6))
 for ax, drawn in zip(axes, planes, strict=True):
     plots.cells(ax, drawn.last.answers, 3.0)
@@ -981,7 +981,7 @@ def rays_of(width: int) -> Rays:
 
 ray_share = pd.DataFrame([rays_of(width) for width in p.widths])
 
-# %% name="fig-rays" tags=["hide-input"] mystnb={"image": {"alt": "Share of layers with an invisible ray in the non-negative orthant against the width of the last layer. Random layers and layers before training follow Wendel's curve, which passes one half at twice the number of classes minus two; the trained ones are marked beside it."}}
+# %% name="fig-rays" tags=["hide-input"] mystnb={"image": {"alt": "Share of layers with an invisible ray in the non-negative orthant against the width of the last layer. Random layers and layers before training follow Wendel's curve, which passes one half at the grey line, 2 (m - 1) for m classes. Triangles mark the trained layers."}}
 _, ax = plt.subplots(figsize=(6.4, 3.5))
 every_width = np.arange(1, max(p.widths) + 1)
 formula = [geometry.cone_probability(int(l), K) for l in every_width]  # noqa: E741
@@ -1104,7 +1104,7 @@ WAYS = (-4.0, -2.0, -1.0, 0.0, 1.0, 2.0, 4.0)
 reached = [image_on_the_way(way) for way in WAYS]
 captions = [words(way, picture) for way, picture in zip(WAYS, reached, strict=True)]
 
-# %% name="fig-way" tags=["hide-input"] mystnb={"image": {"alt": "A row of seven pictures around a test digit: the images whose features come nearest to points along an invisible direction on both sides, with the way asked for, the way gone, the distance left and the probability of the digit's class above each."}}
+# %% name="fig-way" tags=["hide-input"] mystnb={"image": {"alt": "A row of seven pictures, a test digit in the middle and on both sides the images whose features come nearest to points along an invisible direction. Above each stand the way asked for, the way gone, the distance aside from the direction, and the probability of the digit's class."}}
 row_of_pictures = torch.cat([picture.cpu() for picture in reached])
 plots.pictures(row_of_pictures, captions, columns=len(WAYS), size=1.35)
 plt.show()
@@ -1426,7 +1426,7 @@ whole = torch.cat([found.whole.relative() for found in matches])
 at_smallest = [share(found.targeted[:, 0]) for found in matches]
 run.keep("targeted", float(np.mean(at_smallest)))
 
-# %% name="fig-search" tags=["hide-input"] mystnb={"image": {"alt": "Left: cumulative share of pairs against the feature distance reached relative to the start, for each radius, modulo the adversarial directions as solid lines and without quotient as dashed lines. Right: share of pairs given the class of the second image by the two searches and by a targeted attack, and share matched, against the radius."}}
+# %% name="fig-search" tags=["hide-input"] mystnb={"image": {"alt": "Left: cumulative share of pairs against the feature distance reached relative to the start, for each radius; solid lines modulo the adversarial directions, dashed lines with all features. Right: against the radius, the share of pairs whose first image gets the class of the second, by the two searches and by a targeted attack, and the share matched."}}
 _, axes = plt.subplots(1, 2, figsize=(9.8, 3.7))
 levels = np.logspace(-4, 0, 200)
 for column, size in enumerate(p.match_eps):
@@ -1587,7 +1587,7 @@ small = network(small_name, seed=seed, device="cpu", epochs=40, lr=0.1)
 pair_images = (embedded_test.x, embedded_test.y)
 exact = run.once(least_budgets, small, *pair_images, pairs=p.exact_pairs)
 
-# %% name="fig-budgets" tags=["hide-input"] mystnb={"image": {"alt": "Left: share of pairs excluded by interval bounds against the radius, falling from one to zero, beside the share of pairs that the search matched. Right: for each pair of digits, the exact least budget for equal outputs against the exact least budget for the class; all points lie far above the diagonal."}}
+# %% name="fig-budgets" tags=["hide-input"] mystnb={"image": {"alt": "Left: share of pairs excluded by interval bounds against the radius, falling from one to almost none, beside the share of pairs that the search matched. Right: for each pair of digits, the exact least budget for equal outputs against the exact least budget for the class; all points lie far above the diagonal."}}
 _, axes = plt.subplots(1, 2, figsize=(9.4, 3.6))
 look = {"markersize": 4, "color": plots.PALETTE[0]}
 shut = excluded.double().mean(0)
@@ -1860,7 +1860,7 @@ twins_robust = [
     for s, model in zip(run.seeds, twins, strict=True)
 ]
 
-# %% name="fig-width" tags=["hide-input"] mystnb={"image": {"alt": "Clean accuracy and accuracy under PGD against the width of the last layer, with a line where the first adversarial direction appears; there is no step at the line."}}
+# %% name="fig-width" tags=["hide-input"] mystnb={"image": {"alt": "Clean accuracy and accuracy under PGD against the width of the last layer, with a line where the first adversarial direction appears; neither curve falls at the line."}}
 _, ax = plt.subplots(figsize=(6.4, 3.4))
 clean = kinds.pivot(index="seed", columns="l", values="accuracy")[list(p.widths)]
 look = {"label": "clean", "color": plots.PALETTE[0]}

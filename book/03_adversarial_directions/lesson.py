@@ -129,7 +129,7 @@ run.say(f"It moves by more than the bound {beyond:.0f} times.")
 # On the left is the probability of its class along an adversarial direction, along a random direction of the hidden space, and along a row of the centred weights.
 # On the right is the largest change of any probability, over all test images, with the bound.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: the probability of the predicted class against theta stays flat along an adversarial direction and falls along a random one and along a row of the weights. Right: on logarithmic axes the largest change of a probability along the adversarial direction grows in proportion to theta and stays below the rounding bound, while along the random direction it is near one throughout."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: the probability of the predicted class against theta stays flat along an adversarial direction, and falls to zero far along a random one and far against the weights of the class. Right: on logarithmic axes the largest change of a probability along the adversarial direction stays below the rounding bound and for large theta grows about in proportion to theta; along the random direction it soon comes near one."}}
 run.show("fig-travel")
 
 # %% [markdown]
@@ -143,7 +143,7 @@ run.show("fig-travel")
 # Along the additional direction it tends to the uniform distribution.
 # Its own invisible space is the null space of $W$, as Theorem 1 has it, and the Gauss head's is empty.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Two panels of the mean change of confidences against theta. Along the additional direction the softmax does not change, softRmax and Gauss do. Along a direction kept by the scores only the Gauss confidences change."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Two panels of the mean change of confidences against theta. Left, along a direction that raises all scores alike, the confidences of softRmax and Gauss change, those of the softmax only by rounding. Right, along a direction that leaves every score unchanged, only the Gauss confidences change by more than rounding."}}
 run.show("fig-responses")
 
 # %% [markdown]
@@ -173,7 +173,7 @@ run.show("fig-responses")
 #
 # The panels are drawn by the scores of actual layers, and each region's kind is found by linear programming (`support.geometry.region`), which also returns the direction of escape.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Three decision maps in the plane. Left: six unbounded regions around a bounded one in the middle. Middle: three unbounded regions with arrows that show directions of escape. Right: three regions between two parallel lines, the outer two not adjacent."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Three decision maps in the plane, with arrows that show directions of escape. Left: six unbounded regions around a bounded one in the middle. Middle: three unbounded regions. Right: three regions cut by two parallel lines, the outer two not adjacent."}}
 run.show("fig-planes")
 
 # %% [markdown]
@@ -306,7 +306,7 @@ print(f"in 20 to 80 of 100 layers: {20 <= len(rays) <= 80}, in the orthant: {ins
 # %% [markdown]
 # We do this for random layers, for the layers that training starts from, and for the trained ones.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Share of layers with an invisible ray in the non-negative orthant against the width of the last layer. Random layers and layers before training follow Wendel's curve, which passes one half at twice the number of classes minus two; the trained ones are marked beside it."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Share of layers with an invisible ray in the non-negative orthant against the width of the last layer. Random layers and layers before training follow Wendel's curve, which passes one half at the grey line, 2 (m - 1) for m classes. Triangles mark the trained layers."}}
 run.show("fig-rays")
 
 # %% [markdown]
@@ -320,7 +320,7 @@ run.show("fig-rays")
 # We take the adversarial direction along which the features of the test images spread most, start from a test image, and look for the image, with no bound on the change of its pixels, whose features come nearest to $h + \theta d$.
 # Above each picture stand, in units of the standard deviation of the test features along $d$: $\theta$, the way that its features went along $d$, and how far they strayed to the side; then the probability of the class.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "A row of seven pictures around a test digit: the images whose features come nearest to points along an invisible direction on both sides, with the way asked for, the way gone, the distance left and the probability of the digit's class above each."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "A row of seven pictures, a test digit in the middle and on both sides the images whose features come nearest to points along an invisible direction. Above each stand the way asked for, the way gone, the distance aside from the direction, and the probability of the digit's class."}}
 run.show("fig-way")
 
 # %% [markdown]
@@ -381,7 +381,7 @@ run.say(
 # For test images $x$ and one image $x'$ of each class we minimise the distance of the features, measured modulo the adversarial directions (in the row space of $\tilde W$), over the ball of radius $\epsilon$.
 # Beside it we run the same search without that licence, on the features themselves, and the usual targeted attack, which only wants the class of $x'$.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: cumulative share of pairs against the feature distance reached relative to the start, for each radius, modulo the adversarial directions as solid lines and without quotient as dashed lines. Right: share of pairs given the class of the second image by the two searches and by a targeted attack, and share matched, against the radius."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: cumulative share of pairs against the feature distance reached relative to the start, for each radius; solid lines modulo the adversarial directions, dashed lines with all features. Right: against the radius, the share of pairs whose first image gets the class of the second, by the two searches and by a targeted attack, and the share matched."}}
 run.show("fig-search")
 
 # %% tags=["hide-input"]
@@ -415,7 +415,7 @@ run.say(
 # For a network of some dozens of hidden units we can do better, and compute the *least* $\epsilon$ exactly, by a mixed integer programme over the states of its ReLUs {cite:p}`tjeng2019`.
 # We ask it twice: for the least budget that makes the outputs equal, and for the least one that gives $x$ the class of $x'$.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: share of pairs excluded by interval bounds against the radius, falling from one to zero, beside the share of pairs that the search matched. Right: for each pair of digits, the exact least budget for equal outputs against the exact least budget for the class; all points lie far above the diagonal."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: share of pairs excluded by interval bounds against the radius, falling from one to almost none, beside the share of pairs that the search matched. Right: for each pair of digits, the exact least budget for equal outputs against the exact least budget for the class; all points lie far above the diagonal."}}
 run.show("fig-budgets")
 
 # %% tags=["hide-input"]
@@ -504,7 +504,7 @@ run.say(
 # A question is whether adversarial directions are what makes fully connected layers prone to adversarial examples.
 # For it we compare members of the family: $l = 9$ has no adversarial direction, the widest has many, and the layers before are of the same size.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Clean accuracy and accuracy under PGD against the width of the last layer, with a line where the first adversarial direction appears; there is no step at the line."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Clean accuracy and accuracy under PGD against the width of the last layer, with a line where the first adversarial direction appears; neither curve falls at the line."}}
 run.show("fig-width")
 
 # %% [markdown]

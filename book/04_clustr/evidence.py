@@ -435,7 +435,7 @@ hit = pushed.success & (main(x).argmax(1) == y)
 moved = (pushed.x_adv - x)[hit].double().flatten(1).norm(dim=1).cpu()
 proven = certified(main, x)
 
-# %% name="fig-lengths" tags=["hide-input"] mystnb={"image": {"alt": "Histogram on a logarithmic axis: certified l2 radii far to the left, the lengths of successful perturbations far to the right, near the vertical line of the longest perturbation allowed."}}
+# %% name="fig-lengths" tags=["hide-input"] mystnb={"image": {"alt": "Histogram on a logarithmic axis: certified l2 radii to the left, the lengths of successful perturbations to the right, near the vertical line of the longest perturbation allowed."}}
 _, ax = plt.subplots(figsize=(6.4, 3.2))
 shown_radii = proven.clamp_min(1e-8)
 bins = np.geomspace(float(shown_radii.min()), 2 * longest, 60)
@@ -916,7 +916,7 @@ def walks(head: heads.ClusterHead, t: Tensor) -> tuple[Walk, Walk]:
 places = torch.linspace(0, 2, 201, dtype=torch.float64)
 walk_of_sums, walk_of_logs = walks(main.head, places[:, None].clone())
 
-# %% name="fig-walk" tags=["hide-input"] mystnb={"image": {"alt": "Two panels against the position between the own centre at 0 and a rival's at 1. Left: the cross-entropy of probabilities rises from zero without bound, that of kernel sums stays between its floor and log 10 and turns. Right: the slope of the kernel loss vanishes away from the centres."}}
+# %% name="fig-walk" tags=["hide-input"] mystnb={"image": {"alt": "Two panels against the position on the line from the own centre at 0 through a rival's at 1. Left: the cross-entropy of probabilities rises from near zero out of the picture, that of kernel sums rises a little above log 10 near the rival's centre and returns to it. Right, on a logarithmic axis: well beyond the rival's centre the slope of the kernel loss falls off, that of the other does not."}}
 _, axes = plt.subplots(1, 2, figsize=(9.4, 3.2))
 for walked, title, colour, style in (
     (walk_of_sums, "kernel sums as logits (published loop)", plots.PALETTE[1], "-"),
@@ -989,7 +989,7 @@ for one in CASES[:1] if FIRST is MAIN else (MAIN, FIRST):
         curves = run.once(by_width, *around, factors=WIDTHS, **few_starts)
         scaled_networks.append(OfNetwork(one, label, curves))
 
-# %% name="fig-widths" tags=["hide-input"] mystnb={"image": {"alt": "Accuracy of two networks, one data set a row, against the factor on the kernels' variance: under the published loop it rises towards the clean accuracy as the kernels narrow, under the cross-entropy of Equation 5 too, under PGD on the margin it stays low and level."}}
+# %% name="fig-widths" tags=["hide-input"] mystnb={"image": {"alt": "Accuracy of two networks, one data set a row, against the factor on the kernels' variance. Under the published loop and under the cross-entropy of Equation 5 it comes nearest to the clean accuracy where the kernels are narrowest. Under PGD on the margin it changes much less."}}
 count = len(scaled_networks) // 2
 size = (9.6, 3.1 * count)
 figure, axes = plt.subplots(count, 2, figsize=size, sharey="row", squeeze=False)
@@ -1216,7 +1216,7 @@ def stages(label: str, data: str, s: int) -> Stages:
     )
 
 
-# %% name="fig-waterfall" tags=["hide-input"] mystnb={"image": {"alt": "Two networks, one a row. Left: bars of accuracy stage by stage from clean images over the published loop to the worst of all attacks, with the drop of each stage. Right: one column an image and one row a stage, light where the image is still right, dark where it is broken."}}
+# %% name="fig-waterfall" tags=["hide-input"] mystnb={"image": {"alt": "Two networks, one a row. Left: bars of accuracy stage by stage from the published loop to the worst of all attacks, with the change at each stage. Right: one column an image and one row a stage, from the clean images on, light where the image is classified right and dark where it is misclassified."}}
 _, axes = plt.subplots(2, 2, figsize=(11.4, 6.2), width_ratios=(1.1, 1))
 blue, orange, green = plots.PALETTE[:3]
 light_or_dark = {"cmap": ListedColormap([orange, "#e8eef4"]), "vmin": 0, "vmax": 1}
@@ -1630,7 +1630,7 @@ def by_nearest(net: nn.Module) -> Nearest:
 
 swept = [by_nearest(net) for net in joint]
 
-# %% name="fig-nearest" tags=["hide-input"] mystnb={"image": {"alt": "Left: accuracy against the number D of nearest clusters, under the published loop, under Equation 5 with D clusters, and a horizontal line for PGD on the margin with all. Right: share of images with a gradient of exactly zero against D, one at D = 1."}}
+# %% name="fig-nearest" tags=["hide-input"] mystnb={"image": {"alt": "Left: accuracy against the number D of nearest clusters, under the published loop and under Equation 5 with D clusters; a horizontal line, which may lie on the axis, for PGD on the margin with all clusters. Right: share of images with a gradient of exactly zero under Equation 5 against D, one at D = 1."}}
 _, axes = plt.subplots(1, 2, figsize=(9.4, 3.2))
 blue, orange = plots.PALETTE[:2]
 in_theory = {"label": "Equation 5 with D clusters", "color": blue, "style": "--"}

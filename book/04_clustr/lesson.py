@@ -273,7 +273,7 @@ run.say(
 # Left: the loss that the published loop climbs, and the one of Equation 5.
 # Right: the size of their slopes.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Two panels against the position between the own centre at 0 and a rival's at 1. Left: the cross-entropy of probabilities rises from zero without bound, that of kernel sums stays between its floor and log 10 and turns. Right: the slope of the kernel loss vanishes away from the centres."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Two panels against the position on the line from the own centre at 0 through a rival's at 1. Left: the cross-entropy of probabilities rises from near zero out of the picture, that of kernel sums rises a little above log 10 near the rival's centre and returns to it. Right, on a logarithmic axis: well beyond the rival's centre the slope of the kernel loss falls off, that of the other does not."}}
 run.show("fig-walk")
 
 # %% [markdown]
@@ -285,7 +285,7 @@ run.show("fig-walk")
 # The next figure takes one network and changes nothing but $\sigma^2$ in its head.
 # The clusters, the features and, but for a few images, the answers stay what they are.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Accuracy of two networks, one data set a row, against the factor on the kernels' variance: under the published loop it rises towards the clean accuracy as the kernels narrow, under the cross-entropy of Equation 5 too, under PGD on the margin it stays low and level."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Accuracy of two networks, one data set a row, against the factor on the kernels' variance. Under the published loop and under the cross-entropy of Equation 5 it comes nearest to the clean accuracy where the kernels are narrowest. Under PGD on the margin it changes much less."}}
 run.show("fig-widths")
 
 # %% tags=["hide-input"]
@@ -331,7 +331,7 @@ for merge in ("loss", "success"):
 # Every image is followed by itself through the published loop, the same loop with its defects mended one after the other, and PGD on the margin.
 # All clusters count, as in the published commands for CIFAR-10 and in Tables 1 and 2 below; what the loop reports with the $D$ nearest ones stands in the last column of the table.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Two networks, one a row. Left: bars of accuracy stage by stage from clean images over the published loop to the worst of all attacks, with the drop of each stage. Right: one column an image and one row a stage, light where the image is still right, dark where it is broken."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Two networks, one a row. Left: bars of accuracy stage by stage from the published loop to the worst of all attacks, with the change at each stage. Right: one column an image and one row a stage, from the clean images on, light where the image is classified right and dark where it is misclassified."}}
 run.show("fig-waterfall")
 
 # %% [markdown]
@@ -415,7 +415,7 @@ run.say(
 # Equation 5 has nothing to climb.
 # The published loop does move, because it forgets to normalise.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: accuracy against the number D of nearest clusters, under the published loop, under Equation 5 with D clusters, and a horizontal line for PGD on the margin with all. Right: share of images with a gradient of exactly zero against D, one at D = 1."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: accuracy against the number D of nearest clusters, under the published loop and under Equation 5 with D clusters; a horizontal line, which may lie on the axis, for PGD on the margin with all clusters. Right: share of images with a gradient of exactly zero under Equation 5 against D, one at D = 1."}}
 run.show("fig-nearest")
 
 # %% [markdown]
