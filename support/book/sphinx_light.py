@@ -21,26 +21,28 @@ from sphinx.application import Sphinx
 
 from support.common import files
 
-# Of one colour with the text around them, in both of the styles that the theme has.
-_PLAIN = re.compile(r'<span class="(?:n|p|w|nn)">([^<]*)</span>|<span></span>')
-_WORD_OF_CODE = re.compile(r'<span class="pre">([^<]*)</span>')
+# What is written otherwise on every page, one after the other.
+_LIGHTER = {
+    # Of one colour with the text around them, in both of the styles that the theme has.
+    r'<span class="(?:n|p|w|nn)">([^<]*)</span>|<span></span>': r"\1",
+    r'<span class="pre">([^<]*)</span>': r"\1",
+    r"(?s)(<details><summary>.*?</summary>)(.*?)(</details>)": r"\1<noscript>\2</noscript>\3",
+    r'<summary aria-label="Toggle hidden content">\s*<p class="collapsed admonition-title">'
+    r"Show code cell source</p>\s*<p [^>]*>Hide code cell source</p>": (
+        '<summary><p class="admonition-title">Code</p>'
+    ),
+    r'<th scope="(?:col|row)"( (?:col|row)span="\d+")?></th>': r"<td\1></td>",
+    # The search has a page of its own.
+    r'\s*<script src="[^"]*(?:searchtools|language_data|searchindex)\.js[^"]*"></script>': "",
+    r'<summary>(?=<span class="toctree-toggle")': '<summary aria-label="Pages of this chapter">',
+    r'<img (?=[^>]*src="[^"]*_images/)': '<img loading="lazy" ',
+}
 _CODE = re.compile(r'(<div class="highlight"><pre)>((?:(?!</pre>).)*?</span>.*?)</pre>', re.S)
 _COLOUR = re.compile(r"</?span[^>]*>")
-_FOLD = re.compile(r"(<details><summary>.*?</summary>)(.*?)(</details>)", re.S)
-_FOLDED_CODE = re.compile(
-    r'<summary aria-label="Toggle hidden content">\s*<p class="collapsed admonition-title">'
-    r"Show code cell source</p>\s*<p [^>]*>Hide code cell source</p>"
-)
-_NO_HEADING = re.compile(r'<th scope="(?:col|row)"( (?:col|row)span="\d+")?></th>')
-_SWITCH = '<summary><span class="toctree-toggle"'
-_PICTURE = re.compile(r'<img (?=[^>]*src="[^"]*_images/)')
 _MOVABLE = re.compile(
     r'(<figure class="movable">\s*<img [^>]*src=")data:image/png;base64,([^"]+)'
     r'(".*?<script type="application/json")>(.+?)</script>',
     re.S,
-)
-_SEARCH = re.compile(
-    r'\s*<script src="[^"]*(?:searchtools|language_data|searchindex)\.js[^"]*"></script>'
 )
 _FONT = re.compile(r'(?:\.fa-[\w-]+:before,?)+\{content:"[^"]*"\}')
 _WORD = re.compile(r"[A-Za-z_][\w-]*")
@@ -57,14 +59,9 @@ def slim(page: str) -> str:
     """A page of fewer elements, which loads a figure when it comes into view, whose switches say
     what they do, and whose tables have no heading without words. What is folded away in a row of a
     claim is text to a browser with scripts until it is unfolded."""
-    page = _PLAIN.sub(lambda match: match[1] or "", page)
-    page = _WORD_OF_CODE.sub(r"\1", page)
-    page = _FOLD.sub(r"\1<noscript>\2</noscript>\3", page)
-    page = _FOLDED_CODE.sub('<summary><p class="admonition-title">Code</p>', page)
-    page = _NO_HEADING.sub(r"<td\1></td>", page)
-    page = _SEARCH.sub("", page)  # the search has a page of its own
-    page = page.replace(_SWITCH, _SWITCH.replace(">", ' aria-label="Pages of this chapter">', 1))
-    return _PICTURE.sub('<img loading="lazy" ', page)
+    for found, lighter in _LIGHTER.items():
+        page = re.sub(found, lighter, page)
+    return page
 
 
 def apart(page: str, up: str) -> tuple[str, dict[str, str | bytes]]:
@@ -148,8 +145,12 @@ def _finish(app: Sphinx, error: Exception | None) -> None:
     if error is not None or app.builder.format != "html":
         return
     out, used, words = Path(app.outdir), set(), set()
+    drawing = out / "_static" / "scripts" / "fontawesome.js"
     for script in (out / "_static").rglob("*.js"):
-        words |= set(_WORD.findall(script.read_text(encoding="utf-8")))
+        text = script.read_text(encoding="utf-8")
+        words |= set(_WORD.findall(text))
+        if script.parent == drawing.parent and script != drawing:
+            used |= set(_USED.findall(text))
     for page in out.rglob("*.html"):
         text = page.read_text(encoding="utf-8")
         used |= set(_USED.findall(text))
@@ -160,11 +161,7 @@ def _finish(app: Sphinx, error: Exception | None) -> None:
             text, colours = uncoloured(slim(text), up)
             beside = {out / name: part for name, part in (kept | colours).items()}
             files.write_all({page: text, **beside})
-    scripts = out / "_static" / "scripts"
-    for script in {*scripts.glob("*.js")} - {scripts / "fontawesome.js"}:
-        used |= set(_USED.findall(script.read_text(encoding="utf-8")))
-    script = scripts / "fontawesome.js"
-    light = {script: icons(script.read_text(encoding="utf-8"), used)}
+    light = {drawing: icons(drawing.read_text(encoding="utf-8"), used)}
     for name in ("styles/pydata-sphinx-theme.css", "sphinx-design.min.css"):
         style = out / "_static" / name
         if style.is_file():
