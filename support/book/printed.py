@@ -62,8 +62,10 @@ def write(site: Path, pages: list[str], out: Path) -> int:
         ) from error
 
     writer, places, links = PdfWriter(), {}, []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=QUIET)
+    with (
+        sync_playwright() as playwright,
+        playwright.chromium.launch(executable_path=program, args=QUIET) as browser,
+    ):
         for page in pages:
             address, start = (site / f"{page}.html").as_uri(), len(writer.pages)
             title, content = _printed(browser, address)
@@ -76,7 +78,6 @@ def write(site: Path, pages: list[str], out: Path) -> int:
                 links += [(number, *link) for link in _links(sheet, address)]
                 sheet.pop("/Annots", None)
             writer.append(reader, title, import_outline=False)
-        browser.close()
     for number, area, address, name in links:
         place = places.get((address, name)) or places.get((address, ""))
         if place:
@@ -100,13 +101,11 @@ def set_formulas(tab: "Page") -> None:
 
 def _printed(browser: "Browser", address: str) -> tuple[str, bytes]:
     """The title of a page, and its sheets as a PDF."""
-    tab = browser.new_page()
-    tab.set_default_timeout(PATIENCE)
-    tab.goto(address)
-    set_formulas(tab)
-    found = tab.title().partition(" — ")[0], tab.pdf(**SHEET)
-    tab.close()
-    return found
+    with browser.new_page() as tab:
+        tab.set_default_timeout(PATIENCE)
+        tab.goto(address)
+        set_formulas(tab)
+        return tab.title().partition(" — ")[0], tab.pdf(**SHEET)
 
 
 def _links(sheet: "PageObject", address: str) -> Iterator[tuple[tuple[float, ...], str, str]]:
