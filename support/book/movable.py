@@ -24,7 +24,7 @@ import itertools
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import matplotlib.pyplot as plt
@@ -64,6 +64,11 @@ class Panel:
     title: str = ""
     xscale: Literal["linear", "log"] = "linear"
     yscale: Literal["linear", "log"] = "linear"
+
+    @property
+    def ways(self) -> tuple[tuple[tuple[float, float], str], ...]:
+        """Limits and scale, across and up."""
+        return (self.xlim, self.xscale), (self.ylim, self.yscale)
 
 
 @dataclass(frozen=True)
@@ -140,7 +145,7 @@ def _check(state: State, panels: Sequence[Panel]) -> None:
         for mark in marks:
             if mark.kind not in get_args(Kind) or mark.style not in DASHES:
                 raise ValueError(f"no such mark: {mark.kind!r}, {mark.style!r}")
-            for values, scale in ((mark.x, panel.xscale), (mark.y, panel.yscale)):
+            for values, (_, scale) in zip((mark.x, mark.y), panel.ways, strict=True):
                 least = 0 if scale == "log" else -math.inf
                 if not all(math.isfinite(value) and value > least for value in values):
                     raise ValueError(
@@ -163,17 +168,14 @@ def _pooled(states: Sequence[State], panels: Sequence[Panel]) -> dict[str, Any]:
 
 def _placed(mark: Mark, panel: Panel) -> str:
     """A mark with its points in whole steps of the panel, from its upper left corner."""
-    across, down = (
-        _steps(mark.x, panel.xlim, panel.xscale),
-        _steps(mark.y, panel.ylim, panel.yscale),
-    )
-    points = [value for x, y in zip(across, down, strict=True) for value in (x, GRID - y)]
-    same = ("kind", "color", "label")
-    told = {name: value for name, value in asdict(mark).items() if name in same}
+    across, up = map(_steps, (mark.x, mark.y), panel.ways)
+    points = [value for x, y in zip(across, up, strict=True) for value in (x, GRID - y)]
+    told = {name: getattr(mark, name) for name in ("kind", "color", "label")}
     return json.dumps(told | {"dash": DASHES[mark.style], "points": points})
 
 
-def _steps(values: Sequence[float], limits: tuple[float, float], scale: str) -> list[int]:
+def _steps(values: Sequence[float], way: tuple[tuple[float, float], str]) -> list[int]:
+    limits, scale = way
     low, high = np.log(limits) if scale == "log" else limits
     at = np.log(values) if scale == "log" else np.asarray(values, dtype=float)
     # What lies far outside is cut off by the panel's frame anyway.
@@ -226,14 +228,10 @@ def _number(value: float, _: object = None) -> str:
 
 
 def _ticked(panel: Panel, ax: Axes) -> dict[str, Any]:
-    def ticks(axis: Any, limits: tuple[float, float], scale: str) -> list[tuple[int, str]]:
-        seen = [value for value in axis.get_majorticklocs() if limits[0] <= value <= limits[1]]
-        return list(zip(_steps(seen, limits, scale), map(_number, seen), strict=True))
-
-    return {
-        "title": panel.title,
-        "xlabel": panel.xlabel,
-        "ylabel": panel.ylabel,
-        "xticks": ticks(ax.xaxis, panel.xlim, panel.xscale),
-        "yticks": ticks(ax.yaxis, panel.ylim, panel.yscale),
-    }
+    told = {name: getattr(panel, name) for name in ("title", "xlabel", "ylabel")}
+    for axis, way in zip((ax.xaxis, ax.yaxis), panel.ways, strict=True):
+        (low, high), _ = way
+        seen = [value for value in axis.get_majorticklocs() if low <= value <= high]
+        ticks = zip(_steps(seen, way), map(_number, seen), strict=True)
+        told[f"{axis.axis_name}ticks"] = list(ticks)
+    return told
