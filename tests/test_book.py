@@ -205,7 +205,7 @@ def test_the_book_builds_in_place(tmp_path, built, site):
     for page in ("scoreboard", "errata"):
         tables = [BeautifulSoup((root / "book" / f"{page}.html").read_text(encoding="utf-8"), "html.parser") for root in (here, site)]
         assert tables[0].select("tbody tr") == tables[1].select("tbody tr") != []
-    for name in downloads.files(computed_pages.board(publish.pages())):
+    for name in downloads.beside(computed_pages.board(publish.pages())):
         assert (here / "_static" / name).read_bytes() == (site / "_static" / name).read_bytes()
 
 

@@ -173,7 +173,7 @@ def test_an_empty_registry_makes_a_page(tiny):
         computed_pages.part("calibration-linear", today())
     shutil.copy(Path(__file__).parents[1] / "data" / "calibration.json", tiny / "data")
     for name in computed_pages.PARTS:
-        computed_pages.filled(f"```{{computed}} {name}\n```", today())
+        computed_pages.filled(f"```{{computed}} {name}\n```", today)
 
 
 def test_every_number_on_a_page_is_in_a_record(tiny):
@@ -253,9 +253,9 @@ def test_papers_are_named_as_in_a_sentence(tiny):
 
 def test_a_placeholder_is_replaced_and_an_unknown_one_refused(tiny):
     page = "Before.\n\n```{computed} summary\n```\n\nAfter.\n"
-    assert computed_pages.filled(page, today()) == "Before.\n\n" + computed_pages.part("summary", today()) + "\n\nAfter.\n"
+    assert computed_pages.filled(page, today) == "Before.\n\n" + computed_pages.part("summary", today()) + "\n\nAfter.\n"
     with pytest.raises(computed_pages.BoardError, match=r"no computed part 'sumary': there are summary, counts, table"):
-        computed_pages.filled(page.replace("summary", "sumary"), today())
+        computed_pages.filled(page.replace("summary", "sumary"), today)
 
 
 def test_the_pages_that_are_computed_type_no_number():

@@ -21,7 +21,7 @@ def today() -> computed_pages.Board:
 
 def as_data() -> dict:
     """The JSON of today, held against its own schema as published."""
-    files = downloads.files(today())
+    files = downloads.beside(today())
     schema, found = json.loads(files[downloads.SCHEMA]), json.loads(files[downloads.JSON])
     jsonschema.Draft202012Validator.check_schema(schema)
     jsonschema.Draft202012Validator(schema).validate(found)
@@ -98,7 +98,7 @@ def test_what_was_not_run_has_no_profile_and_no_number(book):
     ],
 )
 def test_the_schema_refuses_what_the_board_never_says(book, place, value):
-    files = downloads.files(today())
+    files = downloads.beside(today())
     found = inner = json.loads(files[downloads.JSON])
     for step in place[:-1]:
         inner = inner[step]

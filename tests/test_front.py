@@ -176,7 +176,7 @@ def test_a_neighbour_says_why_one_goes_there(soups, whole):
 def test_the_finding_counts_what_could_be_judged(book):
     lines = verdict_table.lines()
     assert computed_pages.finding(lines) == "1 of 1 judged claims reproduces; none of 1 claims about robustness survive."
-    assert computed_pages.words(lines) == {"reproduced": 1, "scaled-down": 1}
+    assert computed_pages.shares(lines) == [(1, 1), (0, 1), (0, 0)]
     assert computed_pages.finding([]) == "Nothing could be judged yet."
 
 

@@ -44,24 +44,12 @@ def write(say: Callable[[str], None]) -> str:
 
 
 def kept() -> dict[str, Any]:
-    """What was computed, as the templates of the parts are given it."""
+    """What was computed, with what it says of each control."""
     found = json.loads(path().read_text(encoding="utf-8"))
     for row in found["controls"]:
-        row["word"] = survival(row)
-    scatter = max(error(row["unproven"], row["of"]) for row in found["controls"])
-    return found | {
-        "benchmarks": list(dict.fromkeys(row["benchmark"] for row in found["rows"])),
-        "violated": {row["benchmark"]: row["violated"] for row in found["rows"]},
-        "seeds": len(next(iter(found["found_by_seed"].values()))),
-        "scatter": scatter,
-        "protocol_rows": SHOWN,
-        "flagged": [
-            row["network"]
-            for row in found["controls"]
-            if row["word"] == "survives" and row["protocol"][0]["flags"]
-        ],
-        "beyond": [row["network"] for row in found["controls"] if beyond(row)],
-    }
+        scatter = error(row["unproven"], row["of"])
+        row |= {"word": survival(row), "beyond": beyond(row), "scatter": scatter}
+    return found
 
 
 def beyond(row: dict[str, Any]) -> bool:

@@ -7,13 +7,12 @@ name. So nothing on these pages that could be wrong is typed. :mod:`support.book
 it in a build.
 """
 
-import collections
 import contextlib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cache, cached_property
-from typing import NamedTuple
+from functools import cached_property
+from typing import Any
 
 import jupytext
 
@@ -29,40 +28,23 @@ from support.book import (
     worked_example,
 )
 from support.book.profiles import parse_yaml
-from support.book.verdict_table import Entry, Line
+from support.book.verdict_table import Line
 from support.common import paths
 
 PLACEHOLDER = re.compile(r"^```\{computed\} *(\S*)\n```$", re.MULTILINE)
-PARTS = {
-    "summary": "summary.md.j2", "counts": "counts.html.j2", "table": "table.html.j2",
-    "explanations": "explanations.md.j2", "errata": "errata.md.j2", "left-out": "left_out.html.j2",
-    "worked-example": "worked_example.md.j2", "rates": "rates.html.j2",
-    "first-picture": "first_picture.html.j2", "numbers": "numbers.html.j2",
-    "cards": "cards.html.j2", "cite": "cite.md.j2",
-    "calibration-linear": "calibration_linear.md.j2",
-    "calibration-properties": "calibration_properties.html.j2",
-    "calibration-controls": "calibration_controls.html.j2",
-}  # fmt: skip
+_TEMPLATES = (
+    "summary.md.j2", "counts.html.j2", "table.html.j2", "explanations.md.j2", "errata.md.j2",
+    "left_out.html.j2", "worked_example.md.j2", "rates.html.j2", "first_picture.html.j2",
+    "numbers.html.j2", "cards.html.j2", "cite.md.j2", "calibration_linear.md.j2",
+    "calibration_properties.html.j2", "calibration_controls.html.j2",
+)  # fmt: skip
+PARTS = {name.partition(".")[0].replace("_", "-"): name for name in _TEMPLATES}
 SECTION = "What did not reproduce, and why"
-FIRST = "first"  # name of the first page's picture, beside the chapters'
-SMALL = ("scaled-down", "not run")  # words of what could not be judged
-# Every word of the first column, from the best to what says nothing.
-_FIRST = tuple(dict.fromkeys((*claims.VERDICTS[:-3], *claims.ANSWERS)))
 
 
 class BoardError(ValueError):
     """A page with a placeholder that names no part, or one whose numbers are not there. The message
     is one line."""
-
-
-class Shown(NamedTuple):
-    """A picture of the first page: its file below ``_static`` and what that holds, the figure's
-    words, its chapter."""
-
-    file: str
-    png: bytes
-    alt: str
-    chapter: str
 
 
 @dataclass(frozen=True)
@@ -86,14 +68,22 @@ class Board:
         return self.address(place.partition("/")[0], claim) if claim else ""
 
     @cached_property
-    def pictures(self) -> dict[str, Shown]:
+    def pictures(self) -> dict[str, front.Picture]:
         """The pictures of the first page by chapter, the one at the top as ``"first"``."""
-        return dict(_pictures())
+        known = manifests.chapters()
+        wanted = {name: (name, "evidence", front.of(name).picture, front.WIDTH) for name in known}
+        if front.FIRST[0] in known:
+            wanted["first"] = (*front.FIRST, 2 * front.WIDTH)
+        found = {}
+        for name, (chapter, part, figure, width) in wanted.items():
+            with contextlib.suppress(publish.PublishError):  # a chapter that was never run has none
+                found[name] = front.picture(publish.chosen_run(chapter, part), figure, width)
+        return {name: picture for name, picture in found.items() if picture}
 
     @property
     def files(self) -> dict[str, bytes]:
         """The pictures, for the folder of static files."""
-        return {one.file: one.png for one in self.pictures.values()}
+        return {f"cards/{name}.png": picture.png for name, picture in self.pictures.items()}
 
     @property
     def chapters(self) -> dict[str, list[Line]]:
@@ -148,79 +138,31 @@ def authors(paper: claims.Paper) -> str:
     return f"{f'{names[0]} et al.' if len(names) > 2 else ' and '.join(names)} {paper.year}"
 
 
-def counted(entries: Iterable[Entry], column: str, nothing: str) -> str:
-    """How often each word stands in a column of the table, such as ``3 broken, 1 not run``."""
-    found = collections.Counter(entry.row[column] for entry in entries)
-    words = _FIRST if column == "verdict" else claims.SURVIVALS
-    return ", ".join(f"{found[word]} {word}" for word in words if found[word]) or nothing
-
-
-def words(lines: Sequence[Line]) -> dict[str, int]:
-    """How often each word is the first verdict, or the answer, of some claims at their best."""
-    found = collections.Counter(line.best.judgement.verdict for line in lines)
-    return {word: found[word] for word in _FIRST if found[word]}
-
-
-def finding(lines: Sequence[Line]) -> str:
-    """What was found of some claims, in a sentence: of those that could be judged, those that
-    reproduce, those that survive, and the questions."""
-    found = [line.best.judgement for line in lines]
-    judged = [one for one in found if one.claim.kind != "question" and one.verdict not in SMALL]
-    robust = [one.survives for one in found if one.survives not in ("", "not run")]
-    asked = [one.verdict for one in found if one.claim.kind == "question"]
-    reproduced = [one for one in judged if one.verdict == "reproduced"]
-    told = [
-        _share(len(reproduced), len(judged), "judged claims", "reproduce"),
-        _share(robust.count("survives"), len(robust), "claims about robustness", "survive"),
-        _share(asked.count("yes") + asked.count("no"), len(asked), "questions", "are answered"),
-    ]
-    sentence = "; ".join(filter(None, told)) or "nothing could be judged yet"
-    return f"{sentence[0].upper()}{sentence[1:]}."
-
-
-def _share(part: int, of: int, what: str, verb: str) -> str:
-    if not of:
-        return ""
-    if part == 1:
-        verb = "is answered" if verb == "are answered" else f"{verb}s"
-    return f"{part or 'none'} of {of} {what} {verb}"
-
-
-def choices(found: Board) -> list[tuple[str, str, dict[str, str]]]:
-    """What the table can be filtered by: name, label, and the words for each value."""
-
-    def every(words: Iterable[str], first: str = "all") -> dict[str, str]:
-        return {"": first} | {word: word for word in words}
-
-    sizes = verdict_table.sizes(found.lines)
-    papers = {key: authors(lines[0].paper) for key, lines in found.papers.items()}
-    chapters = {name: manifests.title(name) for name, lines in found.chapters.items() if lines}
-    order = {
-        "": "by chapter", "claim": "by name",
-        "verdict": "by first verdict", "survives": "by second verdict",
-    }  # fmt: skip
+def shares(lines: Iterable[Line]) -> list[tuple[int, int]]:
+    """Of some claims at their best, how many reproduce of those that could be judged, how many
+    survive of those that were tried, and how many of the questions are answered."""
+    judged, tried, asked = verdict_table.count(line.best for line in lines).values()
     return [
-        ("profile", "Profile", every(sizes, "the best of each claim")),
-        ("paper", "Paper", {"": "all"} | papers),
-        ("chapter", "Chapter", {"": "all"} | chapters),
-        ("kind", "Kind", every(claims.KINDS)),
-        ("verdict", "Reproduces, or is so?", every(_FIRST)),
-        ("survives", "Survives?", every(claims.SURVIVALS)),
-        ("sort", "Order", order | {size: f"by first verdict at {size}" for size in sizes}),
+        (judged["reproduced"], judged.total() - judged["scaled-down"] - judged["not run"]),
+        (tried["survives"], tried.total()),
+        (asked["yes"] + asked["no"], asked.total()),
     ]
 
 
-# --- pictures -------------------------------------------------------------------------------------
-
-
-def _pictures() -> Iterator[tuple[str, Shown]]:
-    wanted = [(name, name, "evidence", front.of(name).picture, 1) for name in manifests.chapters()]
-    wanted += [(FIRST, *front.FIRST, 2)] if front.FIRST[0] in manifests.chapters() else []
-    for name, chapter, part, figure, wide in wanted:
-        with contextlib.suppress(publish.PublishError):  # a chapter that was never run has none
-            run = publish.chosen_run(chapter, part)
-            if picture := front.picture(run, figure, wide * front.WIDTH):
-                yield name, Shown(f"cards/{name}.png", picture.png, picture.alt, chapter)
+def finding(lines: Iterable[Line]) -> str:
+    """:func:`shares` in a sentence."""
+    said = (
+        ("judged claims", "reproduces", "reproduce"),
+        ("claims about robustness", "survives", "survive"),
+        ("questions", "is answered", "are answered"),
+    )
+    told = [
+        f"{part or 'none'} of {of} {what} {one if part == 1 else several}"
+        for (part, of), (what, one, several) in zip(shares(lines), said, strict=True)
+        if of
+    ]
+    sentence = "; ".join(told) or "nothing could be judged yet"
+    return f"{sentence[0].upper()}{sentence[1:]}."
 
 
 # --- the parts ------------------------------------------------------------------------------------
@@ -234,38 +176,32 @@ def part(name: str, found: Board) -> str:
     """
     if name not in PARTS:
         raise BoardError(f"no computed part {name!r}: there are {', '.join(PARTS)}")
-    if name in worked_example.VALUES:
-        return markup.fill(PARTS[name], **worked_example.VALUES[name]())
-    if name == "cite":
-        file = paths.root() / "CITATION.cff"
-        text = file.read_text(encoding="utf-8") if file.is_file() else ""
-        return markup.fill(PARTS[name], cite=parse_yaml(text)) if text else ""
-    if name in calibration_page.PARTS:
-        if not calibration_page.path().is_file():
-            raise BoardError(f"there is no {calibration_page.path()}: python -m support calibrate")
-        return markup.fill(PARTS[name], **calibration_page.kept())
-    return markup.fill(
-        PARTS[name],
-        board=found,
-        front=front.of,
-        first=FIRST,
-        small=SMALL,
-        counts=verdict_table.counts(found.lines),
-        choices=choices(found),
-        exclusions=registry_index.exclusions(),
-        title=cache(manifests.title),
-        sizes=verdict_table.sizes(found.lines),
-        questions=verdict_table.QUESTIONS,
-        **{one.__name__: one for one in (authors, counted, explanation, finding, words)},
-        cited=front.cited,
-        count=verdict_table.count,
-    )
+    if name in calibration_page.PARTS and not calibration_page.path().is_file():
+        raise BoardError(f"there is no {calibration_page.path()}: python -m support calibrate")
+    return markup.fill(PARTS[name], board=found, **_ASKED)
 
 
-def filled(text: str, found: Board) -> str:
-    """A page with each placeholder replaced by its part.
+def citation() -> dict[str, Any]:
+    """How the book is to be cited; empty where no file says it."""
+    file = paths.root() / "CITATION.cff"
+    return parse_yaml(file.read_text(encoding="utf-8")) if file.is_file() else {}
+
+
+# What the templates ask.
+_ASKED = {
+    "calibration_page": calibration_page, "claims": claims, "front": front, "manifests": manifests,
+    "registry_index": registry_index, "verdict_table": verdict_table,
+    "worked_example": worked_example,
+    "authors": authors, "citation": citation, "explanation": explanation, "finding": finding,
+    "shares": shares,
+}  # fmt: skip
+
+
+def filled(text: str, today: Callable[[], Board]) -> str:
+    """A page with each placeholder replaced by its part; the board is computed only for a page that
+    has one.
 
     Raises:
         BoardError: a placeholder names no part.
     """
-    return PLACEHOLDER.sub(lambda match: part(match[1], found), text)
+    return PLACEHOLDER.sub(lambda match: part(match[1], today()), text)

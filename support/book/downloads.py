@@ -1,24 +1,24 @@
 """The scoreboard as files beside its page: a CSV for spreadsheets, a JSON for programs, and the
 JSON's schema.
 
-The JSON is what the models below say; :func:`schema` publishes them.
+The JSON is what the models below say; :func:`beside` publishes them.
 """
 
 import collections
 import hashlib
 import json
-from typing import Annotated, Any, Literal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
 
-import yaml
 from pydantic import Field
 
-from support.book import claims, manifests, rules
+from support.book import claims, computed_pages, manifests, rules, verdict_table
 from support.book.computed_pages import Board
 from support.book.profiles import SIZES, Size
 from support.book.rules import Strict
 from support.book.verdict_table import Entry, Line
-from support.common import paths
-from support.common.files import csv_text
+from support.common import files
 
 CSV, JSON, SCHEMA = "scoreboard.csv", "scoreboard.json", "scoreboard.schema.json"
 FORMAT = 1
@@ -43,7 +43,7 @@ def as_csv(found: Board) -> str:
             "erratum": line.claim.erratum.text if line.claim.erratum else "",
             "shown_by": line.claim.erratum.shown_by if line.claim.erratum else "",
         }
-        for entry in _shown(line):
+        for entry in line.recorded or line.entries[:1]:  # the first says that none was
             numbers = {name: runs for name, runs in entry.judgement.numbers.items() if runs}
             here = {
                 "measured": "; ".join(map(rules.named, numbers, numbers.values())),
@@ -52,12 +52,7 @@ def as_csv(found: Board) -> str:
                 "older_than_its_code": "yes" if entry.stale else "",
             }
             rows.append(common | entry.row | here)
-    return csv_text(COLUMNS, rows, end="\n")
-
-
-def _shown(line: Line) -> list[Entry]:
-    """The entries of a claim that were run; the first, which says so, where none was."""
-    return [entry for entry in line.entries if entry.ran] or [line.entries[0]]
+    return files.csv_text(COLUMNS, rows, end="\n")
 
 
 # --- the JSON -------------------------------------------------------------------------------------
@@ -104,7 +99,7 @@ class RuleOutcome(Strict, from_attributes=True):
 class Counts(Strict):
     """How many rules of a question were decided how."""
 
-    passed: int
+    passed: int  # in the order of the statuses of a rule
     failed: int
     undecided: int
     missing: int
@@ -166,8 +161,7 @@ def scoreboard(found: Board) -> Scoreboard:
     """The board as data; records are named ``<profile>/<chapter>``."""
     from support.book import chapter_run  # torch takes seconds to import
 
-    cited = paths.root() / "CITATION.cff"
-    about = yaml.safe_load(cited.read_text(encoding="utf-8")) if cited.is_file() else {}
+    about = computed_pages.citation()
     records = {
         f"{profile}/{chapter}": _record(manifest)
         for profile in SIZES
@@ -198,7 +192,7 @@ def _record(manifest: manifests.Manifest) -> Record:
 
 
 def _stated(line: Line, found: Board) -> Stated:
-    claim, ran = line.claim, [entry for entry in line.entries if entry.ran]
+    claim = line.claim
     same = ("id", "kind", "where", "says", "published", "smallest", "erratum", "remark")
     plain = {
         name: [rule.model_dump(mode="json", exclude={"passes", "fails"}) for rule in every]
@@ -210,8 +204,8 @@ def _stated(line: Line, found: Board) -> Stated:
         paper=line.paper.key,
         chapter=line.chapter,
         page=found.address(line.chapter, claim.id),
-        best=line.best.profile if ran else None,
-        profiles={entry.profile: _found(entry, line.chapter) for entry in ran},
+        best=line.best.profile if line.recorded else None,
+        profiles={entry.profile: _found(entry, line.chapter) for entry in line.recorded},
     )
 
 
@@ -219,9 +213,7 @@ def _found(entry: Entry, chapter: str) -> Found:
     judged = entry.judgement
     kept = rules.plain(judged.numbers)
     return Found(
-        verdict=judged.verdict,
-        direction=judged.direction,
-        survives=judged.survives,
+        **{word: getattr(judged, word) for word in verdict_table.WORDS},
         rules=_counts(judged.rows),
         survives_rules=_counts(judged.modern_rows),
         outcomes=judged.rows,
@@ -238,27 +230,25 @@ def _found(entry: Entry, chapter: str) -> Found:
 
 def _counts(rows: tuple[rules.Outcome, ...]) -> Counts:
     found = collections.Counter(row.status for row in rows)
-    return Counts(
-        passed=found["pass"],
-        failed=found["fail"],
-        undecided=found["undecided"],
-        missing=found["missing"],
-    )
+    counted = zip(Counts.model_fields, get_args(rules.Status), strict=True)
+    return Counts(**{name: found[status] for name, status in counted})
 
 
-def as_json(found: Board) -> str:
-    """:func:`scoreboard` as text."""
-    content = scoreboard(found).model_dump(mode="json")
+def _text(content: dict[str, Any]) -> str:
     return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def schema() -> str:
-    """What the JSON looks like, as JSON Schema."""
-    content = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
-    content |= Scoreboard.model_json_schema(mode="serialization")
-    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-
-
-def files(found: Board) -> dict[str, str]:
+def beside(found: Board) -> dict[str, str]:
     """The files that lie beside the page, by name."""
-    return {CSV: as_csv(found), JSON: as_json(found), SCHEMA: schema()}
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    schema |= Scoreboard.model_json_schema(mode="serialization")
+    data = scoreboard(found).model_dump(mode="json")
+    return {CSV: as_csv(found), JSON: _text(data), SCHEMA: _text(schema)}
+
+
+def write_beside(static: Path, today: Callable[[], Board]) -> None:
+    """Write these files and the pictures into the folder of static files, once a page has asked for
+    the board, which is kept in a :func:`functools.cache`."""
+    if today.cache_info().currsize:
+        contents = beside(today()) | today().files
+        files.write_all({static / name: content for name, content in contents.items()})

@@ -4,15 +4,17 @@ What is put into a template named ``.html.j2`` is escaped, and a name that it is
 error.
 """
 
+import collections
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jinja2
 import markupsafe
 
-# A sign and a word, so that nothing hangs on the colour; white on each colour has a contrast of at
-# least 4.5 on any page.
+# Every verdict from the best to what says nothing. A sign and a word, so that nothing hangs on the
+# colour; white on each colour has a contrast of at least 4.5 on any page.
 LOOKS = {
     "reproduced": ("✓", "#1a7f37"), "survives": ("✓", "#1a7f37"),
     "partly": ("◐", "#8a5a00"), "weakened": ("◐", "#8a5a00"),
@@ -35,13 +37,17 @@ _FORMULA = re.compile(r"\$([^$]+)\$")
 def typeset(text: str) -> markupsafe.Markup:
     """Text with its formulas between dollar signs as HTML that MathJax sets, on a page of the book
     as in a notebook."""
-    formula = markupsafe.Markup(r'<span class="math notranslate nohighlight">\({}\)</span>')
-    parts = _FORMULA.split(text)  # text and formula by turns
-    told = [formula.format(part) if place % 2 else part for place, part in enumerate(parts)]
-    return markupsafe.Markup("").join(told)
+    formula = r'<span class="math notranslate nohighlight">\\(\1\\)</span>'
+    return markupsafe.Markup(_FORMULA.sub(formula, str(markupsafe.escape(text))))
 
 
-_TEMPLATES.filters["typeset"] = typeset
+def tally(words: Iterable[str], order: Iterable[str] = tuple(LOOKS)) -> collections.Counter[str]:
+    """How often each word falls, in an order; what has no place in it comes last."""
+    found = collections.Counter(words)
+    return collections.Counter({word: found[word] for word in (*order, *found) if found[word]})
+
+
+_TEMPLATES.filters |= {"typeset": typeset, "tally": tally}
 
 
 class Rendered(NamedTuple):

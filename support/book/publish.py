@@ -6,15 +6,16 @@ executed notebook, with a box at the top that says what it was run with. So the 
 and the addresses never depend on which runs there are.
 """
 
-import collections
+import functools
 import hashlib
 import importlib.metadata
+import itertools
 import os
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,15 +55,10 @@ def pages() -> list[str]:
     """The pages of ``_toc.yml``, root first, as paths without an ending, such as
     ``"book/index"``."""
 
-    def named(node: object) -> Iterator[str]:
-        if isinstance(node, dict):
-            yield from (node[key] for key in ("root", "file") if key in node)
-            node = list(node.values())
-        if isinstance(node, list):
-            for child in node:
-                yield from named(child)
-
-    return list(named(yaml.safe_load((paths.root() / paths.MARKER).read_text(encoding="utf-8"))))
+    written = (paths.root() / paths.MARKER).read_text(encoding="utf-8")
+    words = [event.value for event in yaml.parse(written) if isinstance(event, yaml.ScalarEvent)]
+    # A value comes right after its key.
+    return [page for key, page in itertools.pairwise(words) if key in ("root", "file")]
 
 
 def chosen_run(chapter: str, part: str = "evidence") -> Path:
@@ -75,27 +71,22 @@ def chosen_run(chapter: str, part: str = "evidence") -> Path:
     Raises:
         PublishError: the part was never run.
     """
-    found = []
-    for profile in reversed(SIZES):
-        places = (manifests.recorded_run, manifests.local_run)
-        runs = list(filter(manifests.there, (at(chapter, profile, part) for at in places)))
-        found += sorted(runs, key=_freshness, reverse=True) if len(runs) > 1 else runs
+    places = (manifests.recorded_run, manifests.local_run)
+    runs = [at(chapter, profile, part) for profile in SIZES for at in places]
+    found = list(filter(manifests.there, runs))
     if not found:
         raise PublishError(f"{chapter}/{part} was never run: python -m support run {chapter}")
-    return next(filter(_whole, found), found[0])
+    return max(found, key=_rank)
 
 
-def _whole(notebook: Path) -> bool:
+def _rank(notebook: Path) -> tuple[bool, int, bool, datetime]:
+    """The higher, the rather is a run shown."""
     manifest = manifests.manifest_of(notebook)
-    if manifest.part == "lesson":
-        return not manifests.is_stale(manifest)
-    registered = claims.of_chapter(manifest.chapter) if manifest.part == "evidence" else []
-    return all(claim.id in manifest.claims for claim in registered)
-
-
-def _freshness(notebook: Path) -> tuple[bool, datetime]:
-    manifest = manifests.manifest_of(notebook)
-    return not manifests.is_stale(manifest), datetime.fromisoformat(manifest.finished)
+    current = not manifests.is_stale(manifest)
+    registered = {claim.id for claim in claims.of_chapter(manifest.chapter)}
+    whole = {"evidence": registered <= {*manifest.claims}, "lesson": current}
+    finished = datetime.fromisoformat(manifest.finished)
+    return whole.get(manifest.part, True), SIZES.index(manifest.profile), current, finished
 
 
 def box(manifest: manifests.Manifest) -> str:
@@ -109,6 +100,7 @@ def box(manifest: manifests.Manifest) -> str:
         finished=datetime.fromisoformat(evidence.finished),
         duration=manifests.duration(manifest.wall_seconds),
         verdicts=_verdicts(evidence),
+        order=(*claims.VERDICTS, *claims.SURVIVALS),
         stale=manifests.is_stale(manifest) or manifests.is_stale(evidence),
     )
 
@@ -121,31 +113,16 @@ def _read_by(lesson: manifests.Manifest) -> manifests.Manifest:
         return manifests.manifest_of(chosen_run(lesson.chapter))
 
 
-def _verdicts(evidence: manifests.Manifest) -> str:
+def _verdicts(evidence: manifests.Manifest) -> dict[str, list[str]]:
+    """The verdicts on the claims, those under today's protocol, the answers to the questions."""
     judged = {claim.id: found for claim, found in manifests.judged(evidence)}
-    sides: dict[bool, list[str]] = {False: [], True: []}
+    second = [found.survives for found in judged.values() if found.survives]
+    said: dict[str, list[str]] = {"claim": [], "survival": second, "question": []}
     for claim in claims.of_chapter(evidence.chapter):
         # A record that is older than its rules is not judged.
         word = judged[claim.id].verdict if claim.id in judged else "not judged"
-        sides[claim.kind == "question"].append(word)
-    second = [found.survives for found in judged.values() if found.survives]
-    told = {
-        _plural(len(sides[False]), "claim"): sides[False],
-        "Under today's protocol": second,
-        _plural(len(sides[True]), "question"): sides[True],
-    }
-    return " ".join(
-        f"{name}: {_counted(collections.Counter(words))}." for name, words in told.items() if words
-    )
-
-
-def _plural(count: int, word: str) -> str:
-    return f"{count} {word}{'s' * (count != 1)}"
-
-
-def _counted(words: collections.Counter) -> str:
-    order = dict.fromkeys((*claims.VERDICTS, *claims.SURVIVALS, *words))
-    return ", ".join(f"{words[word]} {word}" for word in order if words[word])
+        said["question" if claim.kind == "question" else "claim"].append(word)
+    return said
 
 
 def page(notebook: Path) -> "NotebookNode":
@@ -170,16 +147,14 @@ def page(notebook: Path) -> "NotebookNode":
             f"{manifest.chapter}/{manifest.part}: the first cell must begin with a title, a line "
             "'# ...'"
         )
+    head = ""
     if manifest.part == "lesson":
         own = any(front.OWN_FINDINGS in cell.source.splitlines() for cell in shown.cells)
-        head = front.head(_read_by(manifest), findings=not own)
-        rest = f"{head}\n\n{box(manifest)}\n{rest}"
+        head = front.head(_read_by(manifest), findings=not own) + "\n\n"
         if foot := front.foot(manifest.chapter):
             shown.cells.append(new_markdown_cell(foot, id="where-this-leads"))
-    elif manifest.part == "evidence":
-        rest = f"{box(manifest)}\n{rest}"
     if manifest.part != "exercises":
-        shown.cells[0]["source"] = f"{title}\n\n{rest}"
+        shown.cells[0]["source"] = f"{title}\n\n{head}{box(manifest)}\n{rest}"
     return shown
 
 
@@ -206,25 +181,19 @@ def stage(folder: Path) -> None:
                 text = nbformat.writes(page(chosen_run(chapter, part)))
                 files.write_all({folder / f"{name}.ipynb": text})
     # Computed here and not only in the build, so that they count in the fingerprint.
-    texts = {file: file.read_text(encoding="utf-8") for file in (folder / "book").glob("*.md")}
-    computed = {
-        file: text for file, text in texts.items() if computed_pages.PLACEHOLDER.search(text)
-    }
-    if computed:
-        today = computed_pages.board(written)
-        for file, text in computed.items():
-            file.write_text(computed_pages.filled(text, today), encoding="utf-8")
-        beside = downloads.files(today) | today.files
-        static = folder / "book" / "_static"
-        files.write_all({static / name: content for name, content in beside.items()})
+    today = functools.cache(lambda: computed_pages.board(written))
+    for file in (folder / "book").glob("*.md"):
+        text = file.read_text(encoding="utf-8")
+        if (filled := computed_pages.filled(text, today)) != text:
+            file.write_text(filled, encoding="utf-8")
+    downloads.write_beside(folder / "book" / "_static", today)
 
 
 def digest(places: Iterable[Path]) -> str:
     """Hash of every file in some folders, and of the versions of the programs that build them."""
     total = hashlib.sha256()
     for place in places:
-        files = sorted(place.rglob("*")) if place.is_dir() else [place]
-        for file in files:
+        for file in [place, *sorted(place.rglob("*"))]:
             if file.is_file() and "__pycache__" not in file.parts:
                 content = hashlib.sha256(file.read_bytes()).hexdigest()
                 total.update(f"{file.relative_to(place).as_posix()} {content}\n".encode())

@@ -19,7 +19,8 @@ from sphinx.environment import BuildEnvironment
 from sphinx.errors import ExtensionError
 
 from support.book import computed_pages, downloads, execute, front, publish
-from support.common import files
+
+Today = Callable[[], computed_pages.Board]
 
 
 def _always_read(_: Sphinx, env: BuildEnvironment, *__: set[str]) -> list[str]:
@@ -29,24 +30,16 @@ def _always_read(_: Sphinx, env: BuildEnvironment, *__: set[str]) -> list[str]:
     return [page for page, text in texts.items() if computed_pages.PLACEHOLDER.search(text)]
 
 
-def _fill(
-    today: Callable[[], computed_pages.Board], app: Sphinx, _: str, source: list[str]
-) -> None:
-    if not computed_pages.PLACEHOLDER.search(source[0]):
-        return
+def _fill(today: Today, app: Sphinx, _: str, source: list[str]) -> None:
     try:
-        source[0] = computed_pages.filled(source[0], today())
+        source[0] = computed_pages.filled(source[0], today)
     except computed_pages.BoardError as error:
         raise ExtensionError(str(error)) from error
 
 
-def _write_beside(
-    today: Callable[[], computed_pages.Board], app: Sphinx, error: Exception | None
-) -> None:
-    """The files to download and the pictures, once a build in which some page was filled."""
-    if error is None and today.cache_info().currsize:
-        beside, static = downloads.files(today()) | today().files, Path(app.outdir) / "_static"
-        files.write_all({static / name: content for name, content in beside.items()})
+def _write_beside(today: Today, app: Sphinx, error: Exception | None) -> None:
+    if error is None:
+        downloads.write_beside(Path(app.outdir) / "_static", today)
 
 
 def _anchor(app: Sphinx, doctree: nodes.document) -> None:

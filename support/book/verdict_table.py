@@ -6,17 +6,19 @@ verdict must change it too.
 """
 
 import difflib
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
 
-from support.book import claims, execute, front, manifests, rules
+from support.book import claims, execute, front, manifests, markup, rules
 from support.book.profiles import SIZES
 from support.common import files, paths
 
-COLUMNS = ("claim", "profile", "verdict", "direction", "survives")
+WORDS = ("verdict", "direction", "survives")  # of a judgement
+COLUMNS = ("claim", "profile", *WORDS)
 REPRODUCES, SURVIVES, ANSWERED = "Reproduces?", "Survives?", "Answered?"
 QUESTIONS = {
     REPRODUCES: claims.VERDICTS, SURVIVES: claims.SURVIVALS[:-1], ANSWERED: claims.ANSWERS,
@@ -41,9 +43,8 @@ class Entry:
     @property
     def row(self) -> dict[str, str]:
         """The claim's row of the table."""
-        found = self.judgement
-        verdicts = (found.verdict, found.direction, found.survives)
-        return dict(zip(COLUMNS, (found.claim.id, self.profile, *verdicts), strict=True))
+        words = {word: getattr(self.judgement, word) for word in WORDS}
+        return {"claim": self.judgement.claim.id, "profile": self.profile} | words
 
     @property
     def ran(self) -> bool:
@@ -59,6 +60,11 @@ class Line:
     paper: claims.Paper
     claim: claims.Claim
     entries: tuple[Entry, ...]
+
+    @property
+    def recorded(self) -> list[Entry]:
+        """Its entries at the profiles whose record states it."""
+        return [entry for entry in self.entries if entry.ran]
 
     @property
     def chapter(self) -> str:
@@ -86,11 +92,10 @@ class Line:
     def in_full(self) -> str:
         """What the claim says, and its row at each profile that measured it, for a terminal."""
         claim = self.claim
-        ran = [entry for entry in self.entries if entry.ran]
         rows = [
             f"[{entry.profile}, cell {entry.cell + 1}{', with older code' * entry.stale}] "
             + claims.render(claim, entry.judgement).text
-            for entry in ran
+            for entry in self.recorded
         ]
         said = f"{claim.id} ({claim.where}; {self.chapter}): {claim.says}"
         return "\n".join([said, *(rows or ["  not run"])])
@@ -133,23 +138,17 @@ def lines() -> list[Line]:
     return sorted(_registered(), key=lambda line: line.chapter)
 
 
-Counts = dict[str, dict[str, int]]  # a question of QUESTIONS: how often each word
+Counts = dict[str, Counter[str]]  # a question of QUESTIONS: how often each word
 
 
 def count(found: Iterable[Entry]) -> Counts:
     """How often each word is the verdict of a claim, the answer to a question, and the verdict on
     whether a claim survives; words without an entry are left out, and so is a survival not run."""
-    judged = [entry.judgement for entry in found]
-    asked = [one for one in judged if one.claim.kind == "question"]
-    said = {
-        REPRODUCES: [one.verdict for one in judged if one not in asked],
-        SURVIVES: [one.survives for one in judged if one.survives != "not run"],
-        ANSWERED: [one.verdict for one in asked],
-    }
-    return {
-        group: {word: words.count(word) for word in QUESTIONS[group] if word in words}
-        for group, words in said.items()
-    }
+    said: dict[str, list[str]] = {group: [] for group in QUESTIONS}
+    for judged in (entry.judgement for entry in found):
+        said[ANSWERED if judged.claim.kind == "question" else REPRODUCES].append(judged.verdict)
+        said[SURVIVES] += [judged.survives] if judged.survives not in ("", "not run") else []
+    return {group: markup.tally(words) for group, words in said.items()}
 
 
 def counts(found: Sequence[Line]) -> dict[str, Counts]:
@@ -290,7 +289,7 @@ def _told(run: manifests.Manifest) -> dict[str, object]:
         numbers = record.measured | record.modern
         if name in known:
             judged = claims.judge(known[name], record.measured, run.profile, record.modern)
-            numbers |= {word: getattr(judged, word) for word in COLUMNS[2:]}
+            numbers |= {word: getattr(judged, word) for word in WORDS}
         found |= {f"{name} {what}": value for what, value in numbers.items()}
     return found
 

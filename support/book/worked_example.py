@@ -3,14 +3,15 @@
 Every number is computed by the functions that judge the claims.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from support import intervals
 from support.book import claims, power, rules
 from support.sampling import Difference, Share
 
-BOUND, IMAGES, HITS = 0.9, 300, (286, 281, 277)
+BOUND = 0.9
+_RUNS = [Share(hits, 300) for hits in (286, 281, 277)]
 PAIRS = {"n10": 24, "n01": 9, "of": 300}
 _RULE = rules.IntervalRule(type="interval", value="accuracy", low=BOUND)
 
@@ -26,16 +27,15 @@ class Step(NamedTuple):
 
 def steps() -> list[Step]:
     """The runs of the example, one by one."""
-    shares = [Share(hits, IMAGES) for hits in HITS]
     return [
         Step(one.hits, one.of, rules.quantity(rules.interval([one])), _apply([one]).status)
-        for one in shares
+        for one in _RUNS
     ]
 
 
 def together() -> rules.Outcome:
     """What the runs of the example say together."""
-    return _apply([Share(hits, IMAGES) for hits in HITS])
+    return _apply(_RUNS)
 
 
 def _apply(shares: Sequence[Share]) -> rules.Outcome:
@@ -74,19 +74,6 @@ class Rates(NamedTuple):
     rows: list[tuple[int, list[list[power.Words]]]]
 
 
-def _rates(
-    says: str,
-    truths: tuple[float, float, float],
-    words: Callable[[float, int, int], power.Words],
-    sizes: Sequence[int],
-) -> Rates:
-    rows = [
-        (images, [[words(truth, images, runs) for runs in RUNS] for truth in truths])
-        for images in sizes
-    ]
-    return Rates(says, truths, rows)
-
-
 def rates(sizes: Sequence[int] = SIZES, draws: int = 2000) -> list[Rates]:
     """The tables of the page: a share in runs alike, in runs that scatter, and a difference of two
     shares over the same images, by simulation.
@@ -107,21 +94,20 @@ def rates(sizes: Sequence[int] = SIZES, draws: int = 2000) -> list[Rates]:
 
     claim = f"accuracy is at least {BOUND:g}"
     around = (BOUND + 0.03, BOUND, BOUND - 0.03)
-    return [
-        _rates(f"{claim}; every run has the same", around, alike, sizes),
-        _rates(
-            f"{claim}; runs scatter by a standard deviation of {SCATTER:g}",
-            around, scattered, sizes,
-        ),
-        _rates(
+    tables = [
+        (f"{claim}; every run has the same", around, alike),
+        (f"{claim}; runs scatter by a standard deviation of {SCATTER:g}", around, scattered),
+        (
             "one network is at least as accurate as another on the same images, of which "
             f"{DIFFER:.0%} are right under one only",
-            (0.03, 0.0, -0.03), paired, sizes,
+            (0.03, 0.0, -0.03), paired,
         ),
     ]  # fmt: skip
-
-
-VALUES: dict[str, Callable[[], dict[str, Any]]] = {  # what the template of a part is given
-    "worked-example": lambda: {"steps": steps(), "together": together(), "pair": pair()},
-    "rates": lambda: {"rates": rates(), "runs": RUNS, "words": WORDS},
-}
+    found = []
+    for says, truths, words in tables:
+        rows = [
+            (images, [[words(truth, images, runs) for runs in RUNS] for truth in truths])
+            for images in sizes
+        ]
+        found.append(Rates(says, truths, rows))
+    return found
