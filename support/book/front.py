@@ -126,14 +126,12 @@ def head(evidence: manifests.Manifest, *, findings: bool = True) -> str:
     itself, what was found."""
     told = of(evidence.chapter)
     judged = {claim.id: found for claim, found in manifests.judged(evidence)}
-    registry = claims.registry()
-    stated = claims.of_chapter(evidence.chapter)
-    keys = dict.fromkeys(claim.id.partition(".")[0] for claim in stated)
+    keys = {claim.id.partition(".")[0] for claim in claims.of_chapter(evidence.chapter)}
     return markup.fill(
         "head.md.j2",
         front=told,
         found=[judged[name] for name in told.found if findings and name in judged],
-        papers=[registry[key] for key in keys if cited(registry[key])],
+        papers=[one for key, one in claims.registry().items() if key in keys and cited(one)],
         address=address,
     )
 

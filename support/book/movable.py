@@ -214,10 +214,9 @@ def _draw(ax: Axes, mark: Mark) -> None:
     look = {"color": mark.color, "label": mark.label or None}
     if mark.kind == "area":
         ax.fill(mark.x, mark.y, alpha=0.3, linewidth=0, **look)
-    elif mark.kind == "dots":
-        ax.plot(mark.x, mark.y, "o", markersize=5, **look)
     else:
-        ax.plot(mark.x, mark.y, mark.style, **look)
+        style = "o" if mark.kind == "dots" else mark.style
+        ax.plot(mark.x, mark.y, style, markersize=5, **look)
     if mark.kind == "arrow":
         ends = {"xy": (mark.x[-1], mark.y[-1]), "xytext": (mark.x[-2], mark.y[-2])}
         ax.annotate("", arrowprops={"arrowstyle": "-|>", "color": mark.color}, **ends)

@@ -12,17 +12,13 @@ from sphinx.application import Sphinx
 from sphinx.util.nodes import make_refnode
 
 PAGES = "book/package/"
-_KEPT = re.compile(r"(``.+?``|:\w+:`[^`]+`)", re.S)
-_MARKS = re.compile(r"[|]|(?<=\w)_(?!\w)")
+_MARKS = re.compile(r"(``.+?``|:\w+:`[^`]+`)|[|]|(?<=\w)_(?!\w)", re.S)
 
 
 def escaped(text: str) -> str:
     """A docstring in which neither a bar nor a last underscore is a mark, but in literals and
     roles."""
-    parts = _KEPT.split(text)
-    return "".join(
-        part if place % 2 else _MARKS.sub(r"\\\g<0>", part) for place, part in enumerate(parts)
-    )
+    return _MARKS.sub(lambda found: found[1] or f"\\{found[0]}", text)
 
 
 def _escape(app: Sphinx, kind: str, name: str, what: Any, options: Any, lines: list[str]) -> None:
