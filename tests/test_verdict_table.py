@@ -4,7 +4,7 @@ import nbformat
 import pytest
 import tiny_book
 
-from support.book import execute, manifests, verdict_table
+from support.book import claims, execute, manifests, markup, verdict_table
 
 CHAPTER = tiny_book.CHAPTER
 
@@ -45,6 +45,12 @@ def test_questions_are_counted_apart(book):
         "Reproduces?": {"scaled-down": 1}, "Survives?": {"broken": 1}, "Answered?": {"yes": 1},
     }  # fmt: skip
     assert "tiny2020.thm1,quick,yes,," in verdict_table.as_csv(verdict_table.lines())
+
+
+def test_words_are_told_in_the_order_of_the_verdicts():
+    for order in (claims.VERDICTS, claims.SURVIVALS, claims.ANSWERS):
+        assert list(markup.tally(reversed(order))) == list(order)
+    assert list(markup.tally(["not judged", "no", "yes", "no"], ("no",)).items()) == [("no", 2), ("not judged", 1), ("yes", 1)]
 
 
 def test_a_line_says_where_its_verdicts_come_from(book):

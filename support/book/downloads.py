@@ -15,7 +15,7 @@ from pydantic import Field
 
 from support.book import claims, computed_pages, manifests, rules, verdict_table
 from support.book.computed_pages import Board
-from support.book.profiles import SIZES, Size
+from support.book.profiles import Size
 from support.book.rules import Strict
 from support.book.verdict_table import Entry, Line
 from support.common import files
@@ -162,11 +162,7 @@ def scoreboard(found: Board) -> Scoreboard:
     from support.book import chapter_run  # torch takes seconds to import
 
     about = computed_pages.citation()
-    records = {
-        f"{profile}/{chapter}": _record(manifest)
-        for profile in SIZES
-        for chapter, manifest in manifests.collect(profile).items()
-    }
+    records = verdict_table.records().items()
     return Scoreboard(
         format=FORMAT,
         title=about.get("title", ""),
@@ -174,7 +170,7 @@ def scoreboard(found: Board) -> Scoreboard:
         licence=about.get("license"),
         commit=chapter_run.commit()["commit"],
         papers={line.paper.key: line.paper for line in found.lines},
-        records=records,
+        records={f"{size}/{chapter}": _record(run) for (size, chapter), run in records},
         claims=[_stated(line, found) for line in found.lines],
     )
 

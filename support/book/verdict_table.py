@@ -46,11 +46,6 @@ class Entry:
         words = {word: getattr(self.judgement, word) for word in WORDS}
         return {"claim": self.judgement.claim.id, "profile": self.profile} | words
 
-    @property
-    def ran(self) -> bool:
-        """Whether there is a record that states the claim."""
-        return self.cell is not None
-
 
 @dataclass(frozen=True)
 class Line:
@@ -64,7 +59,7 @@ class Line:
     @property
     def recorded(self) -> list[Entry]:
         """Its entries at the profiles whose record states it."""
-        return [entry for entry in self.entries if entry.ran]
+        return [entry for entry in self.entries if entry.cell is not None]
 
     @property
     def chapter(self) -> str:
@@ -119,17 +114,23 @@ def _entry(claim: claims.Claim, profile: str, manifest: manifests.Manifest | Non
     return Entry(judgement, profile, record.cell, manifests.is_stale(manifest))
 
 
+def records() -> dict[tuple[str, str], manifests.Manifest]:
+    """The recorded evidence by profile and chapter."""
+    return {
+        (profile, chapter): manifest
+        for profile in SIZES
+        for chapter, manifest in manifests.collect(profile).items()
+    }
+
+
 def _registered() -> list[Line]:
-    recorded = {profile: manifests.collect(profile) for profile in SIZES}
-
-    def entries(claim: claims.Claim, chapter: str) -> tuple[Entry, ...]:
-        return tuple(_entry(claim, size, found.get(chapter)) for size, found in recorded.items())
-
-    return [
-        Line(paper, claim, entries(claim, paper.chapter_of(claim)))
-        for paper in claims.registry().values()
-        for claim in paper.claims
-    ]
+    found, recorded = [], records()
+    for paper in claims.registry().values():
+        for claim in paper.claims:
+            chapter = paper.chapter_of(claim)
+            entries = [_entry(claim, size, recorded.get((size, chapter))) for size in SIZES]
+            found.append(Line(paper, claim, tuple(entries)))
+    return found
 
 
 def lines() -> list[Line]:
@@ -159,8 +160,8 @@ def counts(found: Sequence[Line]) -> dict[str, Counts]:
 
 def sizes(found: Sequence[Line]) -> list[str]:
     """The profiles at which something was run, in order; the smallest where nothing was."""
-    ran = [size for size in SIZES if any(line.at(size).ran for line in found)]
-    return ran or list(SIZES[:1])
+    ran = {entry.profile for line in found for entry in line.recorded}
+    return [size for size in SIZES if size in ran] or list(SIZES[:1])
 
 
 def verdicts_file() -> Path:
@@ -179,7 +180,8 @@ def as_csv(found: Sequence[Line]) -> str:
 def write() -> Path:
     """Write the committed table and the README's picture, and make the rows in the recorded
     notebooks agree with their numbers and the registry."""
-    for _, file, manifest in _records():
+    for (profile, chapter), manifest in records().items():
+        file = manifests.recorded_run(chapter, profile)
         again = execute.text_of(execute.rendered_again(nbformat.read(file, as_version=4), manifest))
         if again != file.read_text(encoding="utf-8"):
             files.write_all({file: again})
@@ -187,14 +189,6 @@ def write() -> Path:
     if cover := front.new_cover():
         files.write_all({front.cover_file(): cover})
     return verdicts_file()
-
-
-def _records() -> list[tuple[str, Path, manifests.Manifest]]:
-    return [
-        (f"{chapter} at {profile}", manifests.recorded_run(chapter, profile), manifest)
-        for profile in SIZES
-        for chapter, manifest in manifests.collect(profile).items()
-    ]
 
 
 def check() -> list[str]:
@@ -234,9 +228,11 @@ def check() -> list[str]:
     ]
     if front.new_cover():
         problems.append("book/_static/first.png is not the record's figure")
-    for place, notebook, manifest in _records():
-        problems += [f"{place}: {problem}" for problem in _misprints(notebook, manifest)]
-    return problems
+    return problems + [
+        f"{chapter} at {profile}: {problem}"
+        for (profile, chapter), manifest in records().items()
+        for problem in _misprints(manifests.recorded_run(chapter, profile), manifest)
+    ]
 
 
 def _misprints(file: Path, manifest: manifests.Manifest) -> list[str]:
