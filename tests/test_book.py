@@ -27,7 +27,7 @@ ASKS = (("script", "src"), ("link", "href"), ("img", "src"), ("iframe", "src"), 
 LIGHTNESS = "getComputedStyle(document.body).backgroundColor.match(/\\d+/g).slice(0, 3).reduce((a, b) => a + +b, 0)"
 CHAPTER = tiny_book.CHAPTER
 ELEMENTS = 6000  # of a page whose formulas are set and whose code has its colours, but where solutions are closed
-FIRST_VIEW, WHOLE = 1.55e6, 3e6  # bytes that a lesson asks for at first, and to its end
+FIRST_VIEW, WHOLE = 1.5e6, 3e6  # bytes that a lesson asks for at first, and to its end
 MISSING_PICTURES = """async () => {
     const pictures = [...document.querySelectorAll('article img')];
     pictures.forEach(picture => { picture.loading = 'eager'; });

@@ -127,8 +127,8 @@ def _verdicts(evidence: manifests.Manifest) -> dict[str, list[str]]:
 
 def page(notebook: Path) -> "NotebookNode":
     """An executed notebook as its page shows it: :func:`support.book.execute.page` with the box
-    under the title (the exercises have none), without nbgrader's markers; a lesson begins and ends
-    as :mod:`support.book.front` says.
+    under the title (the exercises have none), without nbgrader's markers and the parameters, which
+    the box lists; a lesson begins and ends as :mod:`support.book.front` says.
 
     Raises:
         PublishError: its first cell does not begin with a title.
@@ -139,8 +139,11 @@ def page(notebook: Path) -> "NotebookNode":
 
     shown, manifest = execute.page(notebook), manifests.manifest_of(notebook)
     for cell in shown.cells:
-        if "solution" in cell.metadata.get("tags", []):
+        tags = cell.metadata.get("tags", [])
+        if "solution" in tags:
             cell["source"] = _MARKERS.sub("", cell.source)
+        if "parameters" in tags:
+            cell.metadata["tags"] = [*tags, "remove-cell"]
     title, _, rest = shown.cells[0].source.partition("\n") if shown.cells else ("", "", "")
     if not title.startswith("# ") or shown.cells[0].cell_type != "markdown":
         raise PublishError(

@@ -17,6 +17,7 @@ from typing import Any
 
 import tinycss2
 from docutils import nodes
+from PIL import Image
 from sphinx.application import Sphinx
 
 from support.common import files
@@ -39,6 +40,7 @@ _LIGHTER = {
 }
 _CODE = re.compile(r'(<div class="highlight"><pre)>((?:(?!</pre>).)*?</span>.*?)</pre>', re.S)
 _COLOUR = re.compile(r"</?span[^>]*>")
+_PICTURE = re.compile(r'<img (?![^>]*\bwidth=)[^>]*src="([^"]*_images/[^"]+\.png)"')
 _MOVABLE = re.compile(
     r'(<figure class="movable">\s*<img [^>]*src=")data:image/png;base64,([^"]+)'
     r'(".*?<script type="application/json")>(.+?)</script>',
@@ -62,6 +64,22 @@ def slim(page: str) -> str:
     for found, lighter in _LIGHTER.items():
         page = re.sub(found, lighter, page)
     return page
+
+
+def sized(page: str, folder: Path) -> str:
+    """A page whose pictures say how large they are, so that nothing moves when one is loaded.
+
+    Args:
+        page: HTML.
+        folder: where the page lies.
+    """
+
+    def with_size(picture: re.Match) -> str:
+        with Image.open(folder / picture[1]) as opened:
+            width, height = opened.size
+        return f'<img width="{width}" height="{height}" {picture[0].removeprefix("<img ")}'
+
+    return _PICTURE.sub(with_size, page)
 
 
 def apart(page: str, up: str) -> tuple[str, dict[str, str | bytes]]:
@@ -157,17 +175,14 @@ def _finish(app: Sphinx, error: Exception | None) -> None:
         words |= set(_WORD.findall(text))
         if page.name != "search.html":
             up = "../" * (len(page.relative_to(out).parts) - 1)
-            text, kept = apart(text, up)
+            text, kept = apart(sized(text, page.parent), up)
             text, colours = uncoloured(slim(text), up)
             beside = {out / name: part for name, part in (kept | colours).items()}
             files.write_all({page: text, **beside})
     light = {drawing: icons(drawing.read_text(encoding="utf-8"), used)}
-    for name in ("styles/pydata-sphinx-theme.css", "sphinx-design.min.css"):
-        style = out / "_static" / name
-        if style.is_file():
-            # Icons are drawn by the script; of each there is a rule for a font as well.
-            text = _FONT.sub("", style.read_text(encoding="utf-8"))
-            light[style] = rules(text, words)
+    for style in (out / "_static").rglob("*.css"):
+        # Icons are drawn by the script; of each there is a rule for a font as well.
+        light[style] = rules(_FONT.sub("", style.read_text(encoding="utf-8")), words)
     files.write_all(light)
 
 
