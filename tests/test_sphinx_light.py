@@ -4,6 +4,7 @@ import json
 
 import docutils.core
 from docutils import nodes
+from PIL import Image
 
 from support.book import sphinx_light
 
@@ -85,3 +86,17 @@ def test_rules_of_style_stay_where_something_is_called_by_their_classes():
     style = "a.on:hover,.off{x:1}.tip-top{x:2}@media print{.off{x:3}.on .on:not(.off){x:4}}@media (x){.off{y:1}}@font-face{z:1}"
     kept = sphinx_light.rules(style + ":is(.off,b) i{w:1}", {"on", "tip-"})
     assert kept == "a.on:hover{x:1}.tip-top{x:2}@media print{.on .on:not(.off){x:4}}@font-face{z:1}:is(.off,b) i{w:1}"
+
+
+def test_a_picture_says_how_large_it_is(tmp_path):
+    (tmp_path / "_images").mkdir()
+    (tmp_path / "book").mkdir()
+    Image.new("RGB", (30, 20)).save(tmp_path / "_images" / "one.png")
+    page = '<img alt="a" src="../_images/one.png" /><img width="9" src="../_images/one.png"><img src="../_static/one.png">'
+    sized = sphinx_light.sized(page, tmp_path / "book")
+    assert sized == page.replace('<img alt="a"', '<img width="30" height="20" alt="a"')
+
+
+def test_a_caption_is_one_element_without_a_link():
+    caption = '<figcaption>\n<p><span class="caption-text">It falls.</span><a class="headerlink" href="#figure-1" title="Link">#</a></p>\n</figcaption>'
+    assert sphinx_light.slim(caption) == '<figcaption><span class="caption-text">It falls.</span></figcaption>'

@@ -403,7 +403,7 @@ axes[1].set(xlabel=r"$\theta$", ylabel="largest change of a probability")
 axes[1].legend(fontsize=8, loc="upper left", bbox_to_anchor=(0.0, 0.92))
 plt.show()
 
-# %% tags=["nbval-check-output", "hide-input"]
+# %% tags=["hide-input"]
 run.claim(
     "zou2018.def1",
     changes_beyond_rounding=beyond,

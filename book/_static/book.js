@@ -38,6 +38,7 @@
   const large = document.createElement("dialog");
   large.className = "enlarged";
   large.addEventListener("click", () => large.close());
+  large.addEventListener("keydown", ({ key }) => key === "Escape" && large.close()); // which the theme keeps for its search
   document.body.append(large);
   for (const picture of document.querySelectorAll(".cell_output figure:not(.movable) > img")) {
     const button = document.createElement("button");

@@ -33,6 +33,9 @@ _LIGHTER = {
         '<summary><p class="admonition-title">Code</p>'
     ),
     r'<th scope="(?:col|row)"( (?:col|row)span="\d+")?></th>': r"<td\1></td>",
+    r'(?s)<figcaption>\s*<p>(.*?)<a class="headerlink".*?</a></p>\s*</figcaption>': (
+        r"<figcaption>\1</figcaption>"
+    ),
     # The search has a page of its own.
     r'\s*<script src="[^"]*(?:searchtools|language_data|searchindex)\.js[^"]*"></script>': "",
     r'<summary>(?=<span class="toctree-toggle")': '<summary aria-label="Pages of this chapter">',
