@@ -33,8 +33,8 @@ def _drawn(doctree: nodes.document) -> Iterator[tuple[nodes.Element, str]]:
 
 def is_drawing(picture: Path) -> bool:
     """Whether a picture is lines and colours on white, with no image among them: images are dark
-    over a larger part (in this book 3 % where photographs stand below curves, 7 to 59 % where digits
-    do; drawings 1 to 2 %, their letters and axes)."""
+    over a larger part (in this book 3 % where photographs stand below curves, 7 to 59 % where there
+    are digits; drawings 1 to 2 %, their letters and axes)."""
     with Image.open(picture) as opened:
         colours = np.asarray(opened.convert("RGB")).astype(int)
     highest, lowest = colours.max(2), colours.min(2)
