@@ -37,6 +37,7 @@
 
   const large = document.createElement("dialog");
   large.className = "enlarged";
+  large.ariaLabel = "Figure, enlarged";
   large.addEventListener("click", () => large.close());
   large.addEventListener("keydown", ({ key }) => key === "Escape" && large.close()); // which the theme keeps for its search
   document.body.append(large);
