@@ -120,25 +120,11 @@ def browser():
 
 @pytest.fixture
 def look(browser, site):
-    """``look(page)`` opens a page and returns it with what it asked for and complained about, once its mathematics is set."""
-    from support.book import printed
+    """``look(page)`` opens a page of the published book for the test."""
+    from in_browser import opened
 
     with contextlib.ExitStack() as stack:
-
-        def at(page: str, to: str = "", **options):
-            tab = stack.enter_context(contextlib.closing(browser.new_page(viewport={"width": 1280, "height": 900}, **options)))
-            tab.set_default_timeout(printed.PATIENCE)
-            asked, complaints = [], []
-            tab.on("request", lambda request: asked.append(request.url))
-            tab.on("requestfailed", lambda request: complaints.append(f"failed: {request.url}"))
-            tab.on("pageerror", lambda error: complaints.append(str(error)))
-            tab.on("console", lambda message: complaints.append(message.text) if message.type in ("error", "warning") else None)
-            tab.goto(f"{(site / f'{page}.html').as_uri()}{f'#{to}' if to else ''}")
-            if options.get("java_script_enabled", True):
-                printed.set_formulas(tab)
-            return tab, asked, complaints
-
-        yield at
+        yield lambda page, to="", **options: stack.enter_context(opened(browser, site / f"{page}.html", to, **options))
 
 
 class Lanes:

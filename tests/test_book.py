@@ -1,5 +1,6 @@
 """The built book: strict, complete, the same after nothing changed, and read in a real browser without a network."""
 
+import dataclasses
 import functools
 import http.server
 import importlib.util
@@ -19,6 +20,7 @@ import pytest
 import tiny_book
 import tiny_runs
 from bs4 import BeautifulSoup
+from in_browser import opened
 
 from support.book import claims, computed_pages, downloads, manifests, printed, publish, sphinx_offline
 from support.common import paths
@@ -348,25 +350,58 @@ def test_the_box_stands_under_the_title_and_exercises_have_none(runs):
 # --- in a browser -----------------------------------------------------------------------------------------------------------------
 
 
-def test_every_page_opens_without_a_complaint_and_without_the_network(look, soups, whole):
-    formulas = 0
-    for page, soup in soups.items():
-        tab, asked, complaints = look(page)
-        assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == [], page
-        assert complaints == [], page
-        assert tab.locator("mjx-container").count() == tab.locator(".math").count(), page
-        assert tab.locator(".math").count() == len(soup.select(".math")) or page == "book/scoreboard", page
-        assert tab.locator("mjx-merror, [data-mjx-error]").count() == 0, page
+PARTS = (".proof.theorem", ".run-box", ":is(.claim, table.claims)", ".exercise")
+HEIGHTS = """parts => parts.map(part => [...document.querySelectorAll(part)].map(found => found.getBoundingClientRect().height))"""
+TELEPHONE = {"width": 390, "height": 844}
+
+
+@dataclasses.dataclass(frozen=True)
+class Visit:
+    """What a browser meets on a page. To open one takes seconds; each is opened once, for several tests."""
+
+    asked: list[str]
+    complaints: list[str]
+    places: int
+    formulas: int
+    wrong: int
+    heights: dict[str, list[float]]
+    labels: list[str]
+    elements: int
+    missing: int
+    width: int
+    clipped: list[str]
+
+
+@pytest.fixture(scope="module")
+def visits(browser, built, soups) -> dict[str, Visit]:
+    return {page: visit(browser, built[1] / f"{page}.html") for page in soups}
+
+
+def visit(browser, file: Path) -> Visit:
+    with opened(browser, file) as (tab, asked, complaints):
+        places, formulas, wrong = (tab.locator(name).count() for name in (".math", "mjx-container", "mjx-merror, [data-mjx-error]"))
+        heights = dict(zip(PARTS, tab.evaluate(HEIGHTS, PARTS), strict=True))
+        labels = tab.locator(".proof.theorem, .exercise").all_inner_texts()
         tab.evaluate(OPEN_CODE)
         tab.wait_for_function(COLOURED)
-        assert tab.evaluate(COUNT) <= ELEMENTS, page
-        assert tab.evaluate(MISSING_PICTURES) == 0, page
-        formulas += tab.locator("mjx-container").count()
-        tab.close()
-    assert formulas > 50 * whole
+        elements, missing = tab.evaluate(COUNT), tab.evaluate(MISSING_PICTURES)
+        tab.set_viewport_size(TELEPHONE)
+        width, clipped = tab.evaluate("document.documentElement.scrollWidth"), tab.evaluate(CLIPPED)
+        return Visit(asked, complaints, places, formulas, wrong, heights, labels, elements, missing, width, clipped)
 
 
-def test_a_chapter_shows_theorems_exercises_and_verdicts(look):
+def test_every_page_opens_without_a_complaint_and_without_the_network(visits, soups, whole):
+    for page, seen in visits.items():
+        assert [url for url in seen.asked if not url.startswith(("file:", "data:", "blob:"))] == [], page
+        assert seen.complaints == [], page
+        assert seen.formulas == seen.places, page
+        assert seen.places == len(soups[page].select(".math")) or page == "book/scoreboard", page
+        assert seen.wrong == seen.missing == 0, page
+        assert 0 < seen.elements <= ELEMENTS, page
+    assert sum(seen.formulas for seen in visits.values()) > 50 * whole
+
+
+def test_a_chapter_shows_theorems_exercises_and_verdicts(visits, site):
     for number, chapter in enumerate(manifests.chapters(), 1):
         proves = any(claim.kind == "identity" for claim in claims.of_chapter(chapter))
         states = min(5, len(claims.of_chapter(chapter)))
@@ -376,24 +411,17 @@ def test_a_chapter_shows_theorems_exercises_and_verdicts(look):
             "exercises": {".exercise": 1},
         }
         for part, selectors in wanted.items():
-            tab, _, _ = look(f"book/{chapter}/{part}")
+            seen = visits[f"book/{chapter}/{part}"]
             for selector, least in selectors.items():
-                found = tab.locator(selector)
-                assert found.count() >= least, (chapter, part, selector)
-                assert all(found.nth(index).bounding_box()["height"] > 10 for index in range(least)), (chapter, selector)
-            for kind in tab.locator(".proof.theorem, .exercise").all():
-                assert re.match(rf"(Theorem|Exercise) {number}\.\d+ ", kind.inner_text()), (chapter, part)
-            tab.close()
+                assert len(seen.heights[selector]) >= least, (chapter, part, selector)
+                assert all(height > 10 for height in seen.heights[selector][:least]), (chapter, selector)
+            assert all(re.match(rf"(Theorem|Exercise) {number}\.\d+ ", label) for label in seen.labels), (chapter, part)
 
 
-def test_a_wide_table_does_not_widen_a_telephone_page(look):
-    for chapter in manifests.chapters():
-        for part in ("lesson", "evidence", "exercises"):
-            tab, _, _ = look(f"book/{chapter}/{part}")
-            tab.set_viewport_size({"width": 390, "height": 844})
-            assert tab.evaluate("document.documentElement.scrollWidth") <= 392, (chapter, part)
-            assert tab.evaluate(CLIPPED) == [], (chapter, part)
-            tab.close()
+def test_a_wide_table_does_not_widen_a_telephone_page(visits):
+    for page, seen in visits.items():
+        assert 0 < seen.width <= TELEPHONE["width"] + 2, page
+        assert seen.clipped == [], page
 
 
 def test_dark_mode_follows_the_reader(look):

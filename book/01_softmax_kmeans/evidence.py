@@ -695,7 +695,7 @@ plt.show()
 # For fixed features the scatter within the classes and the scatter between them add up to a constant, which is the trade-off of section 4.1; once the features move too, halving them divides the objective by four, and training them together with their means leaves little separation.
 
 
-# %% tags=["nbval-check-output", "hide-input"]
+# %% tags=["hide-input"]
 @dataclass(frozen=True)
 class Scatter:
     """Squared distances of features: from their mean, from their class means, and of
