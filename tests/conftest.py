@@ -67,19 +67,23 @@ def whole() -> bool:
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory, whole, request) -> tuple[Path, Path]:
-    """The published book, built once: its root, and the folder of its pages."""
+    """The published book, built by the first process that wants it: its root, and the folder of its pages."""
     import tiny_book
+    from filelock import FileLock
 
     from support.book import publish
     from support.common import paths
 
-    out = tmp_path_factory.mktemp("site") / "book"
-    root = paths.root()
-    if not whole:
-        root = shutil.copytree(request.getfixturevalue("recorded"), tmp_path_factory.mktemp("published") / "book")
-        tiny_book.add_pages(root)
-    with book_at(root):
-        assert publish.build(out) == (out / "index.html").as_uri()
+    shared = tmp_path_factory.getbasetemp()
+    shared = shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared
+    out, root = shared / "site" / "book", paths.root() if whole else shared / "published" / "book"
+    with FileLock(shared / "site.lock"):
+        if not root.is_dir():
+            shutil.copytree(request.getfixturevalue("recorded"), root)
+            tiny_book.add_pages(root)
+        with book_at(root):
+            if not out.is_dir():
+                assert publish.build(out) == (out / "index.html").as_uri()
     return root, out
 
 

@@ -2004,5 +2004,17 @@ run.claim(
     ],
 )
 
+# %% [markdown]
+# ## What did not reproduce, and why
+#
+# The identity itself stands, and is sharper than the text has it: exact for every point, every start, any number of classes and every optimiser whose steps are made of gradients, with the asymmetric kernel.
+# What fails are the statements that want more of it: symmetry and exactness at the same time, a single kernel machine of the form that is printed, a bound by the Lipschitz constant of the model, a start that ceases to matter.
+#
+# A caution goes with the rest.
+# An identity that holds for every trained network cannot by itself tell a good network from a bad one, nor a right prediction from a wrong one: the adversarial images are explained to the last digit.
+# What the kernel adds is a decomposition, and its terms have to be tested like any other score: against retraining, against simpler scores for outsiders, against counted coverage.
+#
+# What this chapter does not settle: the exact networks and their training behind figures 20 to 24, whose details are not in the text, and the kernel of networks with batch normalisation, where the training points of a batch influence one another within the forward pass.
+
 # %% tags=["hide-input"]
 run.finish()

@@ -1876,5 +1876,17 @@ plots.table(
     digits=2,
 )
 
+# %% [markdown]
+# ## What did not reproduce, and why
+#
+# What is refuted falls by a counterexample: an obtuse triangle for the Delaunay edges, the two readings of one definition for the incidence, one wedge's alternating projections for the nearest point.
+# Most of it can be mended, and the corrected statements are short: Gabriel edges for Delaunay edges, a local count for the span, Dykstra's correction or one sorted sum for the projection, a tube of width $\varepsilon$ around the errors for a Lipschitz bound.
+#
+# The measurements on networks share one lesson.
+# A large singular value is an image, or an angle of incidence; a skew crossing is a line that was not aimed at the nearest piece of the boundary; and a linear network, whose boundaries are planes, shows both.
+# Each quantity needs its null beside it, and what is left when the null is taken away differs from network to network, as the tables show.
+#
+# What this chapter does not settle: whether the pieces of a network's boundary meet at corners that matter, for which one would need the neighbours of a piece and not a sample of it, and the persistence of complements, which has no closed form here beyond the one integral.
+
 # %% tags=["hide-input"]
 run.finish()

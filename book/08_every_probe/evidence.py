@@ -1089,5 +1089,27 @@ frame = pd.DataFrame(frame, index=ASKED)
 frame = frame.sort_values(["story of", "correlation"], ascending=[True, False])
 plots.table(frame, f"Story by story, over {len(NAMES)} networks", digits=2)
 
+# %% [markdown]
+# ## What did not reproduce, and why
+#
+# These are questions, so nothing in this chapter is reproduced or not.
+# A story is answered with *yes* or *no* only where its interval leaves zero out.
+# A probe may also go along with robustness only because it goes along with clean accuracy; the table says where that has not been told apart.
+# The sign of an undecided correlation is no finding.
+#
+# Whatever the table says, it says of the networks in it.
+# They were chosen because five papers made them, not drawn from all networks there are.
+# Of the eight, half come from one paper.
+# And those that meet an adversary in training meet it in the protocol's own norm and radius, so any quantity which adversarial training happens to change will look like a predictor.
+# A story with a yes has passed a first test, which is no law; an undecided one has not been shown to be wrong.
+#
+# Two limits lie in the probes themselves.
+# Quantities in feature space have no unit in pixels: a loss that draws features to their centres can do so without moving any image away from the boundary.
+# Only those that divide by a slope, as the ratio $R$ and the certificate do, can know how far an image is from it, and the certificate divides by a bound on the steepest slope anywhere.
+# Quantities that are measured along an attack, such as the skewness of attacks, describe the attack's box and norm as well as the network.
+#
+# What would settle more is plain: more networks, made by more ideas than five papers have, at matched clean accuracy.
+# The number of probes is no substitute for them; each one more raises the bar that multiple questions set.
+
 # %% tags=["hide-input"]
 run.finish()
