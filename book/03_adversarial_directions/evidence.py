@@ -867,10 +867,9 @@ else:
         "ray": "ray in the orthant",
         "wendel": "Wendel",
     }
+    frame = pd.DataFrame([vars(one) for one in linear]).set_index("network")
     plots.table(
-        pd.DataFrame(linear).set_index("network")[list(headings)].rename(
-            columns=headings
-        ),
+        frame[list(headings)].rename(columns=headings),
         "Pretrained networks with a linear last layer, on the first "
         f"{len(shots)} sample pictures",
         columns={"Wendel": ".2g"},
