@@ -2616,7 +2616,7 @@ plt.show()
 # ## What did not reproduce, and why
 #
 # One statement is refuted by a closed form, so that no larger experiment can rescue it: that persistence always exists.
-# Four more hold in part only: the persistence in a wedge, which needs its condition; the Bracketing Algorithm; the bounds on the lengths of noise, of which the Gaussian one is false as printed; and the reading of curvature, which two unlike sides of a boundary allow and the drop does not.
+# Four more hold in part only: the persistence in a wedge, which needs its condition; the Bracketing Algorithm; the bounds on the lengths of noise, of which the Gaussian one is false as printed; and the reading of curvature, of which the drop is no sign, and unlike sides are one only where no corner of flat pieces explains them.
 #
 # The rest turns on one thing that the paper leaves open: where its attacks stop.
 # A least perturbation has persistence zero whatever the boundary looks like; a generous budget makes adversarial images as persistent as natural ones or more so; and on the linear networks, whose boundaries are made of planes, curvature cannot be the reason for the reversal of Table 1: what is left are their corners and the stopping rule, and to push an image on to the printed distortion is nearly to build it in.
