@@ -128,6 +128,18 @@ def test_intervals_hold_the_populations_correlation_as_often_as_they_say():
     assert np.mean([ends[level][0] > 0 for level in found]) == pytest.approx(rank_tests.power(truth, models), abs=3 * np.sqrt(0.25 / draws))
 
 
+def test_power_is_that_of_the_exact_test_at_the_correlation_asked_for():
+    tail, truth, models = 0.025, 0.8, 8
+    orders = rank_tests.permuted(range(models), range(models)).round(9)
+    least = min(level for level in np.unique(orders) if (orders >= level).mean() <= tail)
+    x, noise = np.random.default_rng(4).standard_normal((2, 20_000, models))
+    pearson = 2 * np.sin(np.pi * truth / 6)
+    y = pearson * x + np.sqrt(1 - pearson**2) * noise
+    found = [np.corrcoef(*pair)[0, 1] for pair in zip(x.argsort(1).argsort(1), y.argsort(1).argsort(1), strict=True)]
+    assert rank_tests.power(truth, models, tail) == pytest.approx(np.mean(np.round(found, 9) >= least), abs=0.012)
+    assert rank_tests.power(0, models, tail) <= tail
+
+
 def test_an_interval_turns_with_its_sign_and_three_models_tell_nothing():
     for found in (0.2, 0.8, 1.0):
         low, high = rank_tests.correlation_interval(found, 8)

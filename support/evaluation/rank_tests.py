@@ -82,25 +82,31 @@ def power(correlation: float, models: int, tail: float = 0.025) -> float:
         correlation: the population's, above 0.
         models, tail: as there.
     """
-    grid, drawn = _samples(models)
-    null, levels = drawn[np.searchsorted(grid, 0)], np.unique(drawn.round(9))
+    null, asked = _sampled(0, models), _sampled(correlation, models)
+    levels = np.unique(null.round(9))
     decided = levels[[(null >= level - 1e-9).mean() <= tail for level in levels]]
-    if not len(decided):
-        return 0.0
-    return float((drawn[np.abs(grid - correlation).argmin()] >= decided[0] - 1e-9).mean())
+    return float((asked >= decided[0] - 1e-9).mean()) if len(decided) else 0.0
 
 
 @functools.cache
-def _samples(models: int, draws: int = 20_000) -> tuple[np.ndarray, np.ndarray]:
+def _draws(models: int, draws: int = 20_000) -> tuple[np.ndarray, np.ndarray]:
+    """Normal draws and noise that share no information, each (draws, models)."""
+    return tuple(np.random.default_rng(0).standard_normal((2, draws, models)))
+
+
+def _sampled(correlation: float, models: int) -> np.ndarray:
+    """Rank correlations of samples from a population with that one, (draws,)."""
+    x, noise = _draws(models)
+    pearson = 2 * math.sin(math.pi * correlation / 6)  # of a bivariate normal (Pearson 1907)
+    y = pearson * x + math.sqrt(1 - pearson**2) * noise
+    return _correlation(*(_residual(rankdata(part, axis=1), None) for part in (x, y)))
+
+
+@functools.cache
+def _samples(models: int) -> tuple[np.ndarray, np.ndarray]:
     """Rank correlations of populations, (grid,), and of samples from each, (grid, draws)."""
     grid = np.linspace(-0.99, 0.99, 100)  # without 0, so that no end lies on it
-    x, noise = np.random.default_rng(0).standard_normal((2, draws, models))
-    order, found = _residual(rankdata(x, axis=1), None), []
-    for rank in grid:
-        pearson = 2 * math.sin(math.pi * rank / 6)  # of a bivariate normal (Pearson 1907)
-        y = pearson * x + math.sqrt(1 - pearson**2) * noise
-        found.append(_correlation(order, _residual(rankdata(y, axis=1), None)))
-    return grid, np.array(found)
+    return grid, np.array([_sampled(correlation, models) for correlation in grid])
 
 
 def orders(count: int) -> np.ndarray:
