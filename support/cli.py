@@ -161,7 +161,7 @@ def run(
             manifests.check_request(name, profile, seed, overrides, record=record)
             parts = execute.wanted_parts(name, profile, part)
             again = record or force
-            if again or not all(manifests.current_run(name, each, *request) for each in parts):
+            if again or not all(execute.finished_run(name, each, *request) for each in parts):
                 waiting[name] = execute.check_machine(name, profile, device, overrides)
             else:
                 typer.echo(f"{name} at {profile}: up to date")

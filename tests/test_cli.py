@@ -257,7 +257,7 @@ def test_an_interruption_is_one_line_and_130(book, capsys, monkeypatch):
 
 def test_what_is_up_to_date_is_said_and_not_done_again(idle, capsys):
     for part in manifests.PARTS:
-        tiny_runs.leave(local_run(CHAPTER, "quick", part), tiny_runs.manifest(part))
+        tiny_runs.leave(local_run(CHAPTER, "quick", part), tiny_runs.manifest(part), *execute.read_source(CHAPTER, part).cells)
     assert main(["run"]) == 0
     assert capsys.readouterr().out == "01_tiny at quick: up to date\n"
     file = idle / "book" / CHAPTER / "exercises.py"

@@ -151,6 +151,7 @@ def test_a_lesson_shows_what_its_evidence_found(finished):
         (None, {"seed": 1}, ["evidence", "lesson", "exercises"]),
         (None, {"profile": "standard"}, ["evidence", "lesson"]),  # the exercises use nothing of the profile
         (("2 * 2 - 4", "2 * 3 - 6", "evidence"), {}, ["evidence"]),  # and the lesson only if this finds something else
+        (("()\nrun.finish()", "()\n\n# %%\nrun.finish()", "evidence"), {}, ["evidence"]),  # the same code, but another page
         (("print(3 * 2)", "print(2 * 3)", "exercises"), {}, ["exercises"]),
         (('"kept": {', '"kept": {\n  "more": 1,', None), {}, ["lesson"]),
     ],

@@ -90,7 +90,6 @@ def test_the_paper_profile_runs_at_tiny_sizes(chapter, tmp_path, monkeypatch):
     shutil.copytree(root / "data/claims", tmp_path / "data/claims")
     shutil.copytree(root / "book" / chapter, tmp_path / "book" / chapter, ignore=shutil.ignore_patterns("*.ipynb"))
     monkeypatch.setenv("BOOK_ROOT", str(tmp_path))
-    monkeypatch.setenv("BOOK_CACHE", str(tmp_path / "cache"))
     evidence, *_ = map(manifests.manifest_of, execute.execute(chapter, "paper", 0, "cpu", TINY[chapter]))
     assert (evidence.part, evidence.profile, evidence.parameters) == (
         "evidence", "paper", profiles.load(chapter, "paper", TINY[chapter]).model_dump(mode="json"),

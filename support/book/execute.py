@@ -167,7 +167,7 @@ def execute(
     finished = []
     end = time.monotonic() + 60 * limit if limit else None
     for part in wanted_parts(chapter, profile, only):
-        notebook = None if force else manifests.current_run(chapter, part, *request)
+        notebook = None if force else finished_run(chapter, part, *request)
         if notebook is None:
             if sums is None:
                 sums = check_machine(chapter, profile, device, overrides)
@@ -179,6 +179,15 @@ def execute(
                 raise ChapterFailed(told) from error
         finished.append(record_run(notebook) if record else notebook)
     return finished
+
+
+def finished_run(chapter: str, part: str, *request: Any) -> Path | None:
+    """:func:`~support.book.manifests.current_run`, if it has the source's cells: one that was split
+    since is the same code, but not what a reader should be shown."""
+    found = manifests.current_run(chapter, part, *request)
+    if found and _with_outputs(read_source(chapter, part), nbformat.read(found, as_version=4)):
+        return found
+    return None
 
 
 def _execute(
