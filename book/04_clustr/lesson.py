@@ -131,19 +131,20 @@ run.say(
     "paper's rule for more centres, to look at the two nearest, fails; the minimum "
     f"over all rivals mends it {verdict('multiclass')}.\n"
     "- Can it account for the tables? They bound each pixel's change, and it is "
-    f"Euclidean: on {run.profile.data} the median certified radius is {radius_now:.2g}, "
-    f"and a perturbation of the attack's size may be {longest:.2g} long "
-    f"{verdict('norm-mismatch')}.\n"
+    f"Euclidean: on {run.profile.data} the median certified radius is "
+    f"{radius_now:.2g}, and a perturbation of the attack's size may be "
+    f"{longest:.2g} long {verdict('norm-mismatch')}.\n"
     "- Does the clustering loss enlarge the radius? There its training takes the "
     "radius's numerator, against the spread of the clusters, from "
     f"{before[0]:.2g} to {after[0]:.2g}, and the certified radius from "
     f"{before[3]:.2g} to {after[3]:.2g} {verdict('radius-vs-loss')}.\n"
     "- The published loop is meant to count what withstands every restart of the "
-    f"paper's attack {verdict('evaluation-loop')}: it climbs another loss, and may overwrite "
-    "its own successes. Do these two defects hide at least half of its error? On "
-    f"{PICTURES} it leaves {loop:.0%} to ClusTR with QTRADES, and the worst of the "
-    f"attacks that it is compared with {loop - drop:.0%}; the two account for "
-    f"{100 * by_defects:.0f} of these {100 * drop:.0f} points {verdict('waterfall')}.\n"
+    f"paper's attack {verdict('evaluation-loop')}: it climbs another loss, and may "
+    "overwrite its own successes. Do these two defects hide at least half of its "
+    f"error? On {PICTURES} it leaves {loop:.0%} to ClusTR with QTRADES, and the worst "
+    f"of the attacks that it is compared with {loop - drop:.0%}; the two account for "
+    f"{100 * by_defects:.0f} of these {100 * drop:.0f} points "
+    f"{verdict('waterfall')}.\n"
     "- The paper's adaptive attack climbs the loss of the training, which is cut off "
     f"at zero and has no slope there: on {standing:.0%} of this page's digits, which "
     f"leaves {left['Magnet loss']:.0%} of them right, and {whole:.0%} without the cut. "
@@ -359,10 +360,10 @@ movable.show(
         movable.Panel("position across", "loss of class 0", (-3.2, 3.2), (0, 3)),
     ],
     at_point,
-    alt="Left, features in the plane: two centres of each of two classes, the certified "
-    "disc of a point, arrows along which two losses climb. Right, both losses on the "
-    "horizontal line through the point: with a small variance that of the kernel sums "
-    "is flat on both sides of the change of class.",
+    alt="Left, features in the plane: two centres of each of two classes, the "
+    "certified disc of a point, arrows along which two losses climb. Right, both "
+    "losses on the horizontal line through the point: with a small variance that "
+    "of the kernel sums is flat on both sides of the change of class.",
 )
 
 
@@ -413,7 +414,7 @@ print(f"a change of {EPS} in each of the 64 pixels is {EPS * 8:.2f} long")
 # ## Does training for clusters enlarge it?
 #
 # The paper reads the radius as a recipe: pull the features to the own centre, push them from the others, and the numerator of the theorem grows.
-# The Magnet loss of {cite:t}`rippel2016` does that, with a gap $\alpha$ (12.5 in the paper on CIFAR-10) and a cut at zero, so that an image is left alone whose *lead*, minus the other two terms, is above $\alpha$; $\sigma^2$ is the mean squared distance to the own centre:
+# The Magnet loss of {cite:t}`rippel2016` does that, with a gap $\alpha$ (12.5 in the paper on CIFAR-10) and a cut at zero, so that an image is left alone whose *lead*, the negative of the other two terms, is above $\alpha$; $\sigma^2$ is the mean squared distance to the own centre:
 #
 # $$\Big\{ \alpha + \tfrac{1}{2\sigma^2} \min_j \lVert f(x) - \mu_{y,j} \rVert^2 + \log \sum_{c \neq y} \sum_j e^{-\frac{1}{2\sigma^2} \lVert f(x) - \mu_{c,j} \rVert^2} \Big\}_+ .$$
 
@@ -756,9 +757,10 @@ run.say(
     "attack the same network with a hundredth of its variance, *narrow kernels*, too. "
     + (
         "**It all comes to this: an accuracy under attack belongs to the network and "
-        f"to the loss that was climbed. One ClusTR network kept from {min(climbed):.0%} "
-        f"to {max(climbed):.0%} of the digits by what we climbed; in the worst case it "
-        f"keeps {fallen:.0%}, and the adversarially trained one {survivor:.0%}.**"
+        "to the loss that was climbed. One ClusTR network kept from "
+        f"{min(climbed):.0%} to {max(climbed):.0%} of the digits by what we climbed; "
+        f"in the worst case it keeps {fallen:.0%}, and the adversarially trained one "
+        f"{survivor:.0%}.**"
         if ahead
         else "**It all comes to this: an accuracy under attack belongs to the network "
         "and to the loss that was climbed. These digits do not decide which of the two "
