@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Evidence: ClusTR: clustering for robustness
 #
-# Every claim of {cite:t}`alfarra2021` with the code that measures it, under the headings of the {doc}`lesson <lesson>`.
+# Every claim of {cite:t}`alfarra2021` with the code that measures it; the {doc}`lesson <lesson>` tells the story.
 
 # %% tags=["parameters", "hide-input"]
 profile: str = "quick"  # quick, standard or paper: see data/profiles
@@ -1703,13 +1703,13 @@ plt.show()
 # ## What did not reproduce, and why
 #
 # Proposition 1 holds and is tight; the step from two centres to many does not hold as it is written, and the minimum over all rivals repairs it.
-# The link from the theorem to the tables is missing twice: what is certified is a length in l2 and what is attacked a budget in the maximum norm, with the two far apart, and the loss does not look at the Lipschitz constant, which the radius divides by.
+# The link from the theorem to the tables is missing twice: what is certified is a length in l2 and what is attacked a budget in the maximum norm, and the certified lengths are far shorter than what the budget allows; and the loss does not look at the Lipschitz constant, which the radius divides by.
 #
 # The networks of the experiments are not the paper's.
 # The standard profile trains a LeNet on MNIST and tunes a published ResNet-20 on a part of CIFAR-10, and what it leaves out is *not run*; the paper profile trains the ResNet-18 on the three data sets.
 # Where a network does not come near the published accuracies, clean and under the published loop, the claims on the tables are tried on another kind of network than the one that they were made for, and the 74 % are not explained by it.
 #
-# What the tables call PGD is a loop that climbs a saturated function and may overwrite its own successes.
+# In the published code PGD is a loop that climbs a saturated function and may overwrite its own successes.
 # Three habits guard against that: an attack at a radius at which nothing can survive, a count of the images without any gradient, and a second attack that climbs another loss.
 # The third one is the waterfall; the other two stand in the protocol's flags, which were raised or not by other attacks than this loop.
 
