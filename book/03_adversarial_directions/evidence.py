@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Evidence: Adversarial directions
 #
-# Every claim of {cite:t}`zou2018` with the code that measures it, under the headings of the {doc}`lesson <lesson>`.
+# Every claim of {cite:t}`zou2018` with the code that measures it; the {doc}`lesson <lesson>` tells what comes of it.
 
 # %% tags=["parameters", "hide-input"]
 profile: str = "quick"  # quick, standard or paper: see data/profiles
