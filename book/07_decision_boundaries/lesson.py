@@ -132,9 +132,9 @@ def by_kind(name: str, what: str, form: str = ".0f") -> str:
 
 dimensions = run.profile.delaunay_dimensions
 run.say(
-    "- A path into an adversarial class, so the paper's motivating picture, loses "
-    "persistence as it crosses the boundary. Does a wedge recreate that? At equal "
-    f"distance, a point inside ten orthogonal faces has "
+    "- In the picture that set the paper going, persistence drops where a path enters "
+    "an adversarial class. Does a wedge recreate that? At equal distance, a point "
+    "inside ten orthogonal faces has "
     f"{found('persistence-recreated', 'orthant_over_plane'):.0%} of the persistence "
     "beside a plane, and inside ten tipped ones "
     f"{found('persistence-recreated', 'tipped_over_plane'):.0%}: the number of faces "
@@ -340,8 +340,8 @@ run.say(
 run.say(
     "A remark on the definition. The paper also takes the closure of all points that "
     "are not in the interior of a class, which by negation is the same set; and the "
-    "points where two probabilities are equal and all others smaller, which is not: "
-    "these leave out points where three classes meet, and hold places where two "
+    "points where two probabilities are equal and all others smaller, which are another "
+    "set: they leave out points where three classes meet, and hold places where two "
     "scores touch and do not cross. On grids for four such classifiers the first two "
     f"differ at {found('definitions-agree', 'complement_against_constructive'):.0f} "
     "points, the third from them at "
@@ -544,7 +544,7 @@ run.say(
     "attack of least distance should be at 0; FMN {cite:p}`pintor2021`, which may "
     "leave the box of grey values here, comes to "
     f"{by_kind('skewness', 'nearest_degrees')}. L-BFGS may make no black pixel darker, "
-    "and does not find the nearest point. PGD, which spends its budget in every pixel, "
+    "and need not find the nearest point. PGD, which spends its budget in every pixel, "
     f"is at {by_kind('skewness', 'pgd_degrees')}."
 )
 
@@ -586,9 +586,9 @@ run.say(
     f"{found('delaunay-orthogonal', 'share_in_the_plane'):.0%} cross their face in "
     "the plane and "
     f"{found('delaunay-orthogonal', 'share_in_most_dimensions'):.0%} in "
-    f"{dimensions[-1]} dimensions. {verdict('delaunay-orthogonal')} The proof concludes "
-    "from *not orthogonal to the face* that a certain point exists, and contradicts "
-    "what holds for Gabriel edges only."
+    f"{dimensions[-1]} dimensions. {verdict('delaunay-orthogonal')} The proof goes "
+    "from *not orthogonal to the face* to a certain point, and contradicts what holds "
+    "for Gabriel edges only."
 )
 
 # %% [markdown]
@@ -677,14 +677,15 @@ for kind, net in nets.items():
     for where, end in (("natural lines", B), ("nearest points", near)):
         sides[kind, where] = both_sides(net, skew(net, A, end)[0], r, r)
 plane = float(norm.sf(1))
+LOOKS = (
+    ("o", plots.PALETTE[0], "before", 0.12), ("s", plots.PALETTE[1], "behind", -0.12),
+)  # fmt: skip
 _, ax = plt.subplots(figsize=(8.6, 2.7))
 shown = [
     (kind, where) for kind in KINDS for where in ("natural lines", "nearest points")
 ]
 for row, key in enumerate(shown):
-    for part, marker, colour, words, up in zip(
-        sides[key], "os", plots.PALETTE, ("before", "behind"), (0.12, -0.12), strict=False
-    ):  # fmt: skip
+    for part, (marker, colour, words, up) in zip(sides[key], LOOKS, strict=True):
         mean = mean_over(part)
         at = len(shown) - row + up
         ax.plot(intervals.of(mean), [at, at], color=colour)
@@ -711,9 +712,9 @@ run.say(
     + ", ".join(f"{points(kind)} in the {WORDS[kind]} network" for kind in KINDS)
     + "; bars are 95 % intervals. "
     + (
-        "So behind its nearest boundary the convolutional network's class has less room "
-        "than before it, as inside a wedge, and decidedly less than the linear "
-        "network, our ruler, has between the planes of ten classes. "
+        "So the convolutional network leaves less room behind its nearest boundary than "
+        "before it, as a wedge does, and the difference is decidedly larger than that of "
+        "the linear network, our ruler, whose classes are cut out by planes. "
         if low[0] > high[1]
         else "On these images the convolutional network does not differ decidedly from "
         "the linear one. "
@@ -778,8 +779,8 @@ run.say(
     f"fifty faces {verdict('projection')}: a face that a point violates need not touch "
     "the nearest point, and one that it respects can. With exact projections the "
     "singular values do what the paper says: by differences of random pairs exactly as "
-    f"many drop as the orthant has faces. {verdict('orthant-svd')} Uncentred, one "
-    "fewer does, since the mean of the sample lies along the diagonal."
+    f"many drop as the orthant has faces. {verdict('orthant-svd')} The mean "
+    "of an uncentred sample lies along the diagonal and lifts one of them again."
 )
 
 # %% [markdown]
@@ -802,11 +803,14 @@ print("1 / cos of the angle of incidence:", round(float(1 / cosine), 3))
 run.show("fig-neighbourhoods")
 run.say(
     "Crosses are $1 / \\cos\\alpha$. The paper sees two degenerate values between two "
-    "test images, which seem to correspond with the images. There are two, but one is "
-    "large: it is the angle, and the small one the normal; of the squared length of "
-    "either at most "
-    f"{by_kind('mnist-plane', 'directions_in_images', '.0%')} (median) lies in the "
-    "plane of the two images. By our measure, a spread along the fitted normal below a "
+    "test images, which seem to correspond with the images. In "
+    f"{by_kind('mnist-plane', 'two_off_share', '.0%')} of the crossings one value lies "
+    "below half the median and one above twice the median, in "
+    f"{by_kind('mnist-plane', 'two_dropped_share', '.0%')} two lie below: what stands "
+    "out is the normal, and the angle. Of these two directions the one that has less "
+    "in common with the images has "
+    f"{by_kind('mnist-plane', 'directions_in_images', '.0%')} (medians) of its squared "
+    "length in the plane of the two images. By our measure, a spread along the fitted normal below a "
     "twentieth of the median, "
     f"{by_kind('mnist-plane', 'planar_share', '.0%')} of the natural crossings are "
     f"planar. {verdict('mnist-plane')} The single dominant value of an uncentred "
@@ -843,7 +847,7 @@ plots.table(
 )
 run.say(
     "*Another attack*: PGD's examples are as adversarial as those of L-BFGS, and lie "
-    "on lines as skew as the natural ones. *Another place*: begun on the natural line "
+    "on lines about as skew as the natural ones. *Another place*: begun on the natural line "
     "itself, as far before its crossing as an image is from its adversarial example, "
     "L-BFGS still finds its small angle, so it is not the place. *Another network*: "
     "planes show the same order. **A skew or a steep crossing says how the line was "
