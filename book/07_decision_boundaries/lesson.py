@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Decision boundaries
 #
-# An adversarial example lies behind a *decision boundary*, the surface at which the class changes, and nearer to it than it looks.
+# An adversarial example lies just behind a *decision boundary*, the surface at which the class changes.
 # The last part of {cite:t}`bell2023`, a workshop of definitions, calculations and announced questions, asks what shape that surface has, and builds tools to measure it: crossings, angles, wedges of known sharpness, samples of the boundary.
 # Does the way to an adversarial example cross it differently from the line between two images, and would these tools show it?
 
@@ -71,7 +71,7 @@ def skew(model, a, b):
     return met, geometry.incidence(b - a, slope)
 
 
-# %% name="fig-ways" tags=["hide-input"] mystnb={"image": {"alt": "Three ways that begin at one digit, each as seven pictures with the network's answer and its confidence, and below them a strip with the class along the way. The first leads to a digit of another class and passes a third class; the second to an image found by PGD; the third to one that L-BFGS found with little change. A black line marks where the first class ends."}}
+# %% name="fig-ways" tags=["hide-input"] mystnb={"image": {"alt": "Three ways that begin at one digit, with the network's answer and its confidence, and below each a strip with the class along the way: to another digit, past a third class; to an image found by PGD; to one found by L-BFGS with little change. A black line marks where the first class ends."}}
 FINE = np.linspace(0, 1, 500)
 classes = [classes_between(nets["conv"], a, b, FINE) for a, b in zip(A, B, strict=True)]
 passing = [len(each.unique()) > 2 for each in classes]
@@ -85,7 +85,7 @@ ways = {
     ).x_adv,
     "L-BFGS,\nleast change": attacks.lbfgs(nets["conv"], image, label).x_adv,
 }
-figure = plt.figure(figsize=(10.4, 5.3))
+figure = plt.figure(figsize=(10.4, 4.7))
 grid = figure.add_gridspec(6, 7, height_ratios=(5, 1) * 3)
 for row, (words, end) in enumerate(ways.items()):
     met, degrees = skew(nets["conv"], image, end)
@@ -117,7 +117,7 @@ for row, (words, end) in enumerate(ways.items()):
 plt.show()
 
 # %% [markdown]
-# Three ways out of one class, for a small convolutional network: the black line marks where the class of the first image ends, and above each strip stand the length of the whole way and the angle at which it meets the boundary there (0: along the boundary's normal).
+# Above each strip stand the length of the way and the angle to the boundary's normal at which it leaves the class of the first image, for a small convolutional network.
 #
 # ## What we found
 #
@@ -132,9 +132,8 @@ def by_kind(name: str, what: str, form: str = ".0f") -> str:
 
 dimensions = run.profile.delaunay_dimensions
 run.say(
-    "- In the picture that set the paper going, persistence drops where a path enters "
-    "an adversarial class. Does a wedge recreate that? At equal distance, a point "
-    "inside ten orthogonal faces has "
+    "- Persistence drops where a path enters an adversarial class. Does a wedge "
+    "recreate that? At equal distance, a point inside ten orthogonal faces has "
     f"{found('persistence-recreated', 'orthant_over_plane'):.0%} of the persistence "
     "beside a plane, and inside ten tipped ones "
     f"{found('persistence-recreated', 'tipped_over_plane'):.0%}: the number of faces "
@@ -150,14 +149,14 @@ run.say(
     "- Does the boundary bend? On a way as long as an image's distance from it, its "
     f"normals turn by {by_kind('curvature-radius', 'turn_degrees')} degrees. "
     f"{verdict('curvature-radius')}\n"
-    "- Do the normals avoid the directions in which images differ, as a boundary that "
-    "runs along the images would have it? They hold "
+    "- Do normals avoid the directions in which images differ, as for a boundary that "
+    "runs along the images? They hold "
     f"{by_kind('dimpled-manifold', 'normal_share', '.0%')} of their squared length in "
     f"them, a random direction {found('dimpled-manifold', 'random_share'):.0%}. "
     f"{verdict('dimpled-manifold')}\n"
-    "- The line between two training points that are Delaunay neighbours does not "
-    "always cross the Voronoi face that they share: "
-    f"{found('delaunay-orthogonal', 'share_in_the_plane'):.0%} of the edges do in the "
+    "- Does the line between two Delaunay neighbours cross the Voronoi face that they "
+    "share? "
+    f"{found('delaunay-orthogonal', 'share_in_the_plane'):.0%} of them do in the "
     "plane, "
     f"{found('delaunay-orthogonal', 'share_in_most_dimensions'):.0%} in "
     f"{dimensions[-1]} dimensions. {verdict('delaunay-orthogonal')}\n"
@@ -171,15 +170,8 @@ run.say(
 # %% [markdown]
 # ## How much noise falls across a boundary?
 #
-# Write $F(x)$ for the scores and $f(x)$ for the class, the index of the largest score.
-#
-# ```{prf:definition} Decision boundary
-# :label: def-boundary
-#
-# The decision boundary of $f$ is the set of points of which every ball contains two classes or more.
-# ```
-#
-# The simplest boundary is a plane.
+# A network gives scores $F(x)$, and the class is the index of the largest; the *decision boundary* is the set of points of which every ball contains two classes or more.
+# The simplest one is a plane.
 # Gaussian noise of standard deviation $\sigma$, in any number of dimensions, moves a point at distance $d$ across it with probability $1 - \Phi(d / \sigma)$, since only the noise along the normal counts.
 # The next is a *wedge*: two half-spaces with a common edge, at an opening angle $\omega$ between their faces.
 # How much more noise crosses if the wedge is sharp?
@@ -210,19 +202,18 @@ run.say(
 
 # %%
 noise = torch.randn(10**6, 2, generator=draws(0), dtype=torch.float64).numpy()
+formula, counts = [], []
 for opening in np.radians([30, 90, 150]):
-    half_way, c = opening / 2, 1 / np.tan(opening / 2)
-    normals = np.array([[np.sin(half_way), s * np.cos(half_way)] for s in (-1, 1)])
-    for place, d in (("inside", 1 / np.sin(half_way)), ("outside", -1.0)):
-        away = ((noise + np.array([d, 0])) @ normals.T < 0).any(1)  # not in the wedge
-        a = 1.0 if place == "inside" else np.sin(half_way)
-        q = norm.sf(a) + (2 if place == "inside" else -2) * owens_t(a, c)
-        counted = away.mean() if place == "inside" else 1 - away.mean()
-        print(f"{np.degrees(opening):3.0f} {place:7}: {q:.3f}, counted {counted:.3f}")
+    s, c = np.sin(opening / 2), np.cos(opening / 2)
+    normals = np.array([[s, -c], [s, c]])  # of the two faces, inward
+    for centre, a, sign in ((1 / s, 1, 1), (-1, s, -1)):  # inside, outside
+        wedge = ((noise + np.array([centre, 0])) @ normals.T > 0).all(1)
+        formula.append(norm.sf(a) + sign * 2 * owens_t(a, c / s))
+        counts.append((~wedge if sign > 0 else wedge).mean())
+print("formula", np.round(formula, 2), "\ncounted", np.round(counts, 2))
 
 # %% [markdown]
-# Now move the opening and the noise.
-# Two points lie at distance 1 from the boundary, one on either side of the crossing.
+# Move the opening and the noise; both points lie at distance 1 from the boundary.
 
 # %% tags=["hide-input"]
 GAMMA = 0.7
@@ -303,9 +294,9 @@ movable.show(
         movable.Panel("noise σ", "share that crosses", (0, 4), (0, 0.8)),
     ],
     at_setting,
-    alt="Left: a wedge, a point inside it and one outside, at equal distance from the "
-    "boundary, each in a cloud of noise; dots that cross are orange. Right: the share "
-    "that crosses against the strength of the noise; from inside it is larger than "
+    alt="Left: a wedge, and a point on either side of its edge, each in a cloud of "
+    "noise; dots that cross are orange. Right: the share that crosses against the "
+    "strength of the noise: from inside it is larger than "
     "from a plane, from outside smaller.",
 )
 q = [float(crosses("inside", degrees, 1.0)) for degrees in (180, 90, 30)]
@@ -335,18 +326,12 @@ run.say(
     f"{tipped[0]:+.0%}, of three by {tipped[1]:+.0%}, of ten by {tipped[2]:+.0%}: many "
     f"tipped faces are nearly one. {verdict('persistence-recreated')}"
 )
-
-# %% tags=["hide-input"]
 run.say(
-    "A remark on the definition. The paper also takes the closure of all points that "
-    "are not in the interior of a class, which by negation is the same set; and the "
-    "points where two probabilities are equal and all others smaller, which are another "
-    "set: they leave out points where three classes meet, and hold places where two "
-    "scores touch and do not cross. On grids for four such classifiers the first two "
-    f"differ at {found('definitions-agree', 'complement_against_constructive'):.0f} "
-    "points, the third from them at "
-    f"{found('definitions-agree', 'level_set_against_constructive'):.0f}. "
-    f"{verdict('definitions-agree')}"
+    "A remark on the definition: the paper also takes the closure of all points that "
+    "are not in the interior of a class, which by negation is the same set, and the "
+    "points where two probabilities are equal and all others smaller, which is another "
+    "one: without points where three classes meet, and with places where two scores "
+    f"touch and do not cross. {verdict('definitions-agree')}"
 )
 
 # %% [markdown]
@@ -540,17 +525,15 @@ run.say(
     "connected, medians), L-BFGS "
     f"{{cite:p}}`szegedy2014` at {by_kind('skewness', 'least_degrees')}. "
     f"{verdict('skewness')} "
-    "At the nearest point of a smooth boundary the way lies along the normal, so an "
-    "attack of least distance should be at 0; FMN {cite:p}`pintor2021`, which may "
-    "leave the box of grey values here, comes to "
-    f"{by_kind('skewness', 'nearest_degrees')}. L-BFGS may make no black pixel darker, "
-    "and need not find the nearest point. PGD, which spends its budget in every pixel, "
-    f"is at {by_kind('skewness', 'pgd_degrees')}."
+    "At the nearest point of a smooth boundary the way lies along the normal: FMN "
+    "{cite:p}`pintor2021`, which here may leave the box of grey values, comes to "
+    f"{by_kind('skewness', 'nearest_degrees')}."
 )
 
 # %% [markdown]
-# So the angle speaks of the line first: it is small where a line was aimed at the nearest piece of the boundary.
-# {cite:t}`shamir2021` would have it speak of the boundary, a sheet that runs along the images with a dimple at each of them; its normals then avoid the directions in which images differ.
+# The angle is small where a line was aimed at the nearest piece of the boundary, and speaks of the line first.
+# Does it speak of the boundary too?
+# {cite:t}`shamir2021` picture a sheet that runs along the images, with a dimple at each; its normals avoid the directions in which images differ.
 
 # %% tags=["hide-input"]
 run.say(
@@ -565,19 +548,10 @@ run.say(
 # %% [markdown]
 # ### Between neighbours?
 #
-# Is there a line that must cross at a right angle?
-# Give every point the class of its nearest training point: the boundary consists of faces of Voronoi cells, and the *Delaunay edges* join the training points whose cells share a face.
+# Which line must cross at a right angle?
+# Give every point the class of its nearest training point: the boundary consists of faces of Voronoi cells, and *Delaunay edges* join the training points whose cells share a face.
 # The paper claims, with a proof, that such an edge crosses the face orthogonally.
-# Orthogonal to the *plane* of the face it is, and meets it at its own midpoint; but the midpoint lies in the *face* only if no third training point is nearer to it (a *Gabriel edge*), which an obtuse triangle shows.
-
-# %% tags=["nbval-check-output"]
-corners = [[0.0, 0.0], [4.0, 0.0], [2.0, 0.9], [2.0, -5.0]]
-first, second, *others = torch.tensor(corners, dtype=torch.float64)
-centre = (first + second) / 2
-print("half the edge:", float((second - first).norm() / 2))
-print(
-    "others, from its midpoint:", [round(float((c - centre).norm()), 2) for c in others]
-)
+# It is orthogonal to the *plane* of the face and meets it half-way; but its midpoint lies in the *face* only if no third training point is nearer to it (a *Gabriel edge*).
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Left: random points in the plane with their Voronoi cells; blue Delaunay edges cross the shared face, orange dashed ones pass through a third cell. Right: the share of edges that cross, falling with the dimension for random points, close to the Poisson values, and for digits."}}
 run.show("fig-delaunay")
@@ -593,7 +567,7 @@ run.say(
 
 # %% [markdown]
 # A smoother classifier interpolates the labels within each Delaunay simplex, and takes the class with the largest weight.
-# The paper's Theorem 30.6, that its boundary tends to the true one on a manifold $M$ as the longest edge $\varepsilon$ tends to 0, needs conditions.
+# That its boundary tends to the true one on a manifold $M$, as the longest edge $\varepsilon$ tends to 0 (Theorem 30.6), needs conditions.
 #
 # ```{prf:theorem} The weighted Delaunay boundary lies in a tube
 # :label: thm-delaunay-tube
@@ -653,7 +627,7 @@ run.say(
 # We take the digits of the head figure, with $r$ the median distance of an image from the boundary, and do the same at the crossings of natural lines.
 
 
-# %%
+# %% name="fig-sides" tags=["hide-input"] mystnb={"image": {"alt": "Mean share of noise that loses the class before and behind the boundary, with 95 % intervals, for three networks at natural crossings and at nearest points. At the nearest points of the convolutional network the share behind is the larger one; for the linear network the two sides hardly differ."}}
 @torch.no_grad()
 def both_sides(model, met, r, sigma, count=300):
     """Share of noise that loses the class, before and behind each crossing."""
@@ -669,7 +643,6 @@ def both_sides(model, met, r, sigma, count=300):
     return lost[0][seen], lost[1][seen]
 
 
-# %% name="fig-sides" tags=["hide-input"] mystnb={"image": {"alt": "Mean share of noise that loses the class before (circles) and behind (squares) the boundary, with 95 % intervals, for three networks at natural crossings and at nearest points. A dotted line marks a plane and a dashed one twice that. At the nearest points of the convolutional network the share behind is the larger one; for the linear network the two sides hardly differ."}}
 sides = {}
 for kind, net in nets.items():
     near = attacks.fmn(net, A, y[:half][differ][:100], space="free").x_adv
@@ -712,9 +685,9 @@ run.say(
     + ", ".join(f"{points(kind)} in the {WORDS[kind]} network" for kind in KINDS)
     + "; bars are 95 % intervals. "
     + (
-        "So the convolutional network leaves less room behind its nearest boundary than "
-        "before it, as a wedge does, and the difference is decidedly larger than that of "
-        "the linear network, our ruler, whose classes are cut out by planes. "
+        "So the convolutional network leaves less room behind its nearest boundary "
+        "than before it, as a wedge does, by decidedly more than the linear network, "
+        "our ruler, whose classes are cut out by planes. "
         if low[0] > high[1]
         else "On these images the convolutional network does not differ decidedly from "
         "the linear one. "
@@ -733,28 +706,7 @@ run.say(
 # The paper samples a boundary, takes the singular values of the sample, and reads the boundary's dimension off those that drop.
 # It begins with wedges, for which noise has to be projected onto the nearest point, and proposes to project onto the violated half-spaces in turn.
 # For orthogonal faces that is right (its Lemma 30.11).
-# For others, as for this wedge of 120 degrees, a projection may be one too many, and each half-space has to take its last step back before it makes a new one {cite:p}`dykstra1983`.
-
-
-# %% tags=["nbval-check-output"]
-def in_turn(x, faces, correct, sweeps=200):
-    """Project x onto half-spaces in turn, with or without Dykstra's correction."""
-    taken = torch.zeros(len(faces), len(x), dtype=x.dtype)
-    for _ in range(sweeps):
-        for i, face in enumerate(faces):
-            back = x - taken[i] if correct else x
-            x = back - (back @ face).clamp(max=0) * face
-            taken[i] = x - back
-    return x.numpy().round(3) + 0.0
-
-
-blunt = torch.tensor([[math.sqrt(3) / 2, 0.5], [0, 1]], dtype=torch.float64)
-outside = torch.tensor([0.2, -1], dtype=torch.float64)
-print("in turn:       ", in_turn(outside, blunt, correct=False))
-print("with Dykstra's:", in_turn(outside, blunt, correct=True))
-
-# %% [markdown]
-# For the paper's wedge $\{x_1 \geq 0,\ x_i \geq x_1 \tan\theta_{i-1}\}$ no iteration is needed.
+# In a wedge of 120 degrees $(0.2, -1)$ goes to $(0.48, 0)$ if the face $x_2 = 0$ comes last, where $(0.2, 0)$ is nearest: the first projection was one too many, and {cite:t}`dykstra1983` has each half-space take its last step back before it makes a new one.# For the paper's wedge $\{x_1 \geq 0,\ x_i \geq x_1 \tan\theta_{i-1}\}$ no iteration is needed.
 #
 # ```{prf:theorem} The nearest point of a wedge
 # :label: thm-wedge-projection
@@ -786,18 +738,7 @@ run.say(
 # %% [markdown]
 # And around a crossing of a network?
 # There the paper adds noise to a boundary point and moves each noisy point towards that one of the two images that is on the other side, until the class changes.
-# Around a plane with normal $\nu$, along a line of direction $u$, this is the oblique projection $I - u \nu^\top / (u^\top \nu)$, and we can say what to expect.
-
-# %% tags=["nbval-check-output"]
-nu, u = torch.randn(2, 64, generator=draws(2), dtype=torch.float64)
-oblique = torch.eye(64).double() - torch.outer(u, nu) / (u @ nu)
-values = torch.linalg.svdvals(oblique)
-cosine = (u @ nu).abs() / (u.norm() * nu.norm())
-print("singular values:", values[[0, 1, 32, 62, 63]].numpy().round(3) + 0.0)
-print("1 / cos of the angle of incidence:", round(float(1 / cosine), 3))
-
-# %% [markdown]
-# One value is zero, along the normal; one is $1 / \cos\alpha$ for the angle of incidence $\alpha$; all others are one.
+# Around a plane with normal $\nu$, along a line of direction $u$, this is the oblique projection $I - u \nu^\top / (u^\top \nu)$, and we can say what to expect: one singular value is zero, along the normal; one is $1 / \cos\alpha$ for the angle of incidence $\alpha$; all others are one.
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Singular values of boundary samples around natural crossings on the left and adversarial ones on the right, one colour per crossing, relative to their median, on a logarithmic axis. Each shows a level line and one value far below it. For the natural crossings one value stands well above the line, close to a cross at one over the cosine of the angle of incidence."}}
 run.show("fig-neighbourhoods")
@@ -807,17 +748,13 @@ run.say(
     f"{by_kind('mnist-plane', 'two_off_share', '.0%')} of the crossings one value lies "
     "below half the median and one above twice the median, in "
     f"{by_kind('mnist-plane', 'two_dropped_share', '.0%')} two lie below: what stands "
-    "out is the normal, and the angle. Of these two directions the one that has less "
-    "in common with the images has "
+    "out is the normal, and the angle. One of the two directions has only "
     f"{by_kind('mnist-plane', 'directions_in_images', '.0%')} (medians) of its squared "
-    "length in the plane of the two images. By our measure, a spread along the fitted normal below a "
-    "twentieth of the median, "
-    f"{by_kind('mnist-plane', 'planar_share', '.0%')} of the natural crossings are "
-    f"planar. {verdict('mnist-plane')} The single dominant value of an uncentred "
-    "sample is the boundary image itself, and differences remove it, as the paper "
-    f"says: its direction has a cosine of "
-    f"{by_kind('svd-content', 'alignment_raw', '.2f')} with the image, and by "
-    f"differences of {by_kind('svd-content', 'alignment_differences', '.2f')}. "
+    "length in the plane of the two images. Is the boundary a plane there? If its "
+    "spread along the fitted normal may be a twentieth of the median, in "
+    f"{by_kind('mnist-plane', 'planar_share', '.0%')} of the crossings. "
+    f"{verdict('mnist-plane')} The single dominant value of an uncentred sample is the "
+    "boundary image itself, and differences remove it, as the paper says. "
     f"{verdict('svd-content')}"
 )
 
@@ -847,12 +784,12 @@ plots.table(
 )
 run.say(
     "*Another attack*: PGD's examples are as adversarial as those of L-BFGS, and lie "
-    "on lines about as skew as the natural ones. *Another place*: begun on the natural line "
-    "itself, as far before its crossing as an image is from its adversarial example, "
-    "L-BFGS still finds its small angle, so it is not the place. *Another network*: "
-    "planes show the same order. **A skew or a steep crossing says how the line was "
-    "chosen, and nothing yet of wedges; of these say more the normals at a distance "
-    "and the noise on the two sides, each beside the linear network.**"
+    "on lines about as skew as the natural ones. *Another place*: begun on the natural "
+    "line, as far before its crossing as an image is from its adversarial example, "
+    "L-BFGS still finds its small angle. *Another network*: planes show the same "
+    "order. **A skew or a steep crossing says how the line was chosen, and nothing yet "
+    "of wedges; of these say more the normals at a distance and the noise on the two "
+    "sides, each beside the linear network.**"
 )
 
 # %% [markdown]
