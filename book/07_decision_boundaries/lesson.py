@@ -2,8 +2,8 @@
 # # Decision boundaries
 #
 # An adversarial example lies just behind a *decision boundary*, the surface at which the class changes.
-# The last part of {cite:t}`bell2023`, a workshop of definitions, calculations and announced questions, asks what shape that surface has, and builds tools to measure it: crossings, angles, wedges of known sharpness, samples of the boundary.
-# Does the way to an adversarial example cross it differently from the line between two images, and would these tools show it?
+# The last part of {cite:t}`bell2023`, a workshop of definitions, calculations and announced questions, builds tools to measure its shape: angles of crossings, wedges of known sharpness, samples of the boundary.
+# What do these tools show of a network, and what would they show of any line through any boundary?
 
 # %% tags=["parameters", "hide-input"]
 profile: str = "quick"  # quick, standard or paper: see data/profiles
@@ -71,7 +71,7 @@ def skew(model, a, b):
     return met, geometry.incidence(b - a, slope)
 
 
-# %% name="fig-ways" tags=["hide-input"] mystnb={"image": {"alt": "Three ways that begin at one digit, with the network's answer and its confidence, and below each a strip with the class along the way: to another digit, past a third class; to an image found by PGD; to one found by L-BFGS with little change. A black line marks where the first class ends."}}
+# %% name="fig-ways" tags=["hide-input"] mystnb={"image": {"alt": "Three ways that begin at one digit, with the network's answer and its confidence, and below each a strip with the class along the way: to another digit, past a third class; to an image found by PGD; to one found by L-BFGS with little change. A black line marks where the first class ends; above the strip stand the length of the way and its angle to the boundary's normal there. A small convolutional network."}}
 FINE = np.linspace(0, 1, 500)
 classes = [classes_between(nets["conv"], a, b, FINE) for a, b in zip(A, B, strict=True)]
 passing = [len(each.unique()) > 2 for each in classes]
@@ -85,7 +85,7 @@ ways = {
     ).x_adv,
     "L-BFGS,\nleast change": attacks.lbfgs(nets["conv"], image, label).x_adv,
 }
-figure = plt.figure(figsize=(10.4, 4.7))
+figure = plt.figure(figsize=(10.4, 4.5))
 grid = figure.add_gridspec(6, 7, height_ratios=(5, 1) * 3)
 for row, (words, end) in enumerate(ways.items()):
     met, degrees = skew(nets["conv"], image, end)
@@ -117,8 +117,6 @@ for row, (words, end) in enumerate(ways.items()):
 plt.show()
 
 # %% [markdown]
-# Above each strip stand the length of the way and the angle to the boundary's normal at which it leaves the class of the first image, for a small convolutional network.
-#
 # ## What we found
 #
 # The *persistence* of a point is the largest strength of Gaussian noise under which it keeps its class with a probability of at least $\gamma$, here 0.7 ({doc}`chapter 5 <../05_persistence/lesson>`).
@@ -210,7 +208,7 @@ for opening in np.radians([30, 90, 150]):
         wedge = ((noise + np.array([centre, 0])) @ normals.T > 0).all(1)
         formula.append(norm.sf(a) + sign * 2 * owens_t(a, c / s))
         counts.append((~wedge if sign > 0 else wedge).mean())
-print("formula", np.round(formula, 2), "\ncounted", np.round(counts, 2))
+print("formula", np.round(formula, 3), "\ncounted", np.round(counts, 3))
 
 # %% [markdown]
 # Move the opening and the noise; both points lie at distance 1 from the boundary.
@@ -308,8 +306,8 @@ run.say(
 )
 
 # %% [markdown]
-# This is the asymmetry that the paper looks for: *inside a wedge persistence is small, outside it is large, and beside a plane it is the same on both sides*.
-# To lose much more noise than a plane at the same distance takes more faces.
+# This is the asymmetry that the paper looks for: *persistence is small inside a wedge, large outside, and the same on both sides of a plane*.
+# To lose still more noise takes more faces.
 # Inside $k$ orthogonal ones noise stays with probability $\Phi(a)^k$; and at whatever angles $k$ faces stand, at most $k\,(1 - \Phi(a))$ of it leaves.
 
 # %% tags=["hide-input"]
@@ -374,8 +372,7 @@ def wedge(point):
     return torch.stack([inside, -inside])
 
 
-def angle(one, other):
-    """Degrees between two directions."""
+def angle(one, other):  # degrees
     return torch.rad2deg(torch.arccos(one @ other / (one.norm() * other.norm())))
 
 
@@ -410,9 +407,8 @@ for name, at in (("from a", t), ("from b", back)):
     print(f"{name}: at t = {at:.3f}, between classes {sides[0]} and {sides[1]}")
 
 # %% [markdown]
-# Two answers for one line, and neither is where the class of $a$ meets the class of $b$: the line passes through a third class.
-# So a normal that is computed for the classes of the two *images* belongs to no boundary at that point; the classes must be read off the two sides of the crossing.
-# More generally a bisection finds one change of class out of an odd number, and none where the two ends have the same class.
+# Two answers for one line: it passes through a third class, and a normal for the classes of the two *images* belongs to no boundary here; the classes must be read off the two sides of the crossing.
+# A bisection finds one change of class out of several, and none where both ends have the same class.
 #
 # For ReLUs nothing need be missed.
 # Along a line every unit of the first layer is linear and bends once, at its zero; between these places the units of the second layer are linear, and so on, up to the scores.
@@ -447,10 +443,6 @@ def changes(model, a, b):
     return t[1:-1][inside[1:] != inside[:-1]]
 
 
-with torch.no_grad():
-    print("all changes:", np.round(changes(dense, a, b).numpy(), 3))
-    print("pieces:", len(kinks(dense, a, b)) - 1)
-
 # %% name="fig-changes" tags=["hide-input"] mystnb={"image": {"alt": "Left: scores of the leading classes on one line between two digits, made of straight pieces, with a tick for each kink; dotted lines mark the two places that bisection finds from either end, with a third class between them. Right: shares of the lines by their number of class changes, for three networks; each network has lines with more than one."}}
 linear = copy.deepcopy(nets["linear"]).double()
 pairs = list(zip(A.double(), B.double(), strict=True))
@@ -463,7 +455,7 @@ with torch.no_grad():
     bends = kinks(dense, a, b)
     scores = dense(between(a, b, FINE))
 counted["conv"] = [int((each.diff() != 0).sum()) for each in classes]
-_, axes = plt.subplots(1, 2, figsize=(9.6, 3.0), width_ratios=(1.6, 1))
+_, axes = plt.subplots(1, 2, figsize=(9.6, 2.8), width_ratios=(1.6, 1))
 leading = scores.argmax(1).unique().tolist()
 for k, colour in zip(leading, plots.PALETTE, strict=False):
     axes[0].plot(FINE, scores[:, k], color=colour, label=f"class {k}")
@@ -502,17 +494,16 @@ run.say(
     f"were read at {len(FINE)} places.) Where a bisection in the fully connected "
     f"network ends at a third class, on {int(third.sum())} lines, a normal for the "
     f"classes of the images is off by {float(turned.median()):.0f} degrees in the "
-    f"median. A line of it has {np.median(pieces):.0f} straight pieces in the median: "
-    "within one the boundary is a piece of a plane, and the gradient at the crossing "
-    "knows nothing of the next."
+    f"median. A line of it has {np.median(pieces):.0f} straight pieces in the median; "
+    "the gradient at the crossing knows one of them."
 )
 
 # %% [markdown]
 # ## At which angle does a line cross?
 #
-# Any measured angle needs its null: for a uniformly random direction in $n$ dimensions $\cos^2 \alpha$ has the law $\mathrm{Beta}(\frac{1}{2}, \frac{n-1}{2})$, which in many dimensions is nearly 90 degrees, whatever the boundary.
+# Any angle needs its null: for a random direction in $n$ dimensions $\cos^2 \alpha$ has the law $\mathrm{Beta}(\frac{1}{2}, \frac{n-1}{2})$, and $\alpha$ is nearly 90 degrees in many dimensions, whatever the boundary.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Cumulative shares of crossings against their angle of incidence, one panel per network. Crossings on lines between images and by PGD are more grazing (larger angles) than those by L-BFGS; those at the nearest points without the box have the smallest angles. All curves lie to the left of the dotted one for random directions."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Cumulative shares of crossings against their angle of incidence, one panel per network. Crossings between images and by PGD have larger angles than those by L-BFGS, nearest points without the box the smallest; random directions (dotted) lie to the right of all."}}
 run.show("fig-skewness")
 size = math.prod(networks.IMAGES[run.profile.data][0])
 low = geometry.incidence_null(size, 0.025)
@@ -529,20 +520,17 @@ run.say(
     "{cite:p}`pintor2021`, which here may leave the box of grey values, comes to "
     f"{by_kind('skewness', 'nearest_degrees')}."
 )
-
-# %% [markdown]
-# The angle is small where a line was aimed at the nearest piece of the boundary, and speaks of the line first.
-# Does it speak of the boundary too?
-# {cite:t}`shamir2021` picture a sheet that runs along the images, with a dimple at each; its normals avoid the directions in which images differ.
-
-# %% tags=["hide-input"]
 run.say(
-    "In the principal directions that hold nine tenths of the images' variance normals "
+    "So the angle is small where a line was aimed at the nearest piece of the "
+    "boundary. Does it speak of the boundary too? {cite:t}`shamir2021` picture a sheet "
+    "that runs along the images, with a dimple at each; its normals avoid the "
+    "directions in which images differ. In the directions that hold nine tenths of "
+    "their variance normals "
     f"have {by_kind('dimpled-manifold', 'normal_share', '.0%')} of their squared "
     f"length, a random direction {found('dimpled-manifold', 'random_share'):.0%}, and "
     f"lines between images {by_kind('dimpled-manifold', 'image_share', '.0%')}. "
-    f"{verdict('dimpled-manifold')} These are directions of all images together; the "
-    "tangent space at one image, which is smaller, is not tried."
+    f"{verdict('dimpled-manifold')} The smaller tangent space at one image is not "
+    "tried."
 )
 
 # %% [markdown]
@@ -553,7 +541,7 @@ run.say(
 # The paper claims, with a proof, that such an edge crosses the face orthogonally.
 # It is orthogonal to the *plane* of the face and meets it half-way; but its midpoint lies in the *face* only if no third training point is nearer to it (a *Gabriel edge*).
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: random points in the plane with their Voronoi cells; blue Delaunay edges cross the shared face, orange dashed ones pass through a third cell. Right: the share of edges that cross, falling with the dimension for random points, close to the Poisson values, and for digits."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: random points with their Voronoi cells; blue Delaunay edges cross the shared face, orange ones pass through a third cell. Right: the share that cross falls with the dimension, for random points and for digits."}}
 run.show("fig-delaunay")
 run.say(
     f"Of the edges of random points "
@@ -566,39 +554,27 @@ run.say(
 )
 
 # %% [markdown]
-# A smoother classifier interpolates the labels within each Delaunay simplex, and takes the class with the largest weight.
-# That its boundary tends to the true one on a manifold $M$, as the longest edge $\varepsilon$ tends to 0 (Theorem 30.6), needs conditions.
-#
-# ```{prf:theorem} The weighted Delaunay boundary lies in a tube
-# :label: thm-delaunay-tube
-#
-# Let $M$ be convex and flat, let every point of it have a class, each class the closure of its interior, and let the samples carry their true classes.
-# Then every point of the samples' convex hull that the weights misclassify lies within $\varepsilon$ of the true boundary.
-# ```
-#
-# ```{prf:proof}
-# A simplex whose corners all have the true class of $z$ gives $z$ this class with weight one.
-# So if $z$ is misclassified, a corner $c$ of its simplex has another class, and the segment from $z$ to $c$, which stays in $M$, meets the true boundary.
-# Its length is at most the longest edge of the simplex.
-# ```
+# A smoother classifier interpolates the labels within each Delaunay simplex.
+# That its boundary tends to the true one on a manifold $M$ as the longest edge $\varepsilon$ tends to 0 (Theorem 30.6) needs conditions.
+# Let $M$ be convex and flat, and let the samples carry their true classes.
+# Then every point that is misclassified lies within $\varepsilon$ of the true boundary, since a corner of its simplex has another class, and the segment to it, no longer than $\varepsilon$, stays in $M$ and meets the boundary.
 
 # %% tags=["hide-input"]
 run.say(
     "No Lipschitz constant is needed, but flatness is: on a circle some triangle holds "
     "the centre, so that its longest edge stays above $\\sqrt{3}$ radii (300 samples: "
-    f"{found('thm30.6', 'longest_edge_on_a_circle'):.2f}) and $\\varepsilon$ never "
-    "tends to 0. And it is one direction only: a piece of a class thinner than "
-    f"$\\varepsilon$ may hold no sample. {verdict('thm30.6')}"
+    f"{found('thm30.6', 'longest_edge_on_a_circle'):.2f}). And a piece of a class "
+    f"thinner than $\\varepsilon$ may hold no sample. {verdict('thm30.6')}"
 )
 
 # %% [markdown]
 # ## Does the boundary bend?
 #
-# In a ReLU network all second derivatives are zero, almost everywhere, and still the boundary of many small planes can be round.
-# The paper proposes the remedy: compare the *normals* at two boundary points, as we did for the two faces, and look from which distance $r$ on they differ.
+# In a ReLU network second derivatives are zero almost everywhere, and still a boundary of many small planes can be round.
+# The paper proposes to compare the *normals* of two boundary points, as we did for the two faces.
 # We go a distance $r$ into random tangent directions, look how far along the normal the boundary lies from there (its *height*), and take the angle between the normals at the two places.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: height over the tangent plane as a share of the radius, against the radius, both logarithmic, for linear and curved networks; middle: angle between normals. Both stay near zero for the linear network at small radii and grow for the others. Right: principal curvatures at a middle radius, for natural and adversarial crossings."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: height over the tangent plane as a share of the radius, against the radius; middle: angle between normals. Both stay near zero for the linear network at small radii and grow for the others. Right: principal curvatures at a middle radius, for natural and adversarial crossings."}}
 run.show("fig-bending")
 turning = found("curvature-radius", "conv_radius_of_turning")
 run.say(
@@ -621,10 +597,9 @@ run.say(
 # %% [markdown]
 # ### Is it a wedge?
 #
-# The first section gives a test.
-# Take the nearest boundary point of an image, and go the same distance $r$ along its normal to either side; then count the noise of $\sigma = r$ that loses the class.
-# Beside a plane it is 15.9 % on both sides, behind two faces at most twice that, and a difference between the two sides is what a wedge would show.
-# We take the digits of the head figure, with $r$ the median distance of an image from the boundary, and do the same at the crossings of natural lines.
+# From the nearest boundary point of a digit we go a distance $r$ along the normal to either side, and count the noise of $\sigma = r$ that loses the class.
+# Beside a plane it is 15.9 % on both sides, inside two faces at most twice that; a wedge shows as a difference between the two sides.
+# With $r$ the median distance of an image from the boundary, we do the same at the crossings of natural lines.
 
 
 # %% name="fig-sides" tags=["hide-input"] mystnb={"image": {"alt": "Mean share of noise that loses the class before and behind the boundary, with 95 % intervals, for three networks at natural crossings and at nearest points. At the nearest points of the convolutional network the share behind is the larger one; for the linear network the two sides hardly differ."}}
@@ -653,7 +628,7 @@ plane = float(norm.sf(1))
 LOOKS = (
     ("o", plots.PALETTE[0], "before", 0.12), ("s", plots.PALETTE[1], "behind", -0.12),
 )  # fmt: skip
-_, ax = plt.subplots(figsize=(8.6, 2.7))
+_, ax = plt.subplots(figsize=(8.6, 2.5))
 shown = [
     (kind, where) for kind in KINDS for where in ("natural lines", "nearest points")
 ]
@@ -694,19 +669,18 @@ run.say(
     )
     + "On natural lines the convolutional network's difference is "
     f"{points('conv', 'natural lines')}. "
-    "All shares exceed a plane's, for the linear network as well: other faces are "
-    "near, those of third classes. "
-    "The evidence measures persistence at mirrored points of PGD crossings "
-    f"({{doc}}`evidence`)."
+    "All shares exceed a plane's, the linear network's as well: faces of third classes "
+    "are near."
 )
 
 # %% [markdown]
-# ## What does a sample of the boundary show?
+# ## How does one sample a boundary?
 #
 # The paper samples a boundary, takes the singular values of the sample, and reads the boundary's dimension off those that drop.
 # It begins with wedges, for which noise has to be projected onto the nearest point, and proposes to project onto the violated half-spaces in turn.
 # For orthogonal faces that is right (its Lemma 30.11).
-# In a wedge of 120 degrees $(0.2, -1)$ goes to $(0.48, 0)$ if the face $x_2 = 0$ comes last, where $(0.2, 0)$ is nearest: the first projection was one too many, and {cite:t}`dykstra1983` has each half-space take its last step back before it makes a new one.# For the paper's wedge $\{x_1 \geq 0,\ x_i \geq x_1 \tan\theta_{i-1}\}$ no iteration is needed.
+# In a wedge of 120 degrees $(0.2, -1)$ goes to $(0.48, 0)$ if the face $x_2 = 0$ comes last, where $(0.2, 0)$ is nearest: the first projection was one too many, and {cite:t}`dykstra1983` has each half-space take its last step back before it makes a new one.
+# For the paper's wedge $\{x_1 \geq 0,\ x_i \geq x_1 \tan\theta_{i-1}\}$ no iteration is needed.
 #
 # ```{prf:theorem} The nearest point of a wedge
 # :label: thm-wedge-projection
@@ -740,7 +714,7 @@ run.say(
 # There the paper adds noise to a boundary point and moves each noisy point towards that one of the two images that is on the other side, until the class changes.
 # Around a plane with normal $\nu$, along a line of direction $u$, this is the oblique projection $I - u \nu^\top / (u^\top \nu)$, and we can say what to expect: one singular value is zero, along the normal; one is $1 / \cos\alpha$ for the angle of incidence $\alpha$; all others are one.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Singular values of boundary samples around natural crossings on the left and adversarial ones on the right, one colour per crossing, relative to their median, on a logarithmic axis. Each shows a level line and one value far below it. For the natural crossings one value stands well above the line, close to a cross at one over the cosine of the angle of incidence."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Singular values of boundary samples around natural crossings on the left and adversarial ones on the right, relative to their median. Each shows a level line and one value far below it; around the natural crossings one stands well above, close to a cross at one over the cosine of the angle."}}
 run.show("fig-neighbourhoods")
 run.say(
     "Crosses are $1 / \\cos\\alpha$. The paper sees two degenerate values between two "
@@ -761,7 +735,7 @@ run.say(
 # %% [markdown]
 # ## Does it survive?
 #
-# This part defends no network, so that there is no robustness to break; what has to survive is the reading of the angles.
+# No network is defended here; what has to survive is the reading of the angles.
 # We change the attack, the place, and the network.
 
 # %% tags=["hide-input"]
@@ -801,9 +775,8 @@ run.say(
 # - A ReLU boundary is flat at a point. Bending shows between points, and depends on how far apart they are.
 # - A singular value that stands out may be an image, or an angle.
 #
-# **Open**: the other projection of the text, descending a loss; the tangent space of the images at one place; whether the faces that noise meets behind a boundary are those of one class or of many.
-# The paper announces angles, normals and curvature and does not measure them: these are first answers, on small networks.
-#
+# **Open**: the other projection of the text, descending a loss; the tangent space at one image; whose faces the noise meets behind a boundary.
+# The paper announces the measurement of angles, normals and curvature: these are first answers, on small networks.
 # The {doc}`exercises <exercises>` let you write the bracket, the projection and the spectrum yourself.
 
 # %% tags=["hide-input"]
