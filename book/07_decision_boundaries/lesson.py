@@ -71,7 +71,7 @@ def skew(model, a, b):
     return met, geometry.incidence(b - a, slope)
 
 
-# %% name="fig-ways" tags=["hide-input"] mystnb={"image": {"alt": "Three ways that begin at one digit, with the network's answer and its confidence, and below each a strip with the class along the way: to another digit, past a third class; to an image found by PGD; to one found by L-BFGS with little change. A black line marks where the first class ends; above the strip stand the length of the way and its angle to the boundary's normal there. A small convolutional network."}}
+# %% name="fig-ways" tags=["hide-input"] mystnb={"image": {"alt": "Three ways from one digit, with a convolutional network's answer and its confidence, and the class along each: to another digit, past a third class; to an image found by PGD; to one found by L-BFGS with little change. Above each strip: length, and angle to the boundary's normal at the black line, where the first class ends."}}
 FINE = np.linspace(0, 1, 500)
 classes = [classes_between(nets["conv"], a, b, FINE) for a, b in zip(A, B, strict=True)]
 passing = [len(each.unique()) > 2 for each in classes]
@@ -130,16 +130,18 @@ def by_kind(name: str, what: str, form: str = ".0f") -> str:
 
 dimensions = run.profile.delaunay_dimensions
 run.say(
-    "- Persistence drops where a path enters an adversarial class. Does a wedge "
-    "recreate that? At equal distance, a point inside ten orthogonal faces has "
+    "- In the picture with which the research began, persistence drops where a path "
+    "enters an adversarial class. Does a wedge recreate that? At equal distance, a "
+    "point inside ten orthogonal faces has "
     f"{found('persistence-recreated', 'orthant_over_plane'):.0%} of the persistence "
     "beside a plane, and inside ten tipped ones "
     f"{found('persistence-recreated', 'tipped_over_plane'):.0%}: the number of faces "
     f"makes the drop, not their sharpness. {verdict('persistence-recreated')}\n"
     "- Lines between images meet the boundaries of a convolutional and of a fully "
     f"connected network at {by_kind('skewness', 'natural_degrees')} degrees to the "
-    f"normal (medians), L-BFGS's at {by_kind('skewness', 'least_degrees')}, a random "
-    f"direction at {found('skewness', 'random_degrees'):.0f}. {verdict('skewness')} "
+    f"normal (medians), lines to the near adversarial "
+    f"examples of L-BFGS at {by_kind('skewness', 'least_degrees')}, a random direction "
+    f"at {found('skewness', 'random_degrees'):.0f}. {verdict('skewness')} "
     "A *linear* network, whose boundaries are planes, has "
     f"{found('skewness', 'linear_natural_degrees'):.0f} and "
     f"{found('skewness', 'linear_least_degrees'):.0f}: the angle tells how a line was "
@@ -152,8 +154,8 @@ run.say(
     f"{by_kind('dimpled-manifold', 'normal_share', '.0%')} of their squared length in "
     f"them, a random direction {found('dimpled-manifold', 'random_share'):.0%}. "
     f"{verdict('dimpled-manifold')}\n"
-    "- Does the line between two Delaunay neighbours cross the Voronoi face that they "
-    "share? "
+    "- Does the line between two training points whose Voronoi cells share a face "
+    "cross that face? "
     f"{found('delaunay-orthogonal', 'share_in_the_plane'):.0%} of them do in the "
     "plane, "
     f"{found('delaunay-orthogonal', 'share_in_most_dimensions'):.0%} in "
@@ -508,10 +510,12 @@ run.show("fig-skewness")
 size = math.prod(networks.IMAGES[run.profile.data][0])
 low = geometry.incidence_null(size, 0.025)
 run.say(
-    "The paper's Definition 30.1 describes two angles, which add up to 90 degrees; "
-    f"this is its second. {verdict('incidence')} "
+    f"(Networks on {run.profile.data}, from the evidence, here and in two figures "
+    f"below: `mlp` is fully connected, `{run.profile.convolutional}` convolutional.) "
+    "The paper's Definition 30.1 has two angles, which add up to 90 degrees; this is "
+    f"its second. {verdict('incidence')} "
     f"In {size} dimensions all but 2.5 % of random directions lie above {low:.0f} "
-    "degrees. Natural lines lie at "
+    "degrees. Natural lines, between two images, lie at "
     f"{by_kind('skewness', 'natural_degrees')} degrees (convolutional and fully "
     "connected, medians), L-BFGS "
     f"{{cite:p}}`szegedy2014` at {by_kind('skewness', 'least_degrees')}. "
@@ -524,8 +528,8 @@ run.say(
     "So the angle is small where a line was aimed at the nearest piece of the "
     "boundary. Does it speak of the boundary too? {cite:t}`shamir2021` picture a sheet "
     "that runs along the images, with a dimple at each; its normals avoid the "
-    "directions in which images differ. In the directions that hold nine tenths of "
-    "their variance normals "
+    "directions in which images differ. In those that hold nine tenths of the "
+    "images' variance, normals "
     f"have {by_kind('dimpled-manifold', 'normal_share', '.0%')} of their squared "
     f"length, a random direction {found('dimpled-manifold', 'random_share'):.0%}, and "
     f"lines between images {by_kind('dimpled-manifold', 'image_share', '.0%')}. "
@@ -602,7 +606,7 @@ run.say(
 # With $r$ the median distance of an image from the boundary, we do the same at the crossings of natural lines.
 
 
-# %% name="fig-sides" tags=["hide-input"] mystnb={"image": {"alt": "Mean share of noise that loses the class before and behind the boundary, with 95 % intervals, for three networks at natural crossings and at nearest points. At the nearest points of the convolutional network the share behind is the larger one; for the linear network the two sides hardly differ."}}
+# %% name="fig-sides" tags=["hide-input"] mystnb={"image": {"alt": "Mean share of noise that loses the class before and behind the boundary, with 95 % intervals, for three networks at natural crossings and at nearest points. At the nearest points of the convolutional network it is larger behind; for the linear network the sides hardly differ."}}
 @torch.no_grad()
 def both_sides(model, met, r, sigma, count=300):
     """Share of noise that loses the class, before and behind each crossing."""
@@ -757,8 +761,9 @@ plots.table(
     digits=1,
 )
 run.say(
-    "*Another attack*: PGD's examples are as adversarial as those of L-BFGS, and lie "
-    "on lines about as skew as the natural ones. *Another place*: begun on the natural "
+    "*Another attack*: PGD, which may change every pixel by "
+    f"{run.profile.attack_eps:g}, finds its examples on lines about as skew as the "
+    "natural ones. *Another place*: begun on the natural "
     "line, as far before its crossing as an image is from its adversarial example, "
     "L-BFGS still finds its small angle. *Another network*: planes show the same "
     "order. **A skew or a steep crossing says how the line was chosen, and nothing yet "
@@ -769,10 +774,10 @@ run.say(
 # %% [markdown]
 # ## What to remember
 #
-# - At a given distance persistence counts faces; their sharpness matters little ({prf:ref}`thm-wedge-noise`).
-# - A bisection finds one change of class out of several; read the classes off its two sides before you compute a normal.
-# - An angle of incidence needs three things beside it: a random direction, a network whose boundaries are planes, and another attack.
-# - A ReLU boundary is flat at a point. Bending shows between points, and depends on how far apart they are.
+# - At a given distance persistence counts faces, not sharpness ({prf:ref}`thm-wedge-noise`).
+# - A bisection finds one change of class; read the two classes off its sides.
+# - An angle of incidence wants a random direction, planes and another attack beside it.
+# - A ReLU boundary is flat at a point; that it bends shows between points.
 # - A singular value that stands out may be an image, or an angle.
 #
 # **Open**: the other projection of the text, descending a loss; the tangent space at one image; whose faces the noise meets behind a boundary.
