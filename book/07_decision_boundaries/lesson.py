@@ -509,8 +509,9 @@ run.say(
 run.show("fig-skewness")
 size = math.prod(networks.IMAGES[run.profile.data][0])
 low = geometry.incidence_null(size, 0.025)
+where = run.profile.data.replace("mnist", "MNIST")
 run.say(
-    f"(Networks on {run.profile.data}, from the evidence, here and in two figures "
+    f"(Networks on {where}, from the evidence, here and in two figures "
     f"below: `mlp` is fully connected, `{run.profile.convolutional}` convolutional.) "
     "The paper's Definition 30.1 has two angles, which add up to 90 degrees; this is "
     f"its second. {verdict('incidence')} "
