@@ -129,16 +129,17 @@ def by_kind(name: str, what: str, form: str = ".0f") -> str:
 
 
 dimensions = run.profile.delaunay_dimensions
+where = run.profile.data.replace("mnist", "MNIST")
 run.say(
     "- In the picture with which the research began, persistence drops where a path "
-    "enters an adversarial class. Does a wedge recreate that? At equal distance, a "
-    "point inside ten orthogonal faces has "
+    "enters an adversarial class. Does a *wedge*, a class cut out by several planes, "
+    "recreate that? At equal distance, a point inside ten orthogonal faces has "
     f"{found('persistence-recreated', 'orthant_over_plane'):.0%} of the persistence "
     "beside a plane, and inside ten tipped ones "
     f"{found('persistence-recreated', 'tipped_over_plane'):.0%}: the number of faces "
     f"makes the drop, not their sharpness. {verdict('persistence-recreated')}\n"
-    "- Lines between images meet the boundaries of a convolutional and of a fully "
-    f"connected network at {by_kind('skewness', 'natural_degrees')} degrees to the "
+    f"- On {where}, lines between images meet the boundaries of a convolutional and of "
+    f"a fully connected network at {by_kind('skewness', 'natural_degrees')} degrees to the "
     f"normal (medians), lines to the near adversarial "
     f"examples of L-BFGS at {by_kind('skewness', 'least_degrees')}, a random direction "
     f"at {found('skewness', 'random_degrees'):.0f}. {verdict('skewness')} "
@@ -172,7 +173,7 @@ run.say(
 #
 # A network gives scores $F(x)$, and the class is the index of the largest; the *decision boundary* is the set of points of which every ball contains two classes or more.
 # The simplest one is a plane.
-# Gaussian noise of standard deviation $\sigma$, in any number of dimensions, moves a point at distance $d$ across it with probability $1 - \Phi(d / \sigma)$, since only the noise along the normal counts.
+# Gaussian noise of standard deviation $\sigma$, in any number of dimensions, moves a point at distance $d$ across it with probability $1 - \Phi(d / \sigma)$, $\Phi$ being the normal distribution function, since only the noise along the normal counts.
 # The next is a *wedge*: two half-spaces with a common edge, at an opening angle $\omega$ between their faces.
 # How much more noise crosses if the wedge is sharp?
 #
@@ -198,7 +199,7 @@ run.say(
 #
 # As $\omega$ falls from $\pi$ to 0, $2\,T$ grows from 0 to $1 - \Phi(a)$.
 # So at a given distance from both faces a sharp wedge loses at most *twice* as much noise as a plane.
-# We compare the formula with counted noise.
+# We compare the formula with counted noise, from inside and from outside at each opening.
 
 # %%
 noise = torch.randn(10**6, 2, generator=draws(0), dtype=torch.float64).numpy()
@@ -302,8 +303,8 @@ movable.show(
 q = [float(crosses("inside", degrees, 1.0)) for degrees in (180, 90, 30)]
 run.say(
     f"At σ = 1, {q[0]:.1%} of the noise crosses a plane, {q[1]:.1%} leaves a right "
-    f"angle and {q[2]:.1%} a wedge of 30 degrees: two faces are felt, their sharpness "
-    "hardly. From outside less crosses the sharper the wedge is, and up to an opening "
+    f"angle and {q[2]:.1%} a wedge of 30 degrees: a second face is felt, but from a right "
+    "angle on hardly how sharp it stands. From outside less crosses the sharper the wedge is, and up to an opening "
     f"of {360 * (1 - GAMMA):.0f} degrees no noise is strong enough to move 30 %."
 )
 
@@ -491,9 +492,9 @@ turned = geometry.incidence(
 run.say(
     f"Of {len(A)} lines between digits of two classes "
     + ", ".join(f"{several[kind]:.0%} ({WORDS[kind]})" for kind in counted)
-    + " change their class more than once; planes do that too. (The lines of the "
-    "convolutional network, whose pooling the walk from kink to kink does not know, "
-    f"were read at {len(FINE)} places.) Where a bisection in the fully connected "
+    + " change their class more than once; planes do that too. (The "
+    "convolutional network, because of its pooling, was read at "
+    f"{len(FINE)} places.) Where a bisection in the fully connected "
     f"network ends at a third class, on {int(third.sum())} lines, a normal for the "
     f"classes of the images is off by {float(turned.median()):.0f} degrees in the "
     f"median. A line of it has {np.median(pieces):.0f} straight pieces in the median; "
@@ -509,7 +510,6 @@ run.say(
 run.show("fig-skewness")
 size = math.prod(networks.IMAGES[run.profile.data][0])
 low = geometry.incidence_null(size, 0.025)
-where = run.profile.data.replace("mnist", "MNIST")
 run.say(
     f"(Networks on {where}, from the evidence, here and in two figures "
     f"below: `mlp` is fully connected, `{run.profile.convolutional}` convolutional.) "
@@ -534,8 +534,7 @@ run.say(
     f"have {by_kind('dimpled-manifold', 'normal_share', '.0%')} of their squared "
     f"length, a random direction {found('dimpled-manifold', 'random_share'):.0%}, and "
     f"lines between images {by_kind('dimpled-manifold', 'image_share', '.0%')}. "
-    f"{verdict('dimpled-manifold')} The smaller tangent space at one image is not "
-    "tried."
+    f"{verdict('dimpled-manifold')}"
 )
 
 # %% [markdown]
@@ -553,9 +552,9 @@ run.say(
     f"{found('delaunay-orthogonal', 'share_in_the_plane'):.0%} cross their face in "
     "the plane and "
     f"{found('delaunay-orthogonal', 'share_in_most_dimensions'):.0%} in "
-    f"{dimensions[-1]} dimensions. {verdict('delaunay-orthogonal')} The proof goes "
-    "from *not orthogonal to the face* to a certain point, and contradicts what holds "
-    "for Gabriel edges only."
+    f"{dimensions[-1]} dimensions. {verdict('delaunay-orthogonal')} The proof ends "
+    "with the perpendicular bisector, which is the plane; that the edge meets the face "
+    "is nowhere shown."
 )
 
 # %% [markdown]
@@ -567,7 +566,7 @@ run.say(
 # %% tags=["hide-input"]
 run.say(
     "No Lipschitz constant is needed, but flatness is: on a circle some triangle holds "
-    "the centre, so that its longest edge stays above $\\sqrt{3}$ radii (300 samples: "
+    "the centre, so that its longest edge is never below $\\sqrt{3}$ radii (300 samples: "
     f"{found('thm30.6', 'longest_edge_on_a_circle'):.2f}). And a piece of a class "
     f"thinner than $\\varepsilon$ may hold no sample. {verdict('thm30.6')}"
 )
@@ -579,7 +578,7 @@ run.say(
 # The paper proposes to compare the *normals* of two boundary points, as we did for the two faces.
 # We go a distance $r$ into random tangent directions, look how far along the normal the boundary lies from there (its *height*), and take the angle between the normals at the two places.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: height over the tangent plane as a share of the radius, against the radius; middle: angle between normals. Both stay near zero for the linear network at small radii and grow for the others. Right: principal curvatures at a middle radius, for natural and adversarial crossings."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: height over the tangent plane as a share of the radius, against the radius; middle: angle between normals. Both stay near zero for the linear network at small radii and grow for the others. Right: principal curvatures at a middle radius, above zero where the first class is convex; at L-BFGS crossings of the convolutional network most lie below zero."}}
 run.show("fig-bending")
 turning = found("curvature-radius", "conv_radius_of_turning")
 run.say(
@@ -602,8 +601,9 @@ run.say(
 # %% [markdown]
 # ### Is it a wedge?
 #
-# From the nearest boundary point of a digit we go a distance $r$ along the normal to either side, and count the noise of $\sigma = r$ that loses the class.
-# Beside a plane it is 15.9 % on both sides, inside two faces at most twice that; a wedge shows as a difference between the two sides.
+# Back to the networks on scikit-learn's digits.
+# From an image's nearest boundary point we go a distance $r$ along the normal to either side, and count the noise of $\sigma = r$ that loses the class.
+# Beside a plane it is 15.9 % on both sides, inside two faces at most twice that; a wedge shows as a difference between the two sides, but so does a thin pocket of a class.
 # With $r$ the median distance of an image from the boundary, we do the same at the crossings of natural lines.
 
 
@@ -663,19 +663,25 @@ low, high = (intervals.of(more[kind, "nearest points"]) for kind in ("conv", "li
 run.say(
     "At the nearest boundary points, behind the boundary loses more than before it by "
     + ", ".join(f"{points(kind)} in the {WORDS[kind]} network" for kind in KINDS)
-    + "; bars are 95 % intervals. "
+    + ". "
     + (
         "So the convolutional network leaves less room behind its nearest boundary "
-        "than before it, as a wedge does, by decidedly more than the linear network, "
-        "our ruler, whose classes are cut out by planes. "
+        "than before it, as with a wedge or a thin pocket behind, and by decidedly more "
+        "than the linear network, whose classes are cut out by planes. "
         if low[0] > high[1]
         else "On these images the convolutional network does not differ decidedly from "
         "the linear one. "
     )
-    + "On natural lines the convolutional network's difference is "
+    + "Nearest points favour places where the boundary bulges towards the image; on "
+    "natural lines, which do not choose them, the convolutional network's difference is "
     f"{points('conv', 'natural lines')}. "
-    "All shares exceed a plane's, the linear network's as well: faces of third classes "
-    "are near."
+    + (
+        "All shares exceed a plane's; in the linear network only faces of third "
+        "classes can do that."
+        if min(float(mean_over(part)) for pair in sides.values() for part in pair)
+        > plane
+        else ""
+    )
 )
 
 # %% [markdown]
@@ -727,9 +733,10 @@ run.say(
     f"{by_kind('mnist-plane', 'two_off_share', '.0%')} of the crossings one value lies "
     "below half the median and one above twice the median, in "
     f"{by_kind('mnist-plane', 'two_dropped_share', '.0%')} two lie below: what stands "
-    "out is the normal, and the angle. One of the two directions has only "
+    "out is the normal, and the angle. The large one leans towards the "
+    "line of the images; the direction that fits less has only "
     f"{by_kind('mnist-plane', 'directions_in_images', '.0%')} (medians) of its squared "
-    "length in the plane of the two images. Is the boundary a plane there? If its "
+    "length in the images' plane. Is the boundary a plane there? If its "
     "spread along the fitted normal may be a twentieth of the median, in "
     f"{by_kind('mnist-plane', 'planar_share', '.0%')} of the crossings. "
     f"{verdict('mnist-plane')} The single dominant value of an uncentred sample is the "
@@ -775,7 +782,7 @@ run.say(
 # %% [markdown]
 # ## What to remember
 #
-# - At a given distance persistence counts faces, not sharpness ({prf:ref}`thm-wedge-noise`).
+# - Inside a wedge, at a given distance, more faces lower persistence much, sharper ones hardly ({prf:ref}`thm-wedge-noise`).
 # - A bisection finds one change of class; read the two classes off its sides.
 # - An angle of incidence wants a random direction, planes and another attack beside it.
 # - A ReLU boundary is flat at a point; that it bends shows between points.
