@@ -560,8 +560,8 @@ run.say(
 # %% [markdown]
 # A smoother classifier interpolates the labels within each Delaunay simplex.
 # That its boundary tends to the true one on a manifold $M$ as the longest edge $\varepsilon$ tends to 0 (Theorem 30.6) needs conditions.
-# Let $M$ be convex and flat, and let the samples carry their true classes.
-# Then every point that is misclassified lies within $\varepsilon$ of the true boundary, since a corner of its simplex has another class, and the segment to it, no longer than $\varepsilon$, stays in $M$ and meets the boundary.
+# Let $M$ be convex and flat, and the samples carry their true classes.
+# Then every misclassified point lies within $\varepsilon$ of the true boundary, since a corner of its simplex has another class, and the segment to it, no longer than $\varepsilon$, stays in $M$ and meets the boundary.
 
 # %% tags=["hide-input"]
 run.say(
@@ -604,7 +604,7 @@ run.say(
 # Back to the networks on scikit-learn's digits.
 # From an image's nearest boundary point we go a distance $r$ along the normal to either side, and count the noise of $\sigma = r$ that loses the class.
 # Beside a plane it is 15.9 % on both sides, inside two faces at most twice that; a wedge shows as a difference between the two sides, but so does a thin pocket of a class.
-# With $r$ the median distance of an image from the boundary, we do the same at the crossings of natural lines.
+# With $r$ the median distance of an image from the boundary, we do the same on natural lines.
 
 
 # %% name="fig-sides" tags=["hide-input"] mystnb={"image": {"alt": "Mean share of noise that loses the class before and behind the boundary, with 95 % intervals, for three networks at natural crossings and at nearest points. At the nearest points of the convolutional network it is larger behind; for the linear network the sides hardly differ."}}
@@ -690,7 +690,7 @@ run.say(
 # The paper samples a boundary, takes the singular values of the sample, and reads the boundary's dimension off those that drop.
 # It begins with wedges, for which noise has to be projected onto the nearest point, and proposes to project onto the violated half-spaces in turn.
 # For orthogonal faces that is right (its Lemma 30.11).
-# In a wedge of 120 degrees $(0.2, -1)$ goes to $(0.48, 0)$ if the face $x_2 = 0$ comes last, where $(0.2, 0)$ is nearest: the first projection was one too many, and {cite:t}`dykstra1983` has each half-space take its last step back before it makes a new one.
+# In a wedge of 120 degrees $(0.2, -1)$ goes to $(0.48, 0)$ if the face $x_2 = 0$ comes last, where $(0.2, 0)$ is nearest: the first projection was one too many, and {cite:t}`dykstra1983` has each half-space first take back its last step.
 # For the paper's wedge $\{x_1 \geq 0,\ x_i \geq x_1 \tan\theta_{i-1}\}$ no iteration is needed.
 #
 # ```{prf:theorem} The nearest point of a wedge
@@ -782,7 +782,7 @@ run.say(
 # %% [markdown]
 # ## What to remember
 #
-# - Inside a wedge, at a given distance, more faces lower persistence much, sharper ones hardly ({prf:ref}`thm-wedge-noise`).
+# - Inside a wedge, at equal distance, persistence counts faces, hardly sharpness ({prf:ref}`thm-wedge-noise`).
 # - A bisection finds one change of class; read the two classes off its sides.
 # - An angle of incidence wants a random direction, planes and another attack beside it.
 # - A ReLU boundary is flat at a point; that it bends shows between points.
