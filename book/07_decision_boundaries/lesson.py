@@ -138,10 +138,11 @@ run.say(
     "beside a plane, and inside ten tipped ones "
     f"{found('persistence-recreated', 'tipped_over_plane'):.0%}: the number of faces "
     f"makes the drop, not their sharpness. {verdict('persistence-recreated')}\n"
-    f"- On {where}, lines between images meet the boundaries of a convolutional and of "
-    f"a fully connected network at {by_kind('skewness', 'natural_degrees')} degrees to the "
-    f"normal (medians), lines to the near adversarial "
-    f"examples of L-BFGS at {by_kind('skewness', 'least_degrees')}, a random direction "
+    f"- On {where}, lines between images meet the boundaries of a convolutional and "
+    "a fully connected network at "
+    f"{by_kind('skewness', 'natural_degrees')} degrees to the normal (medians), those "
+    "to near adversarial examples of L-BFGS at "
+    f"{by_kind('skewness', 'least_degrees')}, a random direction "
     f"at {found('skewness', 'random_degrees'):.0f}. {verdict('skewness')} "
     "A *linear* network, whose boundaries are planes, has "
     f"{found('skewness', 'linear_natural_degrees'):.0f} and "
@@ -303,8 +304,9 @@ movable.show(
 q = [float(crosses("inside", degrees, 1.0)) for degrees in (180, 90, 30)]
 run.say(
     f"At σ = 1, {q[0]:.1%} of the noise crosses a plane, {q[1]:.1%} leaves a right "
-    f"angle and {q[2]:.1%} a wedge of 30 degrees: a second face is felt, but from a right "
-    "angle on hardly how sharp it stands. From outside less crosses the sharper the wedge is, and up to an opening "
+    f"angle and {q[2]:.1%} a wedge of 30 degrees: a second face is felt, but from a "
+    "right angle on hardly how sharp it stands. From outside less crosses the sharper "
+    "the wedge is, and up to an opening "
     f"of {360 * (1 - GAMMA):.0f} degrees no noise is strong enough to move 30 %."
 )
 
@@ -566,7 +568,8 @@ run.say(
 # %% tags=["hide-input"]
 run.say(
     "No Lipschitz constant is needed, but flatness is: on a circle some triangle holds "
-    "the centre, so that its longest edge is never below $\\sqrt{3}$ radii (300 samples: "
+    "the centre, so that its longest edge is never below $\\sqrt{3}$ radii (300 "
+    "samples: "
     f"{found('thm30.6', 'longest_edge_on_a_circle'):.2f}). And a piece of a class "
     f"thinner than $\\varepsilon$ may hold no sample. {verdict('thm30.6')}"
 )
@@ -666,14 +669,15 @@ run.say(
     + ". "
     + (
         "So the convolutional network leaves less room behind its nearest boundary "
-        "than before it, as with a wedge or a thin pocket behind, and by decidedly more "
-        "than the linear network, whose classes are cut out by planes. "
+        "than before it, as with a wedge or a thin pocket behind, and by decidedly "
+        "more than the linear network, whose classes are cut out by planes. "
         if low[0] > high[1]
         else "On these images the convolutional network does not differ decidedly from "
         "the linear one. "
     )
     + "Nearest points favour places where the boundary bulges towards the image; on "
-    "natural lines, which do not choose them, the convolutional network's difference is "
+    "natural lines, which do not choose them, the convolutional network's difference "
+    "is "
     f"{points('conv', 'natural lines')}. "
     + (
         "All shares exceed a plane's; in the linear network only faces of third "
