@@ -48,7 +48,7 @@ def ends(name, what):
     return (interval.mean,) * 2 if exact else (interval.low, interval.high)
 
 
-# %% name="fig-same-answer" tags=["hide-input"] mystnb={"image": {"alt": "Seven pictures of digits with the ten probabilities of the network under each, and two bars: how far the features moved where the last layer sees it, and where it does not. The first five pictures turn from one digit into another, with equal probabilities and no visible shift. The sixth, an unchanged digit like the fifth, and the seventh, the first one under an attack that hardly changes it, have other probabilities and a visible shift."}}
+# %% name="fig-same-answer" tags=["hide-input"] mystnb={"image": {"alt": "Seven digits, with the ten probabilities of the network and how far the features moved where the last layer sees it and where it does not. The first five turn from one picture into another, with equal probabilities and no shift that is seen. The sixth, a clean digit, and the seventh, the first one attacked, have other probabilities and a shift that is seen."}}
 weight = net.head.weight.double()
 unseen = geometry.adversarial_directions(weight)
 seen = torch.linalg.svd(unseen)[2][len(unseen) :]  # what is at right angles to them
@@ -133,17 +133,16 @@ run.say(
 )
 
 # %% [markdown]
-# The row of five is what an invisible direction does: a person sees a change, the network does not.
-# The attack does the reverse.
-# And $x^*$ is both, since beside $x'$ it is an adversarial example: nearly the picture of $x'$, with all the probabilities of $x$.
-# How small a change can do that is what the conjecture is about.
+# The first five are what an invisible direction does: a person sees a change, the network does not; the attack does the reverse.
+# And $x^*$ is both, since beside $x'$ it is an adversarial example: a changed $x'$ with all the probabilities of $x$.
+# How small such a change can be is what the conjecture is about.
 #
 # ## What we found
 #
-# A layer has $l$ features and $m$ classes; *invisible* is a direction of the features along which no output changes.
+# A layer has $l$ features and $m$ classes; *invisible* is a direction of the features along which no output changes; PGD is an attack of many small steps.
 
 # %% tags=["hide-input"]
-size, small_eps = p.images_data, p.match_eps[0]
+size, small_eps = p.images_data.replace("mnist", "MNIST"), p.match_eps[0]
 open_below, bounded_below = (
     found("all-unbounded", f"{kind}_regions_with_l_below_m")
     for kind in ("unbounded", "bounded")
@@ -176,7 +175,7 @@ beside, distant, free_beside, free_distant = (
 run.say(
     "- The invisible directions form a subspace, as Theorem 1 says, of dimension at "
     f"least $l - m$ {verdict('thm1')}; exactly it is $l - m + 1$ for weights in general "
-    f"position. {verdict('thm1-sharp')} That $l > m$ holds for {better:.0%} of "
+    f"position (no accidental dependence). {verdict('thm1-sharp')} That $l > m$ holds for {better:.0%} of "
     f"the more accurate half of torchvision's architectures up to 2018, and for "
     f"{of_all:.0%} of all that it has today. "
     f"{verdict('premise')}\n"
@@ -223,13 +222,12 @@ print("invisible to the scores:", len(null_space(w)))
 (d,) = null_space(w - w.mean(0))
 for theta in (0.0, 1.0, 10.0):
     z = (h2 + theta * d.sign()[1] * d) @ w.T
-    print(
-        f"theta {theta:4}: z = {z.numpy().round(2)}, S(z) = {z.softmax(0).numpy().round(3)}"
-    )
+    probabilities = z.softmax(0).numpy().round(3)
+    print(f"theta {theta:4}: scores {z.numpy().round(2)}, softmax {probabilities}")
 
 # %% [markdown]
 # None, and yet there is one: along it both scores rise by the same amount, which the softmax ignores.
-# The mean weight has to be taken out first; three lines of code, with the mean in the argument.
+# The mean weight has to be taken out first.
 #
 # ```{prf:definition} Adversarial direction
 # :label: def-adversarial-direction
@@ -285,10 +283,11 @@ def travelled(angle, theta):
         ),
         movable.Mark("line", *line.T.tolist(), "#999999"),
         movable.Mark("dots", *w.T.tolist(), "#000000", "w1 and w2"),
-        movable.Mark("arrow", *torch.stack([h2, at[0]]).T.tolist(), plots.THIRD, "way"),
+        movable.Mark("dots", *h2[:, None].tolist(), plots.FOURTH, "h"),
     ]
-    if not theta:
-        plane[-1] = movable.Mark("dots", *at.T.tolist(), plots.THIRD, "h")
+    if theta:
+        ends_at = torch.stack([h2, at[0]]).T.tolist()
+        plane.append(movable.Mark("arrow", *ends_at, plots.FOURTH))
     curves, told = [], []
     start, here = of_own_class(h2[None])[:, 0], of_own_class(at)[:, 0]
     for name, curve, before, after, colour, style in zip(
@@ -304,7 +303,7 @@ def travelled(angle, theta):
     return movable.State(
         [plane, curves],
         f"At {angle}° to w1 − w2, after {theta:g}: scores {z[0]:.1f} and {z[1]:.1f}; "
-        f"confidence in class 1: {', '.join(told)}.",
+        f"confidence in class 1: {', '.join(told)}.".replace("-", "−"),
     )
 
 
@@ -330,10 +329,9 @@ movable.show(
 # At 90°, along the boundary, the softmax stands still, softRmax tends to one half, and the Gauss confidence to zero.
 # At every other angle all three change.
 #
-# A trained network has many more directions.
-# Ours has 64 features for ten classes.
-# "All $\theta$" is exact only on paper: on a computer $h + \theta d$ is rounded, and the rounding, of size $u \theta$ for the unit roundoff $u = 2^{-53}$, does not lie in the null space.
-# `support.geometry.rounding_bound` says how far it can move an output.
+# A trained network has many more directions: ours has 64 features for ten classes.
+# "All $\theta$" is exact only on paper, for a computer rounds $h + \theta d$, and the rounding does not lie in the null space.
+# `support.geometry.rounding_bound` says how far it can move an output: about as far as $\theta$, the unit roundoff and the weights multiplied.
 
 # %%
 weight, bias = net.head.weight.double(), net.head.bias.double()
@@ -341,21 +339,17 @@ unseen = null_space(weight - weight.mean(0))
 print(f"{len(unseen)} invisible directions, {len(null_space(weight))} keep all scores")
 anywhere = functional.normalize(torch.randn(64, generator=draws(0)), dim=0).double()
 output = (h @ weight.T + bias).softmax(1)
-for theta in (1.0, 1e3, 1e6):
-    moved = [
-        (((h + theta * d) @ weight.T + bias).softmax(1) - output).abs().max()
-        for d in (unseen[0], anywhere)
-    ]
-    allowed = geometry.rounding_bound(weight, bias, h, theta).max()
-    print(
-        f"theta {theta:7.0e}: {moved[0]:.0e} (at most {allowed:.0e}), random {moved[1]:.2f}"
-    )
+for theta in (1.0, 1e6):
+    for name, d in (("invisible", unseen[0]), ("random", anywhere)):
+        moved = ((h + theta * d) @ weight.T + bias).softmax(1) - output
+        print(f"theta {theta:.0e}, {name}: {moved.abs().max():.0e}", end="; ")
+    print(f"bound {geometry.rounding_bound(weight, bias, h, theta).max():.0e}")
 
 # %% tags=["hide-input"]
 run.say(
-    "The largest change of a probability, over 500 digits: along an invisible direction "
-    "it is rounding, along a random one everything. In the evidence, up to $\\theta = "
-    "10^9$ and over all networks, a probability moves by more than rounding allows "
+    "The largest change of a probability, over 500 digits, is rounding along an "
+    "invisible direction. In the evidence, up to $\\theta = 10^9$ and over all "
+    "networks, a probability moves by more than the bound "
     f"{found('def1', 'changes_beyond_rounding'):.0f} times. {verdict('def1')}"
 )
 
@@ -365,8 +359,8 @@ run.say(
 # The *region* of class $k$ is the set of features at which its score is the largest, an intersection of half-spaces $(w_k - w_j)^\top h + b_k - b_j > 0$.
 # Theorem 2 of the paper says that with an adversarial direction every region reaches infinity with the same output, and its Figure 1 shows a bounded region where $l < m$.
 # But when does a region end?
-# Walk from inside in a direction $d$: you stay inside for ever if no rival gains, $(w_k - w_j)^\top d \geq 0$ for all $j$.
-# This says that $w_k$ is a foremost weight in the direction $d$, and for a weight *inside* the hull of the others there is no such $d$.
+# Who walks from inside in a direction $d$ stays inside for ever if no rival gains, $(w_k - w_j)^\top d \geq 0$ for all $j$: if no weight lies farther along $d$ than $w_k$.
+# For a weight *inside* the hull of the others there is no such $d$.
 #
 # ```{prf:theorem} Bounded regions
 # :label: thm-bounded
@@ -475,25 +469,19 @@ run.say(
 # ## Does anything lie in the invisible subspace?
 #
 # The paper treats features in all of $\mathbb{R}^l$.
-# Features of images are less: they form a bounded set, since images do, and after a ReLU none is negative.
-# "Infinitely far" is therefore said of the layer, never of images.
-# Which of the directions stay among non-negative features at least?
+# Features of images form a bounded set, since images do, so that "infinitely far" is said of the layer and never of images.
+# And after a ReLU none is negative: does any direction stay among such features, at least as a ray?
 #
 # ```{prf:theorem} Rays in the orthant
 # :label: thm-orthant
 #
 # For $h \geq 0$, $h + \theta d \geq 0$ for all $\theta \geq 0$ if and only if $d \geq 0$; for all $\theta \in \mathbb{R}$ only if $d = 0$.
-# If the $l$ columns of the centred weights are independent, symmetric about zero and in general position in $m - 1$ dimensions, some $d \geq 0$, $d \neq 0$ has $\tilde W d = 0$ with probability
-#
-# $$P(l, m) = 1 - 2^{1-l} \sum_{i=0}^{m-2} \binom{l-1}{i} .$$
+# If the $l$ columns of $\tilde W$ are independent, symmetric about zero and in general position in $m - 1$ dimensions, some $d \geq 0$, $d \neq 0$ has $\tilde W d = 0$ with probability $P(l, m) = 1 - 2^{1-l} \sum_{i=0}^{m-2} \binom{l-1}{i}$, which is one half at $l = 2(m - 1)$.
 # ```
 #
 # ```{prf:proof}
-# The first half is read off each coordinate.
-# By Gordan's theorem there is no such $d$ exactly if all columns lie in one open half-space, whose probability is Wendel's formula {cite:p}`wendel1962`.
+# The first half is read off each coordinate. By Gordan's theorem there is no such $d$ exactly if all columns lie in one open half-space, whose probability is Wendel's formula {cite:p}`wendel1962`.
 # ```
-#
-# It passes one half at $l = 2(m - 1)$: for a ray a layer needs about twice as many features as classes.
 
 # %% tags=["hide-input"]
 rays, layers = (
@@ -507,7 +495,7 @@ run.say(
 
 # %% [markdown]
 # A subspace can be there and hold nothing.
-# We ask what share of the squared length lies in the invisible subspace: of the features about their mean, of the features about their class means, and of the shift that an attack causes.
+# What share of the squared length lies in it: of the features about their mean, about their class means, and of the shift that an attack causes?
 # A random direction gives the share of dimensions (black bars).
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "For each network and head, markers for the share of squared length in the null space: of a random direction, of the features about their mean, of the features within classes, and of the shifts caused by FGSM and PGD."}}
@@ -561,31 +549,29 @@ run.say(
 
 # %%
 def nearest(model, view, x, goal, eps, steps=200):
-    """Images within eps of x whose features, through a view, come nearest to a goal."""
+    """How near features within eps of x come to a goal, through a view: (N,)."""
     low, high = (x - eps).clamp(min=0), (x + eps).clamp(max=1)
-    at, best, least = x, x, torch.full((len(x),), torch.inf)
+    at, least = x, torch.full((len(x),), torch.inf)
     for step in range(steps):
         at = at.detach().requires_grad_()
         apart = ((model.features(at) - goal) @ view.T).norm(dim=1)
         (slope,) = torch.autograd.grad(apart.sum(), at)
-        better = apart.detach() < least
-        best = torch.where(better[:, None, None, None], at.detach(), best)
-        least = torch.where(better, apart.detach(), least)
+        least = torch.minimum(least, apart.detach())
         length = eps / 4 * 1000 ** (-step / steps)
         at = (at - length * slope.sign()).clamp(low, high)
-    return best, least
+    return least
 
 
 # %% [markdown]
 # A search that comes close has found $x^*$; one that does not has shown nothing.
 # The other half of the question needs a proof, and equal outputs make one possible.
-# Send the whole ball through the network as an interval, layer by layer {cite:p}`gowal2019`: if a single centred score of $x'$ lies outside the interval around $x$, no image of the ball has the output of $x'$.
+# Send the whole ball through the network as an interval, layer by layer {cite:p}`gowal2019`: if a single centred score of $x'$ (a score minus the mean score) lies outside the interval around $x$, no image of the ball has the output of $x'$.
 #
 # Between the two lies what stays open, unless the network is small.
 # With 12 hidden ReLUs the least $\epsilon$ is the solution of a mixed integer programme {cite:p}`tjeng2019`, exact up to rounding.
 # We take such a network, which has $12 - 10 + 1 = 3$ invisible directions, and twelve pairs of digits that it gets right.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "For each of twelve pairs of digits one line of epsilon: grey where interval bounds exclude equal outputs, a black dot at the exact least epsilon for equal outputs, a blue triangle where the search first finds them, to the right of the dot, and an orange cross at the exact least epsilon for the class of the other image, far to the left of the dot. The dotted line is at the imperceptible radius, left of all dots."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "For each of twelve pairs of digits one line of epsilon: grey where interval bounds exclude equal outputs, a black dot at the exact least epsilon for equal outputs, a blue triangle where the search first finds them, and an orange cross at the exact least epsilon for the class of the other image, to the left of the dot. The dotted line is at the imperceptible radius."}}
 PAIRS, GRID = 12, torch.arange(1, 41) / 40
 small = networks.get("digits/mlp-12/softmax", **told).requires_grad_(False)
 layer = small.head.weight.double()
@@ -610,7 +596,7 @@ for eps in GRID:
     todo = torch.nonzero(matched_at.isnan())[:, 0]
     if len(todo):
         here = torch.tensor(firsts)[todo]
-        left = nearest(small, view, x[here], goal[todo], float(eps))[1]
+        left = nearest(small, view, x[here], goal[todo], float(eps))
         matched_at[todo[left < 0.01 * start[todo]]] = eps
 equal = [
     certificates.least_budget(small, x[i], like=x[j])
@@ -644,14 +630,14 @@ factor, late = exact / np.array(of_class), matched_at.numpy() - exact
 run.say(
     f"Equal outputs take a change of {exact.min():.2f} to {exact.max():.2f} of the pixel "
     f"range, {factor.min():.1f} to {factor.max():.1f} times what the class alone takes. "
-    f"Where the search first succeeds it is {np.nanmedian(late):.2f} above the truth in "
-    f"the median, and {np.nanmax(late):.2f} at the worst; the intervals exclude up to "
-    f"{float(excluded.max()):.2f} at most and leave the larger part open. The dotted "
-    f"line, {small_eps:g}, is what the chapter calls imperceptible."
+    f"At the dotted line, {small_eps:g}, which the chapter calls imperceptible, the "
+    f"conjecture fails for {(exact > small_eps).sum()} of {PAIRS} pairs. The search first "
+    f"succeeds {np.nanmedian(late):.2f} above the truth in the median, at worst "
+    f"{np.nanmax(late):.2f}; the intervals exclude up to {float(excluded.min()):.2f} to "
+    f"{float(excluded.max()):.2f}."
 )
 
 # %% [markdown]
-# So on this network the conjecture fails for each of these pairs, and the wrong class is far cheaper than the output.
 # For larger networks the programme takes too long.
 # There the evidence searches, and bounds, in balls of several sizes.
 
@@ -688,9 +674,9 @@ run.say(
 #
 # ## What has it to do with robustness?
 #
-# The paper expects that regions without bounds, "combined with the non-linear preceding layers", lead to adversarial examples.
-# An experiment that compares a wide last layer with a narrow one cannot tell, since width changes more than the subspace.
-# An exact argument can: change the subspace, or the reach of the regions, and nothing else.
+# The paper takes regions without bounds for "probably leading to" adversarial examples, "combined with the non-linear preceding layers".
+# To compare a wide last layer with a narrow one does not tell, since width changes more than the subspace.
+# An exact argument does: change the subspace, or the reach of the regions, and nothing else.
 #
 # ```{prf:theorem} Neither the subspace nor the reach changes an output
 # :label: thm-no-cause
@@ -711,34 +697,27 @@ run.say(
 
 
 # %%
-def without_directions(h):
-    """The same outputs from as many features as the layer sees."""
-    narrow = weight @ seen.T  # (10, 9)
-    return h @ seen.T, narrow
-
-
-def closed(largest):
-    """The layer inside a fence of classes that no image reaches."""
-    width = weight.shape[1]
+def fenced(weight, bias, largest):
+    """The layer inside a fence of classes that no feature up to `largest` reaches."""
+    axes = torch.eye(weight.shape[1], dtype=torch.float64)
     steep = 1.1 * weight.abs().sum(1).max()
-    axes = torch.eye(width, dtype=torch.float64)
     low = -2 * steep * largest - bias.abs().max() - 40
-    fence = torch.cat([steep * axes, -steep * axes])
-    return torch.cat([weight, fence]), torch.cat([bias, low.expand(2 * width)])
+    fence = steep * torch.cat([axes, -axes])
+    return torch.cat([weight, fence]), torch.cat([bias, low.expand(len(fence))])
 
 
 # %%
-coordinates, narrow = without_directions(h)
-gap = ((coordinates @ narrow.T + bias).softmax(1) - output).abs().max()
+narrow = weight @ seen.T  # reads the nine coordinates h @ seen.T
+by_nine = (h @ seen.T @ narrow.T + bias).softmax(1)
 left = len(null_space(narrow - narrow.mean(0)))
-print(f"{len(seen)} features: {left} invisible directions, outputs differ by {gap:.0e}")
 
 black, white = torch.zeros(1, 1, 8, 8), torch.ones(1, 1, 8, 8)
 largest = bounds.body_bounds(net, black, white)[-1][1].max()  # over all images
-w_closed, b_closed = closed(largest)
-gap = ((h @ w_closed.T + b_closed).softmax(1)[:, :K] - output).abs().max()
-kinds = [geometry.region(w_closed, b_closed, k).kind for k in range(K)]
-print(f"fenced: {kinds.count('bounded')} regions bounded, outputs differ by {gap:.0e}")
+w_in, b_in = fenced(weight, bias, largest)
+behind = (h @ w_in.T + b_in).softmax(1)[:, :K]
+kinds = [geometry.region(w_in, b_in, k).kind for k in range(K)]
+print(f"{left} invisible directions: moved by {(by_nine - output).abs().max():.0e}")
+print(f"{kinds.count('bounded')} bounded: moved by {(behind - output).abs().max():.0e}")
 
 # %% [markdown]
 # Whatever attack succeeds against one of these three networks succeeds against the others, since they give every image the same answer.
@@ -757,9 +736,8 @@ run.say(
 )
 
 # %% [markdown]
-# What an invisible direction does serve is the other kind of attack: it changes the picture until a person sees something else, while the answer stays ({cite:t}`jacobsen2019` and {cite:t}`tramer2020`, who speak of invariance).
-# The five pictures at the head are of that kind.
-# They need no null space of the last layer, though: the network of nine features gives them the same answers.
+# There is another kind of attack, which changes the picture until a person sees something else while the answer stays ({cite:t}`jacobsen2019` and {cite:t}`tramer2020` speak of invariance); the pictures at the head are of that kind.
+# They do not need the subspace either: the network of nine features gives them the same answers.
 #
 # ## Are classes safer that have no common border?
 #
