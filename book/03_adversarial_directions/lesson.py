@@ -480,26 +480,19 @@ run.say(
 # ```
 #
 # ```{prf:proof}
-# The first half is read off each coordinate. By Gordan's theorem there is no such $d$ exactly if all columns lie in one open half-space, whose probability is Wendel's formula {cite:p}`wendel1962`.
+# The first half is read off each coordinate.
+# By Gordan's theorem there is no such $d$ exactly if all columns lie in one open half-space, whose probability is Wendel's formula {cite:p}`wendel1962`.
 # ```
-
-# %% tags=["hide-input"]
-rays, layers = (
-    found("relu-cone", f"networks_of_the_zoo{end}") for end in ("_with_a_ray", "")
-)
-run.say(
-    f"Of the networks in the next figure {rays:.0f} of {layers:.0f} have one "
-    f"{verdict('relu-cone')}, as random layers would: $P(64, 10)$ is "
-    f"{geometry.cone_probability(64, K):.4f}."
-)
-
-# %% [markdown]
+#
 # A subspace can be there and hold nothing.
 # What share of the squared length lies in it: of the features about their mean, about their class means, and of the shift that an attack causes?
 # A random direction gives the share of dimensions (black bars).
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "For each network and head, markers for the share of squared length in the null space: of a random direction, of the features about their mean, of the features within classes, and of the shifts caused by FGSM and PGD."}}
 run.show("fig-shares")
+rays, layers = (
+    found("relu-cone", f"networks_of_the_zoo{end}") for end in ("_with_a_ray", "")
+)
 shares = run.evidence.kept["shares"]
 before, after = (
     {name: "none" if part is None else f"{part:.0%}" for name, part in group.items()}
@@ -523,14 +516,16 @@ run.say(
         else ". "
     )
     + f"Of the shift by PGD {after['pgd']} lies there, {less} of the shift by noise of "
-    f"the same size ({after['noise']}). {verdict('wide-range')} An attack follows a "
-    "gradient that comes through the layer, so it starts with what the layer sees."
+    f"the same size ({after['noise']}). An attack follows a gradient that comes through "
+    "the layer, so it starts with what the layer sees. Do the directions open a “wide "
+    f"range” for adversarial examples, as the paper says? {verdict('wide-range')} Of the "
+    f"networks of the figure {rays:.0f} of {layers:.0f} have a ray in the orthant "
+    f"{verdict('relu-cone')}, as random layers would: $P(64, 10)$ is "
+    f"{geometry.cone_probability(64, K):.4f}."
 )
 
 # %% [markdown]
-# The badge is for the sentence that these directions "open a wide range" for adversarial examples; in dimensions the range is wide.
-#
-# ## Can every image have the features of every other?
+# ## Can any two images share their features?
 #
 # ```{prf:conjecture} Universality of adversarial examples
 # :label: conj-universality
@@ -636,12 +631,6 @@ run.say(
     f"{np.nanmax(late):.2f}; the intervals exclude up to {float(excluded.min()):.2f} to "
     f"{float(excluded.max()):.2f}."
 )
-
-# %% [markdown]
-# For larger networks the programme takes too long.
-# There the evidence searches, and bounds, in balls of several sizes.
-
-# %% tags=["hide-input"]
 left, left_whole = (
     found("conjecture", f"median_distance_left{end}")
     for end in ("", "_without_quotient")
@@ -655,7 +644,8 @@ by_intervals, bounded_pairs = (
     for name in ("refuted", "tried")
 )
 run.say(
-    f"On {size}, at {small_eps:g}, the search leaves {left:.3f} of the distance at the "
+    "For larger networks the programme takes too long, and the evidence searches and "
+    f"bounds. On {size}, at {small_eps:g}, the search leaves {left:.3f} of the distance at the "
     f"start, and {left_whole:.3f} if it must meet all features: to be free in the "
     f"invisible subspace saves little. {matched:.1%} of the pairs are matched to 1 %, "
     f"{misled:.1%} get the class of $x'$ by it and {targeted:.1%} by an attack that wants "
@@ -688,23 +678,13 @@ run.say(
 # ```
 #
 # ```{prf:proof}
-# 1. $h - V^\top V h$ lies in the null space of $\tilde W$, so $Wh$ and $WV^\top V h$ differ by a multiple of $\mathbf{1}$. The centred weights $\tilde W V^\top$ have as many columns as rank.
-#
-# 2. Give the new classes the weights $\pm C e_i$ with the unit vectors $e_i$, $C > \max_k \lVert w_k \rVert_1$, and one bias $-B$. Their hull is $\{w : \lVert w \rVert_1 \leq C\}$ and has every $w_k$ in its interior, so {prf:ref}`thm-bounded` applies. As features are bounded, a large $B$ keeps the new scores below all old ones at every image, by as much as one likes.
+# $h - V^\top V h$ lies in the null space of $\tilde W$, so $Wh$ and $WV^\top V h$ differ by a multiple of $\mathbf{1}$; and $\tilde W V^\top$ has as many columns as rank.
+# For the second, give the new classes the weights $\pm C e_i$ with the unit vectors $e_i$, $C > \max_k \lVert w_k \rVert_1$, and one bias $-B$.
+# Their hull is $\{w : \lVert w \rVert_1 \leq C\}$ and has every $w_k$ in its interior, so {prf:ref}`thm-bounded` applies.
+# As features are bounded, a large $B$ keeps the new scores below all old ones at every image, by as much as one likes.
 # ```
 #
-# Both are a few lines, for the network of the picture at the head.
-
-
-# %%
-def fenced(weight, bias, largest):
-    """The layer inside a fence of classes that no feature up to `largest` reaches."""
-    axes = torch.eye(weight.shape[1], dtype=torch.float64)
-    steep = 1.1 * weight.abs().sum(1).max()
-    low = -2 * steep * largest - bias.abs().max() - 40
-    fence = steep * torch.cat([axes, -axes])
-    return torch.cat([weight, fence]), torch.cat([bias, low.expand(len(fence))])
-
+# Both, for the network of the picture at the head:
 
 # %%
 narrow = weight @ seen.T  # reads the nine coordinates h @ seen.T
@@ -713,7 +693,10 @@ left = len(null_space(narrow - narrow.mean(0)))
 
 black, white = torch.zeros(1, 1, 8, 8), torch.ones(1, 1, 8, 8)
 largest = bounds.body_bounds(net, black, white)[-1][1].max()  # over all images
-w_in, b_in = fenced(weight, bias, largest)
+steep, axes = 1.1 * weight.abs().sum(1).max(), torch.eye(64).double()
+fence = torch.cat([steep * axes, -steep * axes])
+low = (-2 * steep * largest - bias.abs().max() - 40).expand(128)
+w_in, b_in = torch.cat([weight, fence]), torch.cat([bias, low])
 behind = (h @ w_in.T + b_in).softmax(1)[:, :K]
 kinds = [geometry.region(w_in, b_in, k).kind for k in range(K)]
 print(f"{left} invisible directions: moved by {(by_nine - output).abs().max():.0e}")
@@ -721,7 +704,7 @@ print(f"{kinds.count('bounded')} bounded: moved by {(behind - output).abs().max(
 
 # %% [markdown]
 # Whatever attack succeeds against one of these three networks succeeds against the others, since they give every image the same answer.
-# So adversarial directions as such change no robustness, neither way, and nor does the reach of regions; what may is a training that has the room.
+# So adversarial directions as such change no robustness, nor does the reach of regions; what may is a training that has the room.
 
 # %% tags=["hide-input"]
 tight, roomy = (
@@ -739,7 +722,7 @@ run.say(
 # There is another kind of attack, which changes the picture until a person sees something else while the answer stays ({cite:t}`jacobsen2019` and {cite:t}`tramer2020` speak of invariance); the pictures at the head are of that kind.
 # They do not need the subspace either: the network of nine features gives them the same answers.
 #
-# ## Are classes safer that have no common border?
+# ## Are distant classes safer?
 #
 # Definition 2 of the paper calls a layer *parallel* if two of its decision boundaries are, and the caption of its Figure 1 says that then classes which are not adjacent are harder to reach from each other.
 # (It must mean boundaries of different pairs of classes, since two classes have only one.)
@@ -768,8 +751,8 @@ run.say(
 #
 # ## Does it survive?
 #
-# One claim of the paper is about robustness, the caption on parallel layers.
-# Stronger attacks (two losses, more steps, more starts) ask whether distant classes stay safe, and the protocol with which every chapter ends asks about the network as a whole.
+# One claim of the paper is about robustness, that on parallel layers.
+# Stronger attacks (two losses, more steps, more starts) put it to the test, and the protocol with which every chapter ends asks about the network as a whole.
 
 # %% tags=["hide-input"]
 SIDES = {"parallel": "", "free": "free_"}
@@ -833,7 +816,7 @@ run.say(
 # - What the layer cannot see changes no answer, and can be cut off without changing any ({prf:ref}`thm-no-cause`). Ask of every proposed cause of adversarial examples whether it can be taken away while the function stays.
 # - A search that fails shows nothing; an enclosure can refute. Where a network is small enough, decide.
 #
-# **Open**: networks with a million hidden units, for which the conjecture is refuted at no $\epsilon$ that matters and supported at none; colour pictures, where the wrong class is nearer; what training does with the invisible subspace, and why.
+# **Open**: networks with a million hidden units, for which the conjecture is refuted at no $\epsilon$ that matters and supported at none; colour pictures, on which no pair was tried; what training does with the invisible subspace, and why.
 # The longer version with full proofs that the abstract points to is no longer at its address.
 #
 # The {doc}`exercises <exercises>` let you hide in a null space, and close a region yourself.
