@@ -120,15 +120,15 @@ plt.show()
 correction = float((way[-1] - x[other]).abs().max())
 far, near = lengths[4], lengths[6]
 run.say(
-    f"Seven images, the ten probabilities that one network gives them, and how far their "
-    "features lie from those of $x$, in the directions that the last layer sees and in "
-    "those that it does not. From $x$ to $x^*$ the picture changes and the output stays: "
+    f"From $x$ to $x^*$ the picture changes and the output stays: "
     f"the features go {far[1]:.1f} where the layer is blind and {far[0]:.1f} where it "
     "sees. $x^*$ is made from $x'$, a digit that the network is sure of, by moving no "
-    f"pixel by more than {correction:.2f}. On the right is $x$ under an ordinary attack, "
+    f"pixel by more than {correction:.2f}. On the right is $x$ under an ordinary "
+    "attack, "
     "which moves each pixel by at most 0.1: its features go "
     f"{near[0]:.1f} where the layer sees and {near[1]:.1f} where it does not. (Of all "
-    "pairs of an unsure digit and a sure one of another class, this is the one that the "
+    "pairs of an unsure digit and a sure one of another class, this is the one that "
+    "the "
     "layer tells apart least.)"
 )
 
@@ -174,23 +174,28 @@ beside, distant, free_beside, free_distant = (
 )
 run.say(
     "- The invisible directions form a subspace, as Theorem 1 says, of dimension at "
-    f"least $l - m$ {verdict('thm1')}; exactly it is $l - m + 1$ for weights in general "
-    f"position (no accidental dependence). {verdict('thm1-sharp')} That $l > m$ holds for {better:.0%} of "
+    f"least $l - m$ {verdict('thm1')}; exactly it is $l - m + 1$ for weights in "
+    "general "
+    f"position (no accidental dependence). {verdict('thm1-sharp')} That $l > m$ holds "
+    f"for {better:.0%} of "
     f"the more accurate half of torchvision's architectures up to 2018, and for "
     f"{of_all:.0%} of all that it has today. "
     f"{verdict('premise')}\n"
     "- Every region reaches infinity along such a direction, with the same output. "
     f"{verdict('thm2')} But it needs none to reach infinity: of the regions of trained "
     f"layers with $l < m$, which see every direction, {open_below:.0f} do and "
-    f"{bounded_below:.0f} do not. {verdict('all-unbounded')}\n"
+    f"{bounded_below:.0f} do not. That a bounded one needs $l < m$, the paper says. "
+    f"{verdict('all-unbounded')}\n"
     f"- The conjecture: where each pixel may move by {small_eps:g} of its range, a "
     f"search gives {matched:.1%} of the images the features of another, and an attack "
-    f"{targeted:.1%} the class of another. {verdict('conjecture')} On a network that is "
+    f"{targeted:.1%} the class of another. {verdict('conjecture')} On a network that "
+    "is "
     f"small enough to decide it, {refuted:.0f} of {tried:.0f} pairs are refuted: the "
     f"output of another image takes {least_equal:.2f} or more, its class "
     f"{least_class:.2f} or more. "
     f"{verdict('conjecture-decidable')}\n"
-    "- With robustness the subspace has nothing to do: it can be taken out of a network "
+    "- With robustness the subspace has nothing to do: it can be taken out of a "
+    "network "
     f"without a change of any output. Under PGD {wide:.1%} of the images stay right "
     f"with it and {without:.1%} without: is a network less prone without it? "
     f"{verdict('significance')}\n"
@@ -205,8 +210,7 @@ run.say(
 # Take two classes and features $h$ in the plane, with scores $z_1 = h^\top w_1$ and $z_2 = h^\top w_2$.
 # The softmax $S(z)_k = e^{z_k} / \sum_j e^{z_j}$ depends on $z_1 - z_2 = h^\top (w_1 - w_2)$ alone.
 # So it cannot see a step at right angles to $w_1 - w_2$, however long.
-#
-# How many such directions does one find by looking for those that leave the *scores* as they are, the null space of the weights?
+# How many such directions does one find in the null space of the weights, among those that leave the *scores* as they are?
 
 
 # %% tags=["nbval-check-output"]
@@ -321,8 +325,10 @@ movable.show(
     travelled,
     alt="Left, the plane of two features with the two weights, the boundary of the "
     "softmax and a way from h. Right, the confidence of softmax, softRmax and Gauss in "
-    "class 1 along it. The softmax curve runs between zero and one, and is flat only where "
-    "the way is parallel to the boundary, at 90 degrees; the other two are flat nowhere.",
+    "class 1 along it. The softmax curve runs between zero and one, and is flat only "
+    "where "
+    "the way is parallel to the boundary, at 90 degrees; the other two are flat "
+    "nowhere.",
 )
 
 # %% [markdown]
@@ -425,7 +431,8 @@ def seven(place, lift):
     where = "inside" if place < EDGE else "outside"
     return movable.State(
         panels,
-        f"The seventh weight lies {where} the hull of the six, its bias is {lift:g}: its "
+        f"The seventh weight lies {where} the hull of the six, its bias is {lift:g}: "
+        "its "
         f"region is {kind}.",
     )
 
@@ -441,7 +448,8 @@ movable.show(
     ],
     seven,
     alt="Left, six weights at the corners of a hexagon and a seventh one. Right, the "
-    "regions of the seven classes in the plane of two features. With the seventh weight "
+    "regions of the seven classes in the plane of two features. With the seventh "
+    "weight "
     "inside the hexagon its region is a polygon in the middle, or empty if the bias is "
     "small; outside, the region opens to infinity.",
 )
@@ -461,12 +469,13 @@ run.say(
     f"infinity, {bounded_below:.0f} are bounded and {empty_below:.0f} empty. With more "
     "features than classes "
     f"{found('all-unbounded', 'bounded_regions_with_l_above_m'):.0f} are bounded. "
-    f"{verdict('all-unbounded')} The paper's bounded region exists as drawn, if the layer "
+    f"{verdict('all-unbounded')} The paper's bounded region exists as drawn, if the "
+    "layer "
     f"has a bias. {verdict('fig1-left')}"
 )
 
 # %% [markdown]
-# ## Does anything lie in the invisible subspace?
+# ## Is the invisible subspace used?
 #
 # The paper treats features in all of $\mathbb{R}^l$.
 # Features of images form a bounded set, since images do, so that "infinitely far" is said of the layer and never of images.
@@ -507,7 +516,8 @@ less = (
     else "not decidedly another than"
 )
 run.say(
-    f"In the main networks, of which the first row is one, the share of the features is "
+    "In the main networks, of which the first row is one, the share of the features "
+    "is "
     f"{before['features']} before training and {after['features']} after it, where "
     f"chance has {after['random']}"
     + (
@@ -516,9 +526,11 @@ run.say(
         else ". "
     )
     + f"Of the shift by PGD {after['pgd']} lies there, {less} of the shift by noise of "
-    f"the same size ({after['noise']}). An attack follows a gradient that comes through "
+    f"the same size ({after['noise']}). An attack follows a gradient that comes "
+    "through "
     "the layer, so it starts with what the layer sees. Do the directions open a “wide "
-    f"range” for adversarial examples, as the paper says? {verdict('wide-range')} Of the "
+    f"range” for adversarial examples, as the paper says? {verdict('wide-range')} Of "
+    "the "
     f"networks of the figure {rays:.0f} of {layers:.0f} have a ray in the orthant "
     f"{verdict('relu-cone')}, as random layers would: $P(64, 10)$ is "
     f"{geometry.cone_probability(64, K):.4f}."
@@ -623,12 +635,16 @@ ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=9)
 plt.show()
 factor, late = exact / np.array(of_class), matched_at.numpy() - exact
 run.say(
-    f"Equal outputs take a change of {exact.min():.2f} to {exact.max():.2f} of the pixel "
-    f"range, {factor.min():.1f} to {factor.max():.1f} times what the class alone takes. "
+    f"Equal outputs take a change of {exact.min():.2f} to {exact.max():.2f} of the "
+    "pixel "
+    f"range, {factor.min():.1f} to {factor.max():.1f} times what the class alone "
+    "takes. "
     f"At the dotted line, {small_eps:g}, which the chapter calls imperceptible, the "
-    f"conjecture fails for {(exact > small_eps).sum()} of {PAIRS} pairs. The search first "
+    f"conjecture fails for {(exact > small_eps).sum()} of {PAIRS} pairs. The search "
+    "first "
     f"succeeds {np.nanmedian(late):.2f} above the truth in the median, at worst "
-    f"{np.nanmax(late):.2f}; the intervals exclude up to {float(excluded.min()):.2f} to "
+    f"{np.nanmax(late):.2f}; the intervals exclude up to {float(excluded.min()):.2f} "
+    "to "
     f"{float(excluded.max()):.2f}."
 )
 left, left_whole = (
@@ -645,10 +661,12 @@ by_intervals, bounded_pairs = (
 )
 run.say(
     "For larger networks the programme takes too long, and the evidence searches and "
-    f"bounds. On {size}, at {small_eps:g}, the search leaves {left:.3f} of the distance at the "
+    f"bounds. On {size}, at {small_eps:g}, the search leaves {left:.3f} of the "
+    "distance at the "
     f"start, and {left_whole:.3f} if it must meet all features: to be free in the "
     f"invisible subspace saves little. {matched:.1%} of the pairs are matched to 1 %, "
-    f"{misled:.1%} get the class of $x'$ by it and {targeted:.1%} by an attack that wants "
+    f"{misled:.1%} get the class of $x'$ by it and {targeted:.1%} by an attack that "
+    "wants "
     f"only the class. At {p.match_eps[-1]:g} the attack reaches the class for "
     f"{targeted_far:.0%}, and the search matches {matched_far:.1%}. "
     f"{verdict('conjecture')} At {small_eps:g} intervals exclude {by_intervals:.0f} of "
@@ -664,7 +682,7 @@ run.say(
 #
 # ## What has it to do with robustness?
 #
-# The paper takes regions without bounds for "probably leading to" adversarial examples, "combined with the non-linear preceding layers".
+# That regions are unbounded is, for the paper, "probably leading to the universality of adversarial examples combined with the non-linear preceding layers".
 # To compare a wide last layer with a narrow one does not tell, since width changes more than the subspace.
 # An exact argument does: change the subspace, or the reach of the regions, and nothing else.
 #
@@ -699,8 +717,9 @@ low = (-2 * steep * largest - bias.abs().max() - 40).expand(128)
 w_in, b_in = torch.cat([weight, fence]), torch.cat([bias, low])
 behind = (h @ w_in.T + b_in).softmax(1)[:, :K]
 kinds = [geometry.region(w_in, b_in, k).kind for k in range(K)]
-print(f"{left} invisible directions: moved by {(by_nine - output).abs().max():.0e}")
-print(f"{kinds.count('bounded')} bounded: moved by {(behind - output).abs().max():.0e}")
+moved = [(other - output).abs().max() for other in (by_nine, behind)]
+print(f"{left} invisible directions, outputs moved by {moved[0]:.0e}")
+print(f"{kinds.count('bounded')} regions bounded, outputs moved by {moved[1]:.0e}")
 
 # %% [markdown]
 # Whatever attack succeeds against one of these three networks succeeds against the others, since they give every image the same answer.
@@ -711,10 +730,12 @@ tight, roomy = (
     found("significance", f"{name}_worst_accuracy") for name in ("narrow", "wide")
 )
 run.say(
-    f"The evidence attacks such a pair: {wide:.1%} of the images stay right under PGD with "
+    f"The evidence attacks such a pair: {wide:.1%} of the images stay right under PGD "
+    "with "
     f"{p.widths[-1]} features, and {without:.1%} with the coordinates that the layer "
     f"sees. {verdict('significance')} A network *trained* with nine features, where no "
-    f"direction is invisible, keeps {tight:.0%} in the worst case of the protocol against "
+    f"direction is invisible, keeps {tight:.0%} in the worst case of the protocol "
+    "against "
     f"{roomy:.0%}, but that compares two networks, not two subspaces."
 )
 
@@ -740,8 +761,10 @@ paid = (
 price = "Neighbours pay for it: they" if paid else "Neighbours"
 run.say(
     f"At a radius of {radius:g} a class that is not adjacent is reached from "
-    f"{distant:.0%} of the images in the parallel layer, and from {free_distant:.0%} in "
-    f"the free one. {verdict('fig1-right')} {price} are reached from {beside:.0%} of the "
+    f"{distant:.0%} of the images in the parallel layer, and from {free_distant:.0%} "
+    "in "
+    f"the free one. {verdict('fig1-right')} {price} are reached from {beside:.0%} of "
+    "the "
     f"images, against {free_beside:.0%}."
 )
 
@@ -794,7 +817,8 @@ safer = {
 )
 run.say(
     "The flags are those of the two networks of different width as well. A raised one "
-    "({doc}`../how_to_read` says which there are) is a warning about attacks, not about "
+    "({doc}`../how_to_read` says which there are) is a warning about attacks, not "
+    "about "
     f"a network. **It all comes to this:** {safer} "
     f"{verdict('fig1-right', second=True)}, "
     + (
