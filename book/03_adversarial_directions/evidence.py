@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Evidence: Adversarial directions
 #
-# Every claim of {cite:t}`zou2018` with the code that measures it, under the headings of the {doc}`lesson <lesson>`.
+# Every claim of {cite:t}`zou2018` with the code that measures it; the {doc}`lesson <lesson>` tells the story.
 
 # %% tags=["parameters", "hide-input"]
 profile: str = "quick"  # quick, standard or paper: see data/profiles
@@ -1956,6 +1956,31 @@ run.claim(
     narrow_worst_accuracy=worst(f"l = {NARROW}"),
     wide_worst_accuracy=worst(f"l = {WIDE}"),
 )
+
+# %% [markdown]
+# ## What did not reproduce, and why
+#
+# The theorems hold, and one dimension is added to the first.
+# What fails is the step from them to adversarial examples, which the paper calls probable and conjectures.
+#
+# An invisible direction is one along which the answer stays, so what lies along it gives no attack that wants another answer.
+# A last layer can be replaced by one without any, and its regions can be bounded by further classes that win at no image; every image keeps its answer, and every adversarial example stays one.
+# That concerns networks as they stand: whether a layer without such room is *trained* into a more robust network is another question, and the row compares only two widths.
+#
+# There is another kind of attack: it changes the picture until a person sees something else, while the answer stays ({cite:t}`jacobsen2019` and {cite:t}`tramer2020`: invariance-based adversarial examples).
+# How far such attacks get is not measured here.
+#
+# The number of invisible dimensions and the reach of the regions are separate matters, too: a region is unbounded where its weight lies on the border of the hull of the weights, with or without an invisible subspace.
+#
+# The caption of Figure 1 speaks of parallel layers; where its row is decided for it, classes that are not adjacent are harder to reach from each other than in a free layer, and neighbours are easier to reach.
+# In a parallel layer nearly everything is invisible, so whatever protects its distant classes, it is not a lack of adversarial directions.
+#
+# The conjecture joins two statements of very different strength.
+# The class of $x'$ takes a smaller budget than its output, and where the network is small enough both budgets are exact.
+# Here it was tried on grey digits only, whose classes lie far apart in pixels; on colour pictures, where the wrong class is nearer, the search was not run.
+#
+# What this chapter does not settle: the conjecture for networks of the size in use, which neither search nor bounds decide.
+# The longer version with full proofs that the abstract points to is no longer at its address.
 
 # %% tags=["hide-input"]
 run.finish()
