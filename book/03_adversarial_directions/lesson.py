@@ -47,7 +47,7 @@ def ends(name, what):
     return (interval.mean,) * 2 if exact else (interval.low, interval.high)
 
 
-# %% name="fig-same-answer" tags=["hide-input"] mystnb={"image": {"alt": "Seven digits, with the ten probabilities of the network and how far the features moved where the last layer sees it and where it does not. The first five turn from one picture into another, with equal probabilities and no shift that is seen. The sixth, a clean digit, and the seventh, the first one attacked, have other probabilities and a shift that is seen."}}
+# %% name="fig-same-answer" tags=["hide-input"] mystnb={"image": {"alt": "Seven digits, their ten probabilities, and how far the features moved where the last layer sees it and where it does not. The first five have equal probabilities and no shift that is seen; the sixth, a clean digit, and the seventh, the first one attacked, have others, and a shift that is seen."}}
 weight = net.head.weight.double()
 unseen = geometry.adversarial_directions(weight)
 seen = torch.linalg.svd(unseen)[2][len(unseen) :]  # what is at right angles to them
@@ -127,9 +127,8 @@ run.say(
     "which moves each pixel by at most 0.1: its features go "
     f"{near[0]:.1f} where the layer sees and {near[1]:.1f} where it does not. This is "
     "the "
-    f"most favourable pair: the network is unsure of $x'$, labelled {int(y[one])}, and "
-    "of all pairs of an unsure digit and a sure one of another class the layer tells "
-    "these two apart least. Ordinary pairs follow below."
+    f"most favourable pair: of all unsure digits (here $x'$, labelled {int(y[one])}) "
+    "and sure ones of another class, the layer tells these two apart least."
 )
 
 # %% [markdown]
@@ -139,7 +138,7 @@ run.say(
 #
 # ## What we found
 #
-# A layer has $l$ features and $m$ classes. *Invisible* is a direction of the features along which no output changes, a *region* holds all features that get one class, and PGD is an attack of many small steps.
+# A layer has $l$ features and $m$ classes. *Invisible* is a direction of the features along which no output changes, a *region* is where one class wins, and PGD is an attack of many steps.
 
 # %% tags=["hide-input"]
 size, small_eps = p.images_data.replace("mnist", "MNIST"), p.match_eps[0]
@@ -199,9 +198,8 @@ run.say(
     f"Under PGD {wide:.1%} of the images stay right "
     f"with it and {without:.1%} without: is a network less prone without it? "
     f"{verdict('significance')}\n"
-    f"- In a *parallel* layer, whose regions lie side by side like stripes, an attack "
-    "reaches a class that is not adjacent from "
-    f"{distant:.0%} of the images, in a free layer from {free_distant:.0%} "
+    "- In a *parallel* layer (regions like stripes) an attack reaches a class not "
+    f"adjacent from {distant:.0%} of the images, in a free one from {free_distant:.0%} "
     f"{verdict('fig1-right')}, and a neighbour from {beside:.0%} and {free_beside:.0%}."
 )
 
@@ -580,7 +578,7 @@ def nearest(model, view, x, goal, eps, steps=200):
 # With 12 hidden ReLUs the least $\epsilon$ is the solution of a mixed integer programme {cite:p}`tjeng2019`, exact up to rounding.
 # We take such a network, which has $12 - 10 + 1 = 3$ invisible directions, and twelve pairs of digits that it gets right.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Twelve pairs of digits along epsilon: grey where interval bounds exclude equal outputs, a black dot at the exact least epsilon for them, a blue triangle where the search first finds them, an orange cross, left of the dot, at the exact least epsilon for the class of the other image. Dotted: the imperceptible radius."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Twelve pairs of digits along epsilon: grey where interval bounds exclude equal outputs, a black dot at the exact least epsilon for them, a blue triangle where the search first finds them, an orange cross, left of the dot, at the exact least epsilon for the class of the other image."}}
 PAIRS, GRID = 12, torch.arange(1, 41) / 40
 small = networks.get("digits/mlp-12/softmax", **told).requires_grad_(False)
 layer = small.head.weight.double()
@@ -643,8 +641,8 @@ run.say(
     "takes. "
     f"At the dotted line, {small_eps:g}, which the chapter calls imperceptible, the "
     f"conjecture fails for {(exact > small_eps).sum()} of {PAIRS} pairs. The search, "
-    f"in steps of {float(GRID[0]):g}, first succeeds {np.nanmedian(late):.2f} above the "
-    "truth in the median, at worst "
+    f"in steps of {float(GRID[0]):g}, first succeeds {np.nanmedian(late):.2f} above "
+    "the truth in the median, at worst "
     f"{np.nanmax(late):.2f}; the intervals exclude up to {float(excluded.min()):.2f} "
     "to "
     f"{float(excluded.max()):.2f}."
@@ -687,7 +685,7 @@ run.say(
 #
 # That regions are unbounded is, for the paper, "probably leading to the universality of adversarial examples combined with the non-linear preceding layers".
 # To compare a wide last layer with a narrow one does not tell, since width changes more than the subspace.
-# An exact argument does: change the subspace, or the reach of the regions, and no answer to an image.
+# An exact argument does: change the subspace, or the reach of the regions, and no image's answer.
 #
 # ```{prf:theorem} Neither the subspace nor the reach changes an answer
 # :label: thm-no-cause
@@ -727,7 +725,7 @@ print(f"{kinds.count('bounded')} regions bounded, outputs moved by {moved[1]:.0e
 # %% [markdown]
 # An image that fools one of these three networks fools the other two, since all give it the same answer (up to rounding).
 # So no network owes its adversarial examples to the invisible directions of its last layer, or to regions that reach infinity.
-# More is not shown: the blindness moves into the layers before, the old regions end beyond all images while new ones reach infinity (some region always does), and *training* without that room may lead to another network.
+# More is not shown: the blindness moves into the layers before, the old regions end beyond all images while new ones reach infinity (some region always does), and *training* without that room may lead elsewhere.
 
 # %% tags=["hide-input"]
 tight, roomy = (
@@ -744,7 +742,7 @@ run.say(
 
 # %% [markdown]
 # Another kind of attack changes the picture until a person sees something else, and the answer stays ({cite:t}`jacobsen2019` and {cite:t}`tramer2020` speak of invariance), as in the pictures at the head.
-# It does not need the subspace either: the network of nine features gives the same answers.
+# It needs no subspace either: the network of nine features answers alike.
 #
 # ## Are distant classes safer?
 #
@@ -835,7 +833,7 @@ run.say(
     )
     + f"in the worst case the parallel networks keep {worst[1]:.0%} of the answers and "
     f"the free ones {worst[0]:.0%}"
-    + (". " if decided else ", a difference that so few images do not decide. ")
+    + (". " if decided else ", too close for so few images. ")
     + "The claims about the subspace are "
     "theorems, and need not survive anything; what does not follow from them is an "
     "adversarial example."
