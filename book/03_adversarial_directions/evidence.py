@@ -1960,26 +1960,25 @@ run.claim(
 # ## What did not reproduce, and why
 #
 # The theorems hold, and one dimension is added to the first.
-# What fails is the step from them to adversarial examples.
+# What fails is the step from them to adversarial examples, which the paper calls probable and conjectures.
 #
-# An invisible direction is one along which the answer stays, so no attack that wants another answer can use it.
-# There is another kind of attack: it changes the picture until a person sees something else, while the network's answer stays ({cite:t}`jacobsen2019` and {cite:t}`tramer2020`: invariance-based adversarial examples).
-# The row of pictures on the way along an invisible direction is of that kind; how far such attacks get is not measured here.
+# An invisible direction is one along which the answer stays, so what lies along it gives no attack that wants another answer.
+# A last layer can be replaced by one without any, and its regions can be bounded by further classes that win at no image; every image keeps its answer, and every adversarial example stays one.
+# That concerns networks as they stand: whether a layer without such room is *trained* into a more robust network is another question, and the row compares only two widths.
 #
-# How much use trained features make of the room that is left to them, the shares of the features and of the shifts that attacks cause say, beside that of a random direction.
+# There is another kind of attack: it changes the picture until a person sees something else, while the answer stays ({cite:t}`jacobsen2019` and {cite:t}`tramer2020`: invariance-based adversarial examples).
+# How far such attacks get is not measured here.
 #
-# The number of invisible dimensions and the reach of the regions are separate matters, too.
-# Regions are unbounded because weights lie at the corners of their hull, with or without an invisible subspace.
-# And a wide last layer can be replaced by one without any, which is exactly as hard to attack.
+# The number of invisible dimensions and the reach of the regions are separate matters, too: a region is unbounded where its weight lies on the border of the hull of the weights, with or without an invisible subspace.
 #
-# The caption of Figure 1 speaks of parallel layers; where its row is decided for it, classes that are not adjacent are harder to reach from each other than in a free layer, and the price is paid by the neighbours.
+# The caption of Figure 1 speaks of parallel layers; where its row is decided for it, classes that are not adjacent are harder to reach from each other than in a free layer, and neighbours are easier to reach.
 # In a parallel layer nearly everything is invisible, so whatever protects its distant classes, it is not a lack of adversarial directions.
 #
 # The conjecture joins two statements of very different strength.
 # The class of $x'$ takes a smaller budget than its output, and where the network is small enough both budgets are exact.
-# Here the conjecture was tried on grey digits only, whose classes lie far apart in pixels; on colour pictures, where the wrong class is nearer, the search was not run.
+# Here it was tried on grey digits only, whose classes lie far apart in pixels; on colour pictures, where the wrong class is nearer, the search was not run.
 #
-# What this chapter does not settle: networks with a million hidden units lie beyond exact programmes and interval bounds, so that for them the conjecture is refuted at no $\epsilon$ that matters, and supported at none.
+# What this chapter does not settle: the conjecture for networks of the size in use, which neither search nor bounds decide.
 # The longer version with full proofs that the abstract points to is no longer at its address.
 
 # %% tags=["hide-input"]
