@@ -1102,6 +1102,7 @@ plots.table(frame, f"Story by story, over {len(NAMES)} networks", digits=2)
 # Of the eight, half come from one paper.
 # And those that meet an adversary in training meet it in the protocol's own norm and radius, so any quantity which adversarial training happens to change will look like a predictor.
 # A story with a yes has passed a first test, which is no law; an undecided one has not been shown to be wrong.
+# Rounding alone can turn such an answer: with the same code and seeds, networks trained on a processor of another make answered yes to the skewness of crossings and to curvature, and those of this record leave both open.
 #
 # Two limits lie in the probes themselves.
 # Quantities in feature space have no unit in pixels: a loss that draws features to their centres can do so without moving any image away from the boundary.
