@@ -57,7 +57,7 @@ def reached(z):
     return (net(z).argmax(1) == target).cpu()
 
 
-# %% name="fig-stand" tags=["hide-input"] mystnb={"image": {"alt": "Five handwritten digits in three rows, natural, attacked with a small budget and attacked with a large one, each with the network's answer and its persistence, orange where it is lower than that of the natural image and green where it is higher. On the right the same images with as much noise as they stand."}}
+# %% name="fig-stand" tags=["hide-input"] mystnb={"image": {"alt": "Five digits, natural and attacked with a small and a large budget, with the network's answer and their persistence: orange where it is lower than that of the natural image, green where it is higher. Right: the same with as much noise as they stand."}}
 def after_signs(eps):
     """Images after twenty signed steps towards their targets, each pixel within eps."""
     at = x
@@ -77,7 +77,7 @@ hit["natural"] = torch.ones(len(x), dtype=torch.bool)
 shown = torch.stack(list(hit.values())).all(0).nonzero()[:5, 0]
 speckle = torch.randn(x.shape[1:], generator=draws(2))
 _, axes = plt.subplots(
-    3, 11, figsize=(10.4, 3.5), width_ratios=(1,) * 5 + (0.3,) + (1,) * 5
+    3, 11, figsize=(10.4, 3.35), width_ratios=(1,) * 5 + (0.3,) + (1,) * 5
 )
 for ax in axes.flat:
     ax.set_axis_off()
@@ -238,7 +238,7 @@ def cloud_around(place, planes, sigma):
     floor = 0 if planes == 2 else -4
     marks = [movable.Mark("area", [0, 4, 4, 0], [floor, floor, 4, 4], "#999999")]
     for chosen, colour, words in (
-        (keeps, SIDE, "keeps its class"), (~keeps, plots.PALETTE[3], "another class")
+        (keeps, SIDE, "kept"), (~keeps, plots.PALETTE[3], "lost")
     ):  # fmt: skip
         if chosen.any():
             dots = copies[chosen].T.tolist()
@@ -289,35 +289,33 @@ movable.show(
     "against the size of the noise, for both: inside the corner it falls faster than "
     "at the same distance from a flat boundary.",
 )
-face = found("outside-cone", "outside_near_one_face")
-run.say(
-    f"At distance 1 the flat boundary leaves a persistence of {stands(1, 1):.2f} and "
-    f"the corner {stands(1, 2):.2f}; it falls below the distance itself at "
-    f"{found('fig8', 'first_below_distance'):.0f} planes. {verdict('fig8')} Eighty "
-    "draws often miss the exact share by some points. Outside the corner (negative "
-    "distances, measured to the edge) more than three quarters of the noise stay, and "
-    f"0.7 is never crossed; at $\\gamma = 0.9$ it is {found('outside-cone', 'outside'):.2f} "
-    f"outside and {found('outside-cone', 'inside'):.2f} inside. "
-    f"{verdict('outside-cone')} In front of the middle of one wide face it is "
-    f"{face:.2f} there, as before a flat boundary: the corner is felt only from near "
-    "by."
+face, outside, inside = (
+    found("outside-cone", name)
+    for name in ("outside_near_one_face", "outside", "inside")
 )
 length = x.cpu().double().flatten(1).norm(dim=1)
 times = float((sigma["natural"] * math.sqrt(x[0].numel()) / length).median())
 run.say(
+    f"At distance 1 the flat boundary leaves a persistence of {stands(1, 1):.2f} and "
+    f"the corner {stands(1, 2):.2f}; with {found('fig8', 'first_below_distance'):.0f} "
+    f"planes it falls below the distance itself. {verdict('fig8')} Eighty draws often "
+    "miss the exact share by some points. Outside the corner (negative distances, "
+    "measured to the edge) more than three quarters of the noise stay, and 0.7 is "
+    f"never crossed; at $\\gamma = 0.9$ persistence is {outside:.2f} outside, "
+    f"{inside:.2f} inside {verdict('outside-cone')}, and {face:.2f} before the middle "
+    "of one wide face, as before a flat boundary: the corner is felt only from near "
+    "by.\n\n"
     "How far does it look? In $n$ dimensions noise is about $\\sigma \\sqrt n$ long "
     "(the paper's bound on how far its length strays from this lacks a $\\sigma$ "
     f"{verdict('prop10-1')}). At the persistence of a natural digit this is "
-    f"{times:.1f} times the length of the image itself, in the median: no small "
-    "neighbourhood, and not what an attack explores."
+    f"{times:.1f} times the length of the image, in the median: no small neighbourhood."
 )
 
 # %% [markdown]
 # So persistence knows two things at once: the distance to the boundary, and how many sides of it are near.
 # It is this that makes it attractive, and hard to read.
 #
-# Stability has a second life as *randomised smoothing* {cite:p}`cohen2019`: if $x$ is $(\gamma, \sigma)$-stable with $\gamma > 1/2$, the classifier that answers with the most frequent class under this noise gives one answer everywhere within $\sigma\,\Phi^{-1}(\gamma)$.
-# That certifies the smoothed classifier, not the network.
+# Stability has a second life as *randomised smoothing* {cite:p}`cohen2019`: if $x$ is $(\gamma, \sigma)$-stable with $\gamma > 1/2$, the most frequent class under this noise is the same everywhere within $\sigma\,\Phi^{-1}(\gamma)$, which certifies the smoothed classifier, not the network.
 #
 # ## Can it be measured by counting?
 #
@@ -346,7 +344,7 @@ print(f"between {low:.4f} and {high:.4f}; exactly {exact:.4f}")
 #
 # $$(n + 1) \binom{n}{S} \gamma^S (1 - \gamma)^{n - S} \leq \alpha .$$
 #
-# The left side is one over the wealth of a gambler who bets on all shares evenly against $\gamma$; if the share *is* $\gamma$, this wealth is a fair game and ever exceeds $1/\alpha$ with probability at most $\alpha$, however often one looks {cite:p}`robbins1970`.
+# The left side is one over the wealth of a gambler who bets on all shares evenly against $\gamma$; if the share *is* $\gamma$, this wealth is a fair game and ever exceeds $1/\alpha$ with probability at most $\alpha$, however often one looks {cite:p}`robbins1970,howard2021,waudbysmith2024`.
 # So the wrong side is called with probability at most $\alpha$.
 
 
@@ -438,7 +436,7 @@ run.say(
 # We try two points where it is, one close to a corner of two planes, outside, at $(-0.05, 0.3)$, and the centre of a *dartboard* in 100 dimensions, where lengths below 1 and from 3 to 10 are one class.
 # The paper's Bracketing Algorithm begins with $[0.5, 1.5]$, halves the lower end until the point is stable there, doubles the upper end until it is not, and bisects.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Exact stability against sigma on a logarithmic axis for three points: that of a half-plane falls once, the point outside a corner dips below 0.7 and comes back, the dartboard falls to zero, returns to one and falls again."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Exact stability against sigma: that in a half-plane falls once, that outside a corner dips below 0.7 and comes back, that of the dartboard falls to zero, returns to one and falls again."}}
 wide = np.geomspace(0.01, 30, 400)
 disc, inner, outer = (stats.chi(100).cdf(radius / wide) for radius in (1, 3, 10))
 kept = stats.norm.cdf(-0.05 / wide) * stats.norm.cdf(0.3 / wide)
@@ -447,7 +445,7 @@ exact_curves = {
     "outside a corner, 0.05 from it": 1 - kept,
     "centre of the dartboard": disc + outer - inner,
 }
-_, ax = plt.subplots(figsize=(8.6, 2.4))
+_, ax = plt.subplots(figsize=(8.6, 2.1))
 for (name, curve), style in zip(exact_curves.items(), ("-", "--", "-."), strict=True):
     ax.plot(wide, curve, style, label=name)
 ax.axhline(GAMMA, color="black", linestyle=":", linewidth=1)
@@ -494,8 +492,9 @@ def to_target(at):
 # It returns the *last* iterate, as the paper's Equation 5 does, and so goes on into the other class as long as its budget allows.
 # An attack that stops at its first success would end on the boundary, where persistence is zero whatever the class looks like.
 # How deep an attacked image lies is thus decided by the stopping rule and the budget; the paper prints neither the budget of IGSM nor the stopping rule of its other attack, L-BFGS.
+# (The {doc}`evidence <evidence>` has R+FGSM {cite:p}`tramer2018` and MI-FGSM {cite:p}`dong2018` as well.)
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: overlapping histograms of 0.7-persistence of natural images and of IGSM images at one budget. Right: median persistence of IGSM images against their budget, rising, with the range over runs as a band and the horizontal line of the natural median."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: histograms of persistence of natural and of IGSM images at one budget. Right: median persistence of IGSM images against their budget, rising, and that of natural images."}}
 run.show("fig-budget")
 deep = found("fig10", "median_larger_budget", True)
 run.say(
@@ -508,15 +507,13 @@ run.say(
 cut = smoothing.persistence(net, x, GAMMA, samples=500, clip=True).sigma.cpu()
 kept_order = stats.spearmanr(sigma["natural"], cut.clamp(max=99)).statistic
 run.say(
-    "Of what the measurement itself could choose, $\\gamma$ between 0.6 and 0.8 "
-    "changes the area under the ROC curve by "
+    "What the measurement chooses: $\\gamma$ between 0.6 and 0.8 changes the area "
+    "under the ROC curve, natural against attacked, by "
     f"{found('gamma-insensitive', 'largest_change_of_auc'):.3f} at most "
-    f"{verdict('gamma-insensitive')}, and uniform noise in a ball instead of Gaussian "
-    "noise changes persistence by "
+    f"{verdict('gamma-insensitive')}, uniform noise in a ball changes persistence by "
     f"{found('ball-vs-gauss', 'median_relative_difference'):.1%} in the median "
-    f"{verdict('ball-vs-gauss')}; cutting the noisy images to the pixel range is "
-    "another measurement: over this page's natural digits its rank correlation with "
-    f"the first is {kept_order:.2f}."
+    f"{verdict('ball-vs-gauss')}; but noise cut to the pixel range orders this page's "
+    f"natural digits in another way (rank correlation {kept_order:.2f})."
 )
 
 # %% [markdown]
@@ -525,8 +522,7 @@ run.say(
 
 # %% tags=["hide-input"]
 REVERSED, TABLE = "regularised-reversal", "table1"
-ROWS = {"FC10-4": "fc10_4", "FC10-0": "fc10_0"}
-ROWS |= {"FC100-100-10": "fc100", "C-32": "c32"}
+ROWS = {"FC10-4": "fc10_4", "FC10-0": "fc10_0", "FC100": "fc100", "C-32": "c32"}
 COLUMNS = {"natural": "natural", "first success": "first_success",
            "pushed on": "adversarial"}  # fmt: skip
 lines = {}
@@ -548,37 +544,35 @@ plots.table(
     digits=2,
 )
 run.say(
-    "FC10-k are linear networks, the more regularised the smaller k; their classes are "
-    "convex and bounded by planes. At the least perturbation persistence is small on "
-    "them, and every other stop gives another number. Where their attacked images are "
-    "*more* persistent than natural ones, as the paper finds, this says how far the "
-    "attack went, and to push on to the printed size goes far towards "
+    "FC100 has two hidden layers of 100 units, C-32 four convolutions; FC10-k are "
+    "linear, the more regularised the smaller k, with classes that are convex and "
+    "bounded by planes. At the least perturbation persistence is small on them, and "
+    "every other stop gives another number. Where their attacked images are *more* "
+    "persistent than natural ones, as the paper finds, this says how far the attack "
+    "went, and to push on to the printed size goes far towards "
     f"building it in. {verdict(REVERSED)} "
     + (
         "The other networks are not pushed at this size. "
-        if math.isnan(lines["FC100-100-10"]["pushed on"])
+        if math.isnan(lines["FC100"]["pushed on"])
         else "On the two others natural images are the more persistent ones at the "
         "printed size too. "
         if all(
             lines[name]["natural"] > lines[name]["pushed on"]
-            for name in ("FC100-100-10", "C-32")
+            for name in ("FC100", "C-32")
         )
         else "On the two others the order depends on the network. "
     )
     + verdict(TABLE)
 )
-
-# %% [markdown]
-# On ImageNet the paper attacks goldfinches on AlexNet and VGG16; at the standard profile EfficientNet-Lite0 {cite:p}`tan2019` stands for VGG16, with 24 pictures and a budget of 8/255.
-
-# %% tags=["hide-input"]
 third = found("background-class", "share_neither")
 neither = (
     "On digits the class that takes over where the attacked one loses its lead is a "
     f"third one for {third:.0%}. {verdict('background-class')}"
 )
 run.say(
-    "Natural persistence is there "
+    "On ImageNet the paper attacks goldfinches on AlexNet and VGG16, the evidence "
+    f"{p.imagenet_pictures} pictures on {' and '.join(p.imagenet_networks)}, with a "
+    "budget of 8/255. Natural persistence is "
     f"{found('table2', 'natural_over_adversarial'):.1f} times the attacked one, and "
     f"the larger for {found('table2', 'share_natural_is_larger'):.0%} of the pictures. "
     f"{verdict('table2')} Only the ratio is compared, since the paper states no unit; "
@@ -586,7 +580,7 @@ run.say(
     f"for {found('class-return', 'share_of_pictures_returning'):.0%} of the pictures, "
     f"in the paper for some. {verdict('class-return')}"
     if on_imagenet
-    else "This part needs pictures and pretrained weights, and is not run at this "
+    else "ImageNet needs pictures and pretrained weights, and is not run at this "
     f"size. {verdict('table2')} {neither}"
 )
 
@@ -601,7 +595,7 @@ run.say(
 # No wall of the box is curved, and the line crosses one in its middle, far from every corner.
 
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Left, exact: persistence before and behind a flat boundary is a V; in boxes of two and of twenty pairs of walls it starts lower, stays nearly level and drops close to the wall. Right: persistence of five digits along the line to their attacked images falls to nearly zero where the class changes and rises again."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Left, exact: persistence at a flat boundary is a V; in boxes of two and of twenty pairs of walls it starts lower and drops close to the wall. Right: along the lines from five digits to their attacked images it falls to nearly zero where the class changes and rises again."}}
 def in_box(s, pairs, sigma):
     """Stability at s in [0, 1) from the middle of a box towards one of its walls."""
     near, far = stats.norm.cdf((1 - s) / sigma), stats.norm.cdf((1 + s) / sigma)
@@ -616,7 +610,7 @@ def box_persistence(s, pairs):
 WAY = np.linspace(0, 0.999, 80)
 BOXES = (2, 20)
 halves = {}
-_, axes = plt.subplots(1, 2, figsize=(9.6, 2.6))
+_, axes = plt.subplots(1, 2, figsize=(9.6, 2.4))
 across = np.linspace(-1, 1, 81)
 axes[0].plot(across, smoothing.wedge_persistence(abs(across), 1), label="flat")
 for pairs, colour in zip(BOXES, plots.PALETTE[1:], strict=False):
@@ -656,8 +650,8 @@ run.say(
     "So the drop belongs to every boundary, and where it comes late, other "
     "boundaries are near, flat or not. What a single flat boundary cannot do is to be "
     "unlike on its two sides. A corner can: at distance 1 and $\\gamma = 0.9$ it has "
-    f"{found('outside-cone', 'outside'):.2f} outside and "
-    f"{found('outside-cone', 'inside'):.2f} inside. {verdict('drop-at-boundary')} So "
+    f"{outside:.2f} outside and "
+    f"{inside:.2f} inside. {verdict('drop-at-boundary')} So "
     "can the box, whose walls are flat: in its middle the persistence is "
     f"{box_persistence(0, BOXES[-1]):.2f} with {BOXES[-1]} pairs, and at the same "
     f"distance beyond one wall, before nothing else, {stands(1, 1):.2f}."
@@ -676,7 +670,7 @@ if on_imagenet:
     )
 
 # %% [markdown]
-# ## At the same distance, is there still a difference?
+# ## Is there more to it than distance?
 #
 # A fair comparison takes the attack's freedom away.
 # From a natural image go the least distance $d$ to the boundary, and again as far beyond it: a *mirrored pair*, which sees one piece of boundary from its two sides.
@@ -733,11 +727,10 @@ run.say(
 # %% [markdown]
 # ## What does an attacker do who knows it?
 #
-# The paper's conclusion suggests that persistence might detect adversarial examples, and warns of adaptive attacks.
+# The paper suggests in its conclusion that persistence might detect adversarial examples, and warns of adaptive attacks.
 # A detector calls an image attacked if its persistence is low.
-# One attacker that comes to mind descends the mean loss over noisy copies of the image, so that its neighbourhood has the target's class as well.
-# A simpler one needs no gradient of persistence: it knows that depth is persistence, tries several budgets, and keeps the image that is as persistent as a natural image would be.
-# For each image we let it draw a natural persistence, of images that the detector is not tested on, and choose.
+# One attacker descends the mean loss over noisy copies of the image, so that its neighbourhood has the target's class as well.
+# A simpler one knows that depth is persistence: it tries several budgets, and keeps the image that is as persistent as a natural image, drawn from some that the detector is not tested on.
 
 
 # %%
@@ -753,7 +746,7 @@ blended = depth.gather(0, best[None])[0][won.any(0)]
 spent = torch.from_numpy(BUDGETS)[best][won.any(0)]
 
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: shares of images below a persistence, for natural images and four attacks. The small budget lies left of the natural curve, the large one right of it, and the attack that chooses its budget follows it. Right: ROC curves of the detector; that of the choosing attacker runs near the diagonal, that of the large budget below it."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: shares of images below a persistence. The small budget lies left of the natural curve, the large one right of it, and the attack that chooses its budget follows it. Right: ROC curves of the detector; that of the choosing attacker runs near the diagonal."}}
 def to_target_under_noise(at):
     """Its mean over noisy copies."""
     copies = (at[:, None] + noise).flatten(0, 1)
@@ -780,7 +773,7 @@ attackers |= {
     ),
     "chooses its budget": (blended, plots.PALETTE[7], ":"),
 }  # fmt: skip
-_, axes = plt.subplots(1, 2, figsize=(9.6, 2.8))
+_, axes = plt.subplots(1, 2, figsize=(9.6, 2.6))
 levels = np.linspace(0, float(calm.quantile(0.99)) * 1.3, 300)
 
 
@@ -823,18 +816,16 @@ run.say(
         if spent.median() > SMALL
         else ""
     )
-    + "In the evidence, over "
-    f"{p.seeds} networks, the areas are {found('detector', 'auc'):.2f} for IGSM, "
-    f"{found('detector', 'auc_adaptive'):.2f} under noise and "
-    f"{found('detector', 'auc_larger_budget'):.2f} at the largest budget; the distance "
-    f"alone has {found('detector', 'auc_by_distance'):.2f} for the first. "
+    + f"Over the {p.seeds} networks of the evidence the areas are "
+    f"{found('detector', 'auc'):.2f} for IGSM, {found('detector', 'auc_adaptive'):.2f} "
+    f"under noise, {found('detector', 'auc_larger_budget'):.2f} at the largest budget. "
     f"{verdict('detector')}"
 )
 
 # %% [markdown]
 # ## Does it survive?
 #
-# The claim that attacked images are less persistent, under the paper's protocol and under three that take its freedom away.
+# Attacked images are less persistent: under the paper's protocol, and under three others.
 
 # %% tags=["hide-input"]
 tenth = judgement("fig10")
@@ -896,7 +887,7 @@ run.say(
 #
 # **Open**: the paper's budgets and stopping rules; persistence of attacked images at matched distance on ImageNet, where the gap is widest; whether the whole curve of stability tells more than one crossing of it.
 #
-# {doc}`../07_decision_boundaries/lesson` tips the planes of the wedge and looks at the boundary itself; the {doc}`exercises <exercises>` let you prove the lemma on star-shaped classes and estimate a persistence.
+# The {doc}`exercises <exercises>` let you prove the lemma on star-shaped classes and estimate a persistence.
 
 # %% tags=["hide-input"]
 run.finish()
