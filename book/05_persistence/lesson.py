@@ -95,9 +95,9 @@ axes[0, 8].set_title("with the noise that they stand", fontsize=10)
 plt.show()
 typical = {name: float(sigma[name][hit[name]].median()) for name in stages}
 run.say(
-    "A network with hidden layers of 100 and 20 units, attacked towards a class that "
-    "was chosen beforehand; no pixel moves by more than ε. On the right each image has "
-    "noise of just the standard deviation that is written on the left. Over "
+    "A network with hidden layers of 100 and 20 units, attacked towards a class chosen "
+    "beforehand; no pixel moves by more than ε. On the right each image has noise of "
+    "the standard deviation written on the left. Over "
     f"{MANY} test images the median persistence is {typical['natural']:.2f}; of those "
     f"that reach their class it is {typical[f'ε = {SMALL:g}']:.2f} after the attack "
     f"with ε = {SMALL:g}, and {typical[f'ε = {LARGE:g}']:.2f} with ε = {LARGE:g}."
@@ -301,8 +301,8 @@ run.say(
     f"planes it falls below the distance itself. {verdict('fig8')} Outside the corner "
     "(negative distances, measured to the edge) more than three quarters of the noise "
     f"stay, and 0.7 is never crossed; at $\\gamma = 0.9$ persistence is {outside:.2f} "
-    f"outside, {inside:.2f} inside {verdict('outside-cone')}, and {face:.2f} before the "
-    "middle of one wide face, as before a flat boundary: the corner is felt only from "
+    f"outside, {inside:.2f} inside {verdict('outside-cone')}, and {face:.2f} before "
+    "the middle of one wide face, as before a flat boundary: the corner is felt from "
     "near by.\n\n"
     "How far does it look? In $n$ dimensions noise is about $\\sigma \\sqrt n$ long "
     "(the paper's bound on how far its length strays from this lacks a $\\sigma$ "
@@ -313,7 +313,6 @@ run.say(
 # %% [markdown]
 # So persistence knows two things at once: the distance to the boundary, and how many sides of it are near.
 # It is this that makes it attractive, and hard to read.
-#
 # Stability has a second life as *randomised smoothing* {cite:p}`cohen2019`: if $x$ is $(\gamma, \sigma)$-stable with $\gamma > 1/2$, the most frequent class under this noise is the same everywhere within $\sigma\,\Phi^{-1}(\gamma)$, which certifies the smoothed classifier, not the network.
 #
 # ## Can it be measured by counting?
@@ -420,8 +419,8 @@ run.say(
     f"{plain['holds the truth']:.0%} of the searches. The settled search holds it in "
     f"{mended['holds the truth']:.0%}, where at least 95 % were promised, with an "
     f"interval that is {mended['width']:.2f} wide: this is what some "
-    f"{mended['draws'] / 1000:.0f},000 draws know. Most of them are spent close to the "
-    "crossing, where a larger cap narrows it."
+    f"{mended['draws'] / 1000:.0f},000 draws know. A larger cap "
+    "narrows it."
 )
 
 # %% [markdown]
@@ -453,13 +452,13 @@ ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
 plt.show()
 regained, looked_at, agreeing = run.evidence.kept["audit"]
 run.say(
-    f"The published search does not end in "
-    f"{found('bracketing', 'searches_without_end'):.0f} of four cases, on the boundary "
-    "and outside the corner, and at the dartboard it returns "
+    "Of four points, these two, one in the half-plane and one on its boundary, the "
+    f"published search does not end at "
+    f"{found('bracketing', 'searches_without_end'):.0f}, on the boundary and outside "
+    "the corner, and at the dartboard it returns "
     f"{1 + found('bracketing', 'relative_error_where_stability_returns'):.0f} times "
-    f"the first crossing. {verdict('bracketing')} The mended one has a floor and a "
-    "cap; that it finds the first crossing at the dartboard is luck, since it starts "
-    "below the second ring. Do networks do such things? On a grid of 40 sizes of noise "
+    f"the first crossing. {verdict('bracketing')} That a search from below finds the "
+    "first is luck. Do networks do such things? On a grid of 40 sizes of noise "
     f"stability is lost and regained for {regained} of {looked_at} natural digits, and "
     f"bisection ends within a step of the first crossing for {agreeing:.0%}."
 )
@@ -680,7 +679,7 @@ if on_imagenet:
 # It is 1 for a flat boundary, larger inside a cone and below 1 where the boundary bends away.
 # The distances are found by a search in free space, where the noise is, and not in the pixel range; they are upper bounds, and one that is too long makes $k_{\mathrm{eff}}$ too large, on either side.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Scatter of persistence against distance to the boundary on logarithmic axes, for natural points and for points as far beyond the boundary, for two networks. Straight lines mark wedges of 1, 3, 10, 100 and 1000 planes."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Persistence against the distance to the boundary, for natural points and for points as far beyond it, on two networks. Lines mark wedges of 1, 3, 10, 100 and 1000 planes."}}
 run.show("fig-mirrored")
 cones = judgement("cone-hypothesis").intervals
 sides = ("planes_natural", "planes_beyond")
