@@ -138,7 +138,7 @@ said = [
     f"of {found('cone-hypothesis', 'planes_beyond'):.1f}: "
     + {
         "pass": "more planes beyond, as cones would have it.",
-        "fail": "no more beyond, against what the paper's cones would have.",
+        "fail": "no more beyond, against the paper's cones.",
     }.get(CONES, "these images do not decide which side has more.")
     + f" {verdict('cone-hypothesis')}",
     "Does persistence know more than the distance to the boundary? Their rank "
@@ -729,8 +729,9 @@ run.say(
         else ""
     )
     + f". As a detector it adds {gain.mean:+.2f} to the area of the distance "
-    f"({gain.low:+.2f} to {gain.high:+.2f}). {verdict('beyond-distance')}"
-    + (" This rest points the paper's way." if gain.low > 0 else "")
+    f"({gain.low:+.2f} to {gain.high:+.2f})"
+    + (", the paper's way" if gain.low > 0 else "")
+    + f". {verdict('beyond-distance')}"
 )
 
 # %% [markdown]
@@ -739,7 +740,7 @@ run.say(
 # The paper suggests in its conclusion that persistence might detect adversarial examples, and warns of adaptive attacks.
 # A detector calls an image attacked if its persistence is low.
 # One attacker descends the mean loss over noisy copies of the image, so that its neighbourhood has the target's class as well.
-# A simpler one knows that depth is persistence: it tries several budgets, and keeps the image that is as persistent as a natural image, drawn from some that the detector is not tested on.
+# A simpler one knows that depth is persistence: it tries several budgets, and keeps the image as persistent as a natural one that the detector is not tested on.
 
 
 # %%
@@ -755,7 +756,7 @@ blended = depth.gather(0, best[None])[0][won.any(0)]
 spent = torch.from_numpy(BUDGETS)[best][won.any(0)]
 
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: shares of images below a persistence. The small budget lies mostly left of the natural curve, the large one right of it, and the attack that chooses its budget follows it. Right: ROC curves of the detector; that of the choosing attacker runs near the diagonal."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: shares of images below a persistence. The small budget lies mostly left of the natural curve, the large one right of it, the chosen one follows it. Right: ROC curves of the detector; that of the chosen one runs near the diagonal."}}
 def to_target_under_noise(at):
     """Its mean over noisy copies."""
     copies = (at[:, None] + noise).flatten(0, 1)
