@@ -571,7 +571,7 @@ run.say(
     f"{np.isfinite(reached).sum()}. With a median over the successes, which leaves out "
     "what was hard to find, the correlation is "
     f"{rank_tests.rank_correlation(successes, WORST):+.2f}: a probe is as good as the "
-    "search that it is read off."
+    "search that it is read off, and a median wants the number of failures beside it."
 )
 
 # %% [markdown]
@@ -904,7 +904,7 @@ run.say(
     + (
         f"**It all comes to this:** of fifteen stories {yes} pass a first test, "
         "that of these networks, chosen because five papers made them, and none is "
-        "a law; the others are open, not wrong."
+        "a law; what is undecided is open, not wrong."
         if yes
         else "**It all comes to this:** these networks decide none of fifteen stories, "
         "and an open story is not a wrong one."
