@@ -75,7 +75,7 @@ def plain(net):
     return models.with_head(net, heads.LinearHead(net.head.weight, net.head.bias))
 
 
-# %% name="fig-same-image" tags=["hide-input"] mystnb={"image": {"alt": "Two handwritten digits, each attacked under eight networks with the shortest change that a search finds. For each digit the attacked images stand above, with the network's wrong answer and the length of the change, and the changes below, red where a pixel becomes brighter and blue where it becomes darker. Lengths and patterns differ from network to network."}}
+# %% name="fig-same-image" tags=["hide-input"] mystnb={"image": {"alt": "Two digits, each attacked under eight networks with the shortest change that a search finds; below each image the change, red where a pixel becomes brighter and blue where darker. Above each image stand the answer and the length of the change."}}
 def right(net, images: torch.Tensor = x) -> torch.Tensor:
     """Which of the first images (N,) a network gets right."""
     return training.predict(net, images).argmax(1) == y[: len(images)]
@@ -244,7 +244,7 @@ once = {label: right(net, fixed) for label, net in nets.items()}
 robust = {label: ~fooled(net) for label, net in nets.items()}
 
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Share of digits that each of ten networks gets right under attack: hollow dots for images that were attacked once, on the nominal network, filled dots for images attacked on the network itself, which lie lower. For the two linear networks a black bar marks the exact value, and the filled dot lies on it."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Share of digits that ten networks get right: hollow dots for images attacked once, on the nominal network, filled dots, which lie lower, for images attacked on the network itself. Black bars, on the filled dots: exact values of the linear networks."}}
 def exactly(net) -> torch.Tensor:
     """Which images (N,) nothing within EPS can mislead, for scores W x + b."""
     w, b = net.head.weight.detach(), net.head.bias.detach()
@@ -759,7 +759,7 @@ run.say(
 # *Tangent kernel*: of the trained weights, read by the class means; its mass over training images, over the length of the query's gradient ({doc}`../06_path_kernel/lesson`). The mass of the whole path is not run: four of the seven losses do not fit the theorem.
 # ```
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Matrix of all probes, one a row, by all networks, one a column, with the worst case of the protocol above the line. Numbers in the cells are means over seeds; the colour is the rank within the row, dark blue on the side that the probe's paper calls robust. Where a probe is not defined, the cell is grey."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "All probes (rows) on all networks (columns), with the protocol's worst case above the line. Numbers are means over seeds; the colour is the rank within the row, dark blue on the side that the probe's paper calls robust; grey: not defined."}}
 run.show("fig-matrix")
 run.say(
     "Numbers are means over the seeds, since runs of one network are no new networks. "
@@ -767,7 +767,7 @@ run.say(
     "that is dark in the first row is pale further down, story and measurement part."
 )
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: rank correlation of each probe with the protocol's worst case, its sign turned so that positive agrees with what the probe's paper tells, with intervals; open diamonds, where drawn, are partial correlations given clean accuracy. Right: share of pairs of networks that each probe orders as the protocol does, with a dotted line at one half."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: rank correlation of each probe with the worst case, positive where it agrees with the probe's paper, with intervals; open diamonds, where drawn: given clean accuracy. Right: share of pairs of networks in the protocol's order."}}
 run.show("fig-correlations")
 kept = run.evidence.kept
 run.say(
@@ -793,7 +793,7 @@ run.say(
 #
 # The digit networks of this page are other networks, on other data, under the same questions.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: the rank correlations of eleven probes with the worst case, dots for the networks of this page and squares for those of the evidence, with intervals that mostly reach from one side of zero to the other. Right: for each probe the share of the orders within groups that agree with the worst case at least as well, with a dotted line at five per cent."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: rank correlations of eleven probes with the worst case, dots for this page's networks, squares for the evidence's, with intervals that mostly reach across zero. Right: share of the orders within groups that agree at least as well; dotted: five per cent."}}
 MET = ("QTRADES", "ClusTR + QTRADES", "adversarial")
 groups = [
     [i for i, label in enumerate(nets) if (label in MET) == met] for met in (0, 1)
