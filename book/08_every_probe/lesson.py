@@ -75,7 +75,7 @@ def plain(net):
     return models.with_head(net, heads.LinearHead(net.head.weight, net.head.bias))
 
 
-# %% name="fig-same-image" tags=["hide-input"] mystnb={"image": {"alt": "Two digits, each attacked under eight networks with the shortest change that a search finds; below each image the change, red where a pixel becomes brighter and blue where darker. Above each image stand the answer and the length of the change."}}
+# %% name="fig-same-image" tags=["hide-input"] mystnb={"image": {"alt": "Two digits under each network's shortest change: above each image answer and length, below it the change, red where a pixel is brighter, blue where darker."}}
 def right(net, images: torch.Tensor = x) -> torch.Tensor:
     """Which of the first images (N,) a network gets right."""
     return training.predict(net, images).argmax(1) == y[: len(images)]
@@ -759,7 +759,7 @@ run.say(
 # *Tangent kernel*: of the trained weights, read by the class means; its mass over training images, over the length of the query's gradient ({doc}`../06_path_kernel/lesson`). The mass of the whole path is not run: four of the seven losses do not fit the theorem.
 # ```
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "All probes (rows) on all networks (columns), with the protocol's worst case above the line. Numbers are means over seeds; the colour is the rank within the row, dark blue on the side that the probe's paper calls robust; grey: not defined."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "All probes on all networks, with the protocol's worst case above the line. Numbers are means over seeds; the colour is the rank within the row, dark blue where the probe's paper calls it robust; grey: not defined."}}
 run.show("fig-matrix")
 run.say(
     "Numbers are means over the seeds, since runs of one network are no new networks. "
@@ -767,7 +767,7 @@ run.say(
     "that is dark in the first row is pale further down, story and measurement part."
 )
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: rank correlation of each probe with the worst case, positive where it agrees with the probe's paper, with intervals; open diamonds, where drawn: given clean accuracy. Right: share of pairs of networks in the protocol's order."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: rank correlations with the worst case and intervals; diamonds, where drawn: given clean accuracy. Right: share of pairs in the protocol's order."}}
 run.show("fig-correlations")
 kept = run.evidence.kept
 run.say(
