@@ -244,7 +244,7 @@ once = {label: right(net, fixed) for label, net in nets.items()}
 robust = {label: ~fooled(net) for label, net in nets.items()}
 
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Share of digits that nine networks get right: hollow dots for images attacked once, on the nominal network, filled dots, which lie lower, for images attacked on the network itself. Black bar, on the filled dot: the exact value of a linear network."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Share of digits that nine networks get right: hollow dots for images attacked once, on the nominal network, filled dots, which lie lower, on the network itself. Black bar: the exact value."}}
 def exactly(net) -> torch.Tensor:
     """Which images (N,) nothing within EPS can mislead, for scores W x + b."""
     w, b = net.head.weight.detach(), net.head.bias.detach()
@@ -533,9 +533,8 @@ movable.show(
         movable.Panel("rank correlation", "share of orders", (-1, 1), (0, 0.12)),
     ],
     against,
-    alt="Left: the ranks of eight networks under two probes, with a dotted line where "
-    "both orders are the same. Right: the rank correlations of all orders that chance "
-    "could deal out, a hill about zero, with a line at the one found.",
+    alt="Left: the ranks of the networks under two probes; dotted: the same order. "
+    "Right: the rank correlations of all orders, a hill about zero, and the one found.",
 )
 
 
@@ -603,9 +602,8 @@ def all_orders(m):
 
 def needed(by_chance, tail=0.025 / 19):
     """The least correlation that chance reaches with a probability of tail at most."""
-    allowed = int(tail * len(by_chance))  # so many orders
-    rare = by_chance[by_chance > np.sort(by_chance)[-1 - allowed]]
-    return rare.min() if len(rare) else math.inf
+    rare = by_chance > np.sort(by_chance)[-1 - int(tail * len(by_chance))]
+    return by_chance[rare].min(initial=math.inf)
 
 
 for m in (3, 5, 6, 7, 8):
@@ -782,8 +780,8 @@ run.say(
     "What is not in the list at the top: fewer one-pixel errors "
     f"{said('one-pixel')}, less confidence on noise {said('noise-confidence')}, "
     f"outsiders told by confidence {said('outsiders')} or by the tangent kernel "
-    f"{said('kernel-mass')}, centres far apart {said('between-centres')}, the margin of "
-    f"Hess et al.'s Theorem 2, where there is one centre a class, {said('theorem2')}, "
+    f"{said('kernel-mass')}, centres far apart {said('between-centres')}, the margin "
+    f"of Hess et al.'s Theorem 2, where there is one centre a class, {said('theorem2')}, "
     f"attacks outside the null space {said('null-attack')}, and a smaller drop of "
     f"persistence behind the boundary {said('cone')}.\n\n"
     "The intervals hold together whatever the probes share, which is cautious. "
