@@ -878,7 +878,7 @@ plots.table(
             case: {
                 "natural": span(one),
                 "attacked": span(other),
-                "natural larger by 3/10": ANSWERS.get(row.status, "undecided"),
+                "larger by 3/10": ANSWERS.get(row.status, "undecided"),
             }
             for case, (one, other, row) in CASES.items()
         }
