@@ -163,18 +163,19 @@ run.say(
     f"{found('thm14-5', 'on_training_set'):.0%} of the largest score; an asymmetric "
     f"kernel, the text's second, is right everywhere. {verdict('thm14-5')}\n"
     f"- On images the kernel machine misses no score by more than {power(gap)}, where "
-    f"a hundred looks at each step, as in the text, leave {apart:.1g}. "
+    f"a hundred left ends of each step, as we read the text, leave {apart:.1g}. "
     f"{verdict('fig23')}\n"
     "- Are kernel values lower far away from the data? In the plane one of two far "
-    f"points has a mean value of {outside:.3g}, one of two class means {inside:.3g}. "
+    f"points has a mean value of {outside:,.0f}, one of two class means {inside:,.0f}. "
     f"{verdict('fig21')}\n"
     "- Do contributions say what a training image is worth? Their rank correlation "
     f"with what retraining without the image changes is {ranks:.2f}. Without the top "
     f"contributors {top:.0%} of the answers change; without as many random images of "
     f"the same class, {kin:.0%}. {verdict('sample-importance')}\n"
-    "- An attack that changes the answer changes the contributions by "
-    f"{attack[by]:.1%} of their absolute sum, noise of the same size by "
-    f"{noise[by]:.1%}: the answer is a small remainder of large sums.\n"
+    f"- The contributions cancel to {remainder:.1%} of their absolute sum. An attack "
+    f"that flips the answer changes them by {attack[by]:.1%}, noise of the same size "
+    f"by {noise[by]:.1%}; of the attack's changes {attack[stays]:.0%} do not cancel, "
+    f"of the noise's {noise[stays]:.0%}.\n"
     "- Does the kernel tell attacked images? The variance of a Gaussian process with "
     f"this kernel has an area under the ROC curve of {spotted:.2f} (chance: 0.5) "
     f"{verdict('gaussian-process-adversarial')}, and its 90 % intervals hold the "
@@ -238,10 +239,10 @@ print(f"both at the end:          {a * 2 * w1 * query * 2 * w1 * x1:.3f}")
 # Summed over the steps, the left-hand sides telescope to $f_{w_S}(x) - f_{w_0}(x)$.
 # ```
 #
-# The wording is ours; three things in it differ from Theorem 14.5 of the text.
+# Two things differ from Theorem 14.5 of the text.
 # It asks for a start $f_{w_0}(x) = b$ that is the same for all $x$; to store $f_{w_0}(x)$ does it for any start.
-# It takes another kernel, to which we come back.
-# And where {cite:t}`domingos2020` has a similar sum for infinitely small steps, which real training follows only roughly, here the steps are those that were taken: that is the text's contribution.
+# And it takes another kernel, to which we come back.
+# What the text adds to {cite:t}`domingos2020` stands: there the sum is one for infinitely small steps, which real training follows only roughly, and here the steps are those that were taken.
 
 # %% tags=["hide-input"]
 adam, diagonal = found("remark0", "adam"), found("multiclass", "diagonal_only_residual")
@@ -809,8 +810,13 @@ run.say(
 # ## What else does the text claim?
 
 # %% tags=["hide-input"]
-few, many = (found("remark2", f"error_{name}_steps") for name in ("few", "many"))
+few, many, part_few, part_many = (
+    found("remark2", f"{name}_{steps}_steps")
+    for name in ("error", "share_of_the_change")
+    for steps in ("few", "many")
+)
 differ = found("fig22", "share_with_other_neighbour")
+by_chance = found("fig22", "share_of_random_images_that_differ")
 alike, random = (
     found("fig22", f"label_agreement{end}") for end in ("", "_of_a_random_image")
 )
@@ -823,8 +829,9 @@ arc, walk_arc = (
 rate = found("remark3", "smooth_rate")
 run.say(
     "- *Without a constant start the sum is approximate, and soon good.* With a "
-    f"constant in place of the start the error is {few:.3f} after few steps and {many:.3f} "
-    f"after many; only its share of the scores falls. {verdict('remark2')}\n"
+    f"constant in its place the error is {few:.3f} after few steps and {many:.3f} "
+    f"after many; its share of the change of a score goes from {part_few:.0%} to "
+    f"{part_many:.0%}. {verdict('remark2')}\n"
     "- *For small steps mean and first gradient agree, to step size times a Lipschitz "
     f"constant of the model.* The rate is {rate:.0f}, for smooth networks; the "
     "constant must be one of the gradient, which a ReLU has not. "
@@ -833,7 +840,7 @@ run.say(
     "not change.* The signs are as said; the kernel that is printed weighs by its "
     f"second argument and is not symmetric. {verdict('ensemble-sign')}\n"
     "- *Neighbours in the kernel are not those in pixels.* "
-    f"{differ:.0%} differ, as random images would; the kernel's has the image's label "
+    f"{differ:.0%} differ (random images: {by_chance:.0%}); the kernel's has the image's label "
     f"in {alike:.0%}, a random image in {random:.0%}. {verdict('fig22')}\n"
     f"- *Learning is a change of angle, at 20 to 30 % more norm.* Here {grown:.0%} "
     f"more, and {turned:.0f} degrees {verdict('angle-dominates')}; the path is "
