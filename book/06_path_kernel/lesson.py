@@ -47,9 +47,22 @@ says, says_attacked = clean.network.argmax(1), moved.network.argmax(1)
 fooled = torch.nonzero((says == yq) & (says_attacked != yq))[:, 0]
 
 
+def as_rows(pictures: torch.Tensor) -> torch.Tensor:
+    """Images as rows of 64 pixels and a constant 1."""
+    return functional.pad(pictures.flatten(1), (0, 1), value=1.0)
+
+
+def as_vector(w: torch.Tensor) -> torch.Tensor:
+    """The package's weights as ours, with the biases as a last column of each matrix."""
+    inner, shift, outer, last = w.split((64 * H, H, K * H, K))
+    first = torch.cat([inner.view(H, 64), shift[:, None]], 1)
+    second = torch.cat([outer.view(K, H), last[:, None]], 1)
+    return torch.cat([first.flatten(), second.flatten()])
+
+
 def power(value: float) -> str:
     """The power of ten that a small number does not exceed."""
-    return f"$10^{{{math.ceil(math.log10(value))}}}$"
+    return f"$10^{{{math.ceil(math.log10(max(value, 1e-17)))}}}$"
 
 
 def lead(values: torch.Tensor, own: int, rival: int) -> torch.Tensor:
@@ -57,8 +70,11 @@ def lead(values: torch.Tensor, own: int, rival: int) -> torch.Tensor:
     return values[..., own] - values[..., rival]
 
 
+images, queries = as_rows(x), as_rows(xq[:6])
+first_weights = as_vector(path.weights(0))
+
 # %% name="fig-sum" tags=["hide-input"] mystnb={"image": {"alt": "Two test digits, clean above and attacked below, with the three training digits that raise the lead of the right class most and the three that lower it most, almost the same in both rows. Right, the running sum of all contributions, class by class: it climbs and falls many times higher than the lead in which it ends, and the clean and the attacked line can hardly be told apart."}}
-figure = plt.figure(figsize=(11, 4.9))
+figure = plt.figure(figsize=(11, 4.5))
 grid = figure.add_gridspec(4, 11)
 order = y.argsort(stable=True)
 bounds = torch.bincount(y, minlength=K).cumsum(0)
@@ -66,13 +82,13 @@ for block, i in enumerate(fooled[:2].tolist()):
     own, rival = int(yq[i]), int(says_attacked[i])
     curve = figure.add_subplot(grid[2 * block : 2 * block + 2, 7:])
     looks = (("clean", xq, clean, "grey"), ("attacked", xa, moved, plots.GAUSS))
-    for row, (name, queries, told, colour) in enumerate(looks):
+    for row, (name, shown, told, colour) in enumerate(looks):
         push = lead(told.contributions[i], own, rival)
         begin, end = (float(lead(z[i], own, rival)) for z in (told.start, told.network))
         ends = [*push.topk(3).indices, *push.topk(3, largest=False).indices.flip(0)]
         titles = [f"{name}: says {int(told.network[i].argmax())}"]
         titles += [f"{int(y[j])}: {push[j]:+.2f}" for j in ends]
-        tiles = [queries[i], *(x[j] for j in ends)]
+        tiles = [shown[i], *(x[j] for j in ends)]
         for column, (tile, title) in enumerate(zip(tiles, titles, strict=True)):
             ax = figure.add_subplot(grid[2 * block + row, column])
             ax.imshow(tile[0], cmap="gray", vmin=0, vmax=1)
@@ -129,9 +145,9 @@ noisy = path.contributions((xq[fooled] + EPS * signs).clamp(0, 1))
 before = led(clean.contributions[fooled])
 groups = {
     "the attack": led(moved.contributions[fooled]),
-    f"noise, each pixel ± {EPS}": led(noisy.contributions),
-    "another image of the class": led(clean.contributions[another_of(own)]),
-    "an image of the rival class": led(clean.contributions[another_of(rival)]),
+    f"noise of ± {EPS}": led(noisy.contributions),
+    "another of the class": led(clean.contributions[another_of(own)]),
+    "one of the rival class": led(clean.contributions[another_of(rival)]),
 }
 rows = {}
 for name, after in groups.items():
@@ -142,9 +158,9 @@ for name, after in groups.items():
         for a, b in zip(before.topk(5).indices, after.topk(5).indices, strict=True)
     ]
     rows[name] = {
-        "they change by": float((total / before.abs().sum(1)).median()),
-        "of that does not cancel": float((change.sum(1).abs() / total).median()),
-        "of the five largest stay": float(np.mean(same_top)),
+        "change": float((total / before.abs().sum(1)).median()),
+        "not cancelled": float((change.sum(1).abs() / total).median()),
+        "five largest kept": float(np.mean(same_top)),
     }
 attack, noise, _, other = rows.values()
 by, stays, kept_top = attack
@@ -248,7 +264,8 @@ print(f"both at the end:          {a * 2 * w1 * query * 2 * w1 * x1:.3f}")
 adam, diagonal = found("remark0", "adam"), found("multiclass", "diagonal_only_residual")
 run.say(
     "Minibatches have such a sum too, and so have momentum and Adam, where gradients "
-    f"of different steps are paired (Adam: off by less than {power(adam)} of the largest score). "
+    f"of different steps are paired (Adam: off by less than {power(adam)} of the "
+    "largest score). "
     f"{verdict('remark0')} "
     "For several classes the $K \\times K$ blocks must be kept whole: with equal "
     "classes only, as the text's last formula has it, the sum is off by "
@@ -278,31 +295,12 @@ def loss_slopes(w):
     return vmap(scores, (None, 0))(w, images).softmax(1) - functional.one_hot(y, K)
 
 
-# %% tags=["hide-input"]
-def as_rows(pictures: torch.Tensor) -> torch.Tensor:
-    """Images as rows of 64 pixels and a constant 1."""
-    return functional.pad(pictures.flatten(1), (0, 1), value=1.0)
-
-
-def as_vector(w: torch.Tensor, parts: int = H) -> torch.Tensor:
-    """The package's weights, in which biases stand after each matrix, as ours."""
-    sizes = (64 * parts, parts, K * parts, K)
-    inner, shift, outer, last = w.split(sizes)
-    inner = torch.cat([inner.view(parts, 64), shift[:, None]], 1)
-    return torch.cat(
-        [inner.ravel(), torch.cat([outer.view(K, parts), last[:, None]], 1).ravel()]
-    )
-
-
-images, queries = as_rows(x), as_rows(xq[:6])
-w0 = as_vector(path.weights(0))
-
 # %% [markdown]
 # Training, step by step as in {eq}`eq-path-step`.
 # Each training image pulls the weights by a move of its own, $J_{w_s}(x_i)^\top a_{i,s}$, and the step is the sum of these moves; we keep them all.
 
 # %%
-walk, pulls, moves = [w0], [], []  # w0: the package's start
+walk, pulls, moves = [first_weights], [], []
 for _ in range(STEPS):
     w = walk[-1]
     pulls.append(-RATE / M * loss_slopes(w))  # a, (M, K)
@@ -329,7 +327,7 @@ def machine(gradient):
 
 def miss(added):
     """Largest error of a score, as a share of the largest score."""
-    before, after = (vmap(scores, (None, 0))(w, queries) for w in (w0, walk[-1]))
+    before, after = (vmap(scores, (None, 0))(w, queries) for w in (walk[0], walk[-1]))
     return float((before + added.sum(1) - after).abs().max() / after.abs().max())
 
 
@@ -349,17 +347,20 @@ def at_start(w, dw):
     return jacobian(w, queries)
 
 
-kernels = {"before training": tangent_machine(w0), "after": tangent_machine(walk[-1])}
+kernels = {
+    "before training": tangent_machine(walk[0]),
+    "after": tangent_machine(walk[-1]),
+}
 kernels["every step's start"] = machine(at_start)
 print({name: f"{miss(added):.2%}" for name, added in kernels.items()})
 
 # %% tags=["hide-input"]
-first, last, left = (miss(added) for added in kernels.values())
+first, last, _ = (miss(added) for added in kernels.values())
 run.say(
     f"One tangent kernel misses by {first:.0%} of the largest score if it is taken "
-    f"before training and by {last:.0%} if after: the gradients change while the "
-    "network learns, and only in the limit of infinite width would they stand still. "
-    f"With the start of each step {left:.2%} is left."
+    f"before training and by {last:.0%} if after: gradients change while a network "
+    "learns, unless it is infinitely wide. Every step's start is much nearer, and not "
+    "exact."
 )
 
 # %% [markdown]
@@ -410,7 +411,6 @@ def cut_at_kinks(w, dw):
     return torch.stack(means)
 
 
-# %%
 exact = machine(cut_at_kinks)
 agree = torch.allclose(exact, clean.contributions[: len(queries)], atol=1e-9)
 print(f"misses by less than 1e-12: {miss(exact) < 1e-12}")
@@ -525,6 +525,11 @@ for steps in WALKS:
     )
 
 
+def plainly(error):
+    """An error in words."""
+    return "rounding" if error < 1e-12 else f"{100 * error:.2g} %"
+
+
 def at_walk(size, count):
     """What the figure shows for a step size and a number of looks."""
     misses, cut, derivative = walked[round(TIME / size)]
@@ -539,20 +544,20 @@ def at_walk(size, count):
         movable.Mark("line", FINE, curve / scale, "#000000", "along the step"),
         movable.Mark("dots", t, seen, label="left ends", **look),
     ]
-    errors = [movable.Mark("line", [count] * 2, [FLOOR, 100], "#999999", style=":")]
+    errors = [movable.Mark("line", [count] * 2, [-16, 2], "#999999", style=":")]
     for label, bend, rule, colour, style in LINES:
-        values = [max(misses[bend][rule, n], FLOOR) for n in COUNTS]
+        values = np.log10([max(misses[bend][rule, n], FLOOR) for n in COUNTS])
         errors.append(movable.Mark("line", COUNTS, values, colour, label, style))
     cuts = "ReLU, cut at kinks"
-    flat = [max(cut, FLOOR)] * 2
+    flat = [math.log10(max(cut, FLOOR))] * 2
     errors.append(movable.Mark("line", [1, 100], flat, plots.THIRD, cuts))
     left, gauss = (misses["ReLU"][rule, count] for rule in ("left ends", "Gauss"))
     return movable.State(
         [inside, errors],
-        f"Step size {size:g}, {count} look{'s' * (count > 1)} at each step: with ReLU "
-        f"left ends miss by {left:.1e} of the largest score, Gauss by {gauss:.1e}, "
-        f"with tanh by {misses['tanh']['Gauss', count]:.1e}; cut at its kinks, the "
-        f"ReLU network is missed by {cut:.0e}.",
+        f"Step size {size:g}, {count} look{'s' * (count > 1)} at each step. ReLU: left "
+        f"ends miss by {plainly(left)} of the largest score, Gauss by "
+        f"{plainly(gauss)}, the cut at the kinks by {plainly(cut)}; tanh: Gauss by "
+        f"{plainly(misses['tanh']['Gauss', count])}.",
     )
 
 
@@ -564,8 +569,8 @@ movable.show(
     [
         movable.Panel("place t in the step", "slope of a score / largest", (0, 1),
                       (-1.1, 1.1), "One step, one score"),
-        movable.Panel("looks at each step", "error / largest score", (1, 100),
-                      (1e-16, 100), "The whole training", "log", "log"),
+        movable.Panel("looks at each step", "error / largest score, power of ten",
+                      (1, 100), (-16, 2), "The whole training", "log"),
     ],
     at_walk,
     alt="Left, the slope of a score along one step of the ReLU network, straight with "
@@ -576,23 +581,20 @@ movable.show(
 twice = walked[STEPS][0]["ReLU"]
 run.say(
     "Left, the step and the score for which left ends are worst at this step size. "
-    f"At step size {RATE:g} a hundred looks, the text's number, leave "
-    f"{twice['left ends', 100]:.0e} by left ends and {twice['Gauss', 100]:.0e} by "
-    "Gauss-Legendre with ReLU, which for predictions is more than enough. Even where "
-    f"the step size is {TIME / WALKS[0]:g}, too large to learn smoothly, the identity "
-    f"is exact (to {power(walked[WALKS[0]][1])}): it says nothing about how good the "
-    "steps were."
+    "The text takes a hundred values between 0 and 1 at each step, which we read as "
+    f"left ends: at step size {RATE:g} they leave {plainly(twice['left ends', 100])} "
+    f"with ReLU, and Gauss-Legendre {plainly(twice['Gauss', 100])}; for predictions "
+    "that is more than enough. Even where the step size is "
+    f"{TIME / WALKS[0]:g}, too large to learn smoothly, the identity is exact (to "
+    f"{power(walked[WALKS[0]][1])}): it does not ask how good the steps were."
 )
 
 # %% [markdown]
-# The text names the hundred places only as values between 0 and 1; we read them as left ends.
-# For a smooth network a few Gauss-Legendre looks reach rounding, as long as its steps are not too large.
-#
 # ## And if the query is a training image?
 #
 # The text has a symmetric kernel first: both gradients are averaged together over the step where both points lie outside the training set, and the clock stands still at the step's start for every training point.
 # As an average of inner products it is symmetric and positive semi-definite.
-# For a query outside the training set it gives the sum of {prf:ref}`thm-path-kernel`; for a query *in* it both gradients stand at the start, our `at_start_of_step`, which misses.
+# For a query outside the training set it gives the sum of {prf:ref}`thm-path-kernel`; for a query *in* it both gradients stand at the start, our `at_start`, which misses.
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Left: the network's score along a line, covered by the asymmetric kernel machine, and one dot away from it at the training point, the value of the symmetric kernel machine. Right: the height of the jump against step size on logarithmic axes, rising close to a line of slope one."}}
 run.show("fig-jump")
@@ -613,9 +615,6 @@ run.say(
 )
 
 # %% [markdown]
-# So there is a choice, as the text says: symmetric or continuous.
-# Methods that need a covariance take the former, predictions the latter.
-#
 # ## Is a contribution what an image is worth?
 #
 # "Sample importance is produced directly" from kernel and weights, says the text (section 16).
@@ -644,7 +643,7 @@ run.say(
 # ## What does an attack change?
 #
 # In $\sum_{i,s} k_s(x, x_i)\, a_{i,s}$ the weights belong to the training: an attack on $x$ cannot touch them.
-# All that it moves are the kernel values, that is, the gradients of the image under attack, averaged over each step.
+# Besides the scores before training, all that it moves are the kernel values, that is, the gradients of the image under attack, averaged over each step.
 # Walk from a clean image to the attacked one and watch what all training images add.
 
 # %% tags=["hide-input"]
@@ -679,12 +678,12 @@ def at_part(image, part):
     rises = [
         movable.Mark("line", [0, 1], [0, 0], "#000000", style=":"),
         movable.Mark("line", PARTS, line, plots.THIRD, "network"),
-        movable.Mark("dots", [part], [dot], "#000000", "sum of the dots"),
+        movable.Mark("dots", [part], [dot], "#000000", "start + all dots"),
     ]
     total = float(push[place].abs().sum())
     return movable.State(
         [dots, rises],
-        f"A {own}, {part:.0%} of the way to where it is taken for a {rival}: "
+        f"Class {own}, {part:.0%} of the way to where the network says {rival}: "
         f"contributions of {float(push[place].clamp_min(0).sum()):.1f} for the right "
         f"class and {float(push[place].clamp_max(0).sum()):.1f} against it, and a lead "
         f"of {here:+.2f}, which is {abs(here) / total:.1%} of what they add up to "
@@ -718,8 +717,9 @@ movable.show(
 # %% tags=["hide-input"]
 plots.table(
     pd.DataFrame(rows).T,
-    f"Contributions of the {M} training images to the lead: medians over the "
-    f"{len(fooled)} fooled images (last column: mean)",
+    f"How the contributions of the {M} training images to the lead differ from those "
+    f"for the clean image: medians over {len(fooled)} fooled images (last column: "
+    "mean)",
     kind="%",
     digits=1,
 )
@@ -737,33 +737,32 @@ coherent = [
     for after in list(groups.values())[:2]
 ]
 more_often = share(coherent[0] > coherent[1])
+typical = float((ahead / sums).median())
 run.say(
-    f"On clean images the contributions leave {remainder:.1%} of their absolute sum "
-    "for the lead (over all images that the network gets right, and the runner-up for "
-    f"rival, {float((ahead / sums).median()):.1%}). The attack changes them by {attack[by]:.1%}, random noise of the same size "
-    f"by {noise[by]:.1%}. What tells the two apart is the sum: of the changes by noise "
-    f"{noise[stays]:.0%} do not cancel, of those by the attack {attack[stays]:.0%}. "
+    f"On clean images the lead is {remainder:.1%} of the contributions' absolute sum "
+    f"(over the runner-up, on all images that are answered rightly, {typical:.1%}). "
+    "What tells attack and noise apart is the sum of the changes: of those by noise "
+    f"{noise[stays]:.0%} do not cancel, by the attack {attack[stays]:.0%}. "
     + (
-        "An attack that wins does not win by size: it makes small changes agree "
-        f"(in {more_often:.0%} of the images more of them than noise does). "
+        "An attack does not win by size, it makes small changes agree (in "
+        f"{more_often:.0%} of the images more of them than noise does). "
         if intervals.of(more_often)[0] > 0.5
         else ""
     )
-    + "And the list of the largest contributors to this lead says little about the "
-    f"image: {attack[kept_top]:.0%} of the five largest stay under attack, but "
-    f"{other[kept_top]:.0%} also for an image of the *rival* class."
+    + "And the largest contributors say little about the image: of the five largest "
+    f"{attack[kept_top]:.0%} stay under attack, but {other[kept_top]:.0%} also for an "
+    "image of the *rival* class."
 )
 withstood = ~broken
 plain_area, shared_area = (area(v[withstood], v[broken]) for v in (ahead, ahead / sums))
 run.say(
-    "Does the kernel know better than the scores which images will fall? Those that "
-    "withstand the attack have the larger lead over the runner-up with an area under "
-    f"the ROC curve of {float(plain_area):.2f}; the lead as a share of its contributions' "
-    f"absolute sum has {float(shared_area):.2f}. "
+    "Which images withstand the attack? The lead over the runner-up tells with an area "
+    f"under the ROC curve of {float(plain_area):.2f}, and its share of the "
+    f"contributions' absolute sum with {float(shared_area):.2f}: "
     + (
-        "So here the decomposition adds something."
+        "here the decomposition adds something."
         if intervals.of(shared_area)[0] > intervals.of(plain_area)[1]
-        else "So here the decomposition adds nothing that these images could show."
+        else "the decomposition adds nothing that these images could show."
     )
 )
 
@@ -790,18 +789,18 @@ def says_of(kind):
 foreign = found("gaussian-process-outsiders", "auc_out_of_distribution")
 run.say(
     "A far point can have larger values than a class mean, since the gradients of a "
-    "ReLU network grow with the length of its input. Against a ring around the data "
-    f"the mean kernel value has an area of {ring:.2f} (1: always larger inside), "
-    f"{untrained:.2f} before training, and {normal:.2f} once it is divided by the "
-    f"length of the query's own gradients. {verdict('fig21')} For its networks, of "
-    "which the text says little, the authors may have seen what they report.\n\n"
-    f"On images, test images against foreign ones ({run.profile.outside}), the area "
-    f"is {mass:.2f} for the mean kernel value, {divided:.2f} with the length divided "
-    f"out, {score:.2f} for the network's largest score, and {near:.2f} for the distance "
-    f"to neighbours in the features; below 0.5 a score ranks the wrong way round. "
-    f"{verdict('ood')} The Gaussian process is announced by the text, and run here. "
-    f"Is its variance larger for foreign images? {says_of('outsiders')} (area "
-    f"{foreign:.2f}). {verdict('gaussian-process-outsiders')} For attacked ones? "
+    "ReLU network grow with its input. Against a ring around the data the mean kernel "
+    f"value has an area of {ring:.2f} (1: always larger inside), {untrained:.2f} "
+    f"before training, and {normal:.2f} divided by the length of the query's own "
+    f"gradients. {verdict('fig21')} The text says little of its networks, and the "
+    "authors may have seen what they report.\n\n"
+    f"On images, against foreign ones ({run.profile.outside}), the area is {mass:.2f} "
+    f"for the mean kernel value, {divided:.2f} divided by that length, {score:.2f} "
+    f"for the network's largest score, and {near:.2f} for neighbours in the features; "
+    f"below 0.5 a score ranks the wrong way round. {verdict('ood')} The Gaussian "
+    "process is announced by the text, and run here. Is its variance larger for "
+    f"foreign images? {says_of('outsiders')} (area {foreign:.2f}). "
+    f"{verdict('gaussian-process-outsiders')} For attacked ones? "
     f"{says_of('adversarial')} (area {spotted:.2f}). "
     f"{verdict('gaussian-process-adversarial')}"
 )
@@ -832,16 +831,15 @@ run.say(
     f"constant in its place the error is {few:.3f} after few steps and {many:.3f} "
     f"after many; its share of the change of a score goes from {part_few:.0%} to "
     f"{part_many:.0%}. {verdict('remark2')}\n"
-    "- *For small steps mean and first gradient agree, to step size times a Lipschitz "
-    f"constant of the model.* The rate is {rate:.0f}, for smooth networks; the "
-    "constant must be one of the gradient, which a ReLU has not. "
-    f"{verdict('remark3')}\n"
-    "- *Under binary cross-entropy the ensemble is one kernel machine, since signs do "
-    "not change.* The signs are as said; the kernel that is printed weighs by its "
-    f"second argument and is not symmetric. {verdict('ensemble-sign')}\n"
+    "- *For small steps mean and first gradient agree, up to step size times a "
+    f"Lipschitz constant of the model.* The rate is {rate:.1f} for a smooth network; "
+    f"the constant must be one of its gradient. {verdict('remark3')}\n"
+    "- *Under binary cross-entropy the sum is one kernel machine.* The signs of its "
+    "weights are constant, as said; the kernel that is printed is not symmetric. "
+    f"{verdict('ensemble-sign')}\n"
     "- *Neighbours in the kernel are not those in pixels.* "
-    f"{differ:.0%} differ (random images: {by_chance:.0%}); the kernel's has the image's label "
-    f"in {alike:.0%}, a random image in {random:.0%}. {verdict('fig22')}\n"
+    f"{differ:.0%} differ (random images: {by_chance:.0%}); the label is the same "
+    f"in {alike:.0%} (random images: {random:.0%}). {verdict('fig22')}\n"
     f"- *Learning is a change of angle, at 20 to 30 % more norm.* Here {grown:.0%} "
     f"more, and {turned:.0f} degrees {verdict('angle-dominates')}; the path is "
     f"{arc:.2f} times as long as its chord, a random walk {walk_arc:.0f} times. "
@@ -858,24 +856,32 @@ run.say(
 # We ask it of a convolutional network: the place on the line that does best under one gradient step (FGSM) on training images, against the end of the line, on test images under today's protocol.
 
 # %% tags=["hide-input"]
-run.show("table-protocol")
-sides = ("interpolated", "trained")
-quick_step = [found("interpolated-robust", f"{one}_fgsm_accuracy") for one in sides]
-worst = [found("interpolated-robust", f"{one}_worst_accuracy") for one in sides]
+sides = ("trained", "interpolated")
+kinds = ("clean", "fgsm", "worst")
+words = ("clean", f"FGSM, mean of {run.profile.seeds} networks", "worst case")
+accuracies = [
+    [found("interpolated-robust", f"{one}_{kind}_accuracy") for one in sides]
+    for kind in kinds
+]
+plots.table(
+    pd.DataFrame(accuracies, words, sides),
+    f"Accuracy on {run.profile.data}, ε = {run.profile.eps:g}; clean and worst case: "
+    f"one network, up to {run.profile.protocol_images} images",
+    kind="%",
+    digits=0,
+)
 answer = {
-    "pass": "the interpolated network is the more robust one",
-    "fail": "the interpolated network is not the more robust one",
+    "pass": "The interpolated network is the more robust one",
+    "fail": "The interpolated network is not the more robust one",
 }.get(
     judged.judgement("interpolated-robust").rows[1].status,
-    "these images do not decide which network is the more robust one",
+    "These images do not decide which network is the more robust one",
 )
 run.say(
-    f"Under FGSM {quick_step[0]:.0%} against {quick_step[1]:.0%} (all networks), in "
-    f"the worst case {worst[0]:.0%} against {worst[1]:.0%} (one network, "
-    f"{run.profile.protocol_images} images): {answer}. "
-    f"{verdict('interpolated-robust')} {{doc}}`../how_to_read` says what the flags "
-    "below a protocol mean; the {doc}`evidence <evidence>` draws those of these two "
-    "networks."
+    f"{answer}. "
+    f"{verdict('interpolated-robust')} The {{doc}}`evidence <evidence>` has the whole "
+    "protocol, with the flags of both networks; {doc}`../how_to_read` says what they "
+    "mean."
 )
 run.say(
     "**It all comes to this:** the path kernel explains every answer to the last "
@@ -891,10 +897,9 @@ run.say(
 # - With the query's gradient at one place the sum is an approximation; between kinks a ReLU network is a polynomial, so that few looks are exact if the step is cut there.
 # - Symmetric or continuous, not both: on training points the symmetric kernel is not the network.
 # - A contribution along this path is not what would be missing on another.
-# - A score is a small remainder of large sums. An attack need not change what the sums are made of.
+# - The lead of an answer is a small remainder of large sums. An attack need not change what the sums are made of.
 #
 # Open are networks with batch normalisation, where the images of a batch take part in one another's scores, the networks behind the text's figures, and whether a network whose contributions cancel less is more robust.
-# Chapter 8 asks which quantities of this book order networks by robustness ({doc}`../08_every_probe/lesson`).
 # The {doc}`exercises <exercises>` have a kernel value by hand, and more.
 
 # %% tags=["hide-input"]
