@@ -53,7 +53,7 @@ def as_rows(pictures: torch.Tensor) -> torch.Tensor:
 
 
 def as_vector(w: torch.Tensor) -> torch.Tensor:
-    """The package's weights as ours, with the biases as a last column of each matrix."""
+    """The package's weights as ours: biases are a last column of each matrix."""
     inner, shift, outer, last = w.split((64 * H, H, K * H, K))
     first = torch.cat([inner.view(H, 64), shift[:, None]], 1)
     second = torch.cat([outer.view(K, H), last[:, None]], 1)
