@@ -73,7 +73,7 @@ def lead(values: torch.Tensor, own: int, rival: int) -> torch.Tensor:
 images, queries = as_rows(x), as_rows(xq[:6])
 first_weights = as_vector(path.weights(0))
 
-# %% name="fig-sum" tags=["hide-input"] mystnb={"image": {"alt": "Two test digits, clean above and attacked below, with the three training digits that raise the lead of the right class most and the three that lower it most, almost the same in both rows. Right, the running sum of all contributions, class by class: it climbs and falls many times higher than the lead in which it ends, and the clean and the attacked line can hardly be told apart."}}
+# %% name="fig-sum" tags=["hide-input"] mystnb={"image": {"alt": "Two test digits, clean above and attacked below, with the three training digits that raise the lead of the right class most and the three that lower it most, almost the same in both rows. Right, the running sum of all contributions, class by class: it climbs and falls far more than the small lead in which it ends, clean and attacked nearly alike."}}
 figure = plt.figure(figsize=(11, 4.5))
 grid = figure.add_gridspec(4, 11)
 order = y.argsort(stable=True)
@@ -173,13 +173,13 @@ outside = found("fig21", "highest_out_of_distribution")
 spotted = found("gaussian-process-adversarial", "auc_adversarial")
 held = found("gaussian-process", "coverage_of_the_true_class")
 run.say(
-    "- The identity holds to rounding, for every start, width and step size. The "
-    "theorem as it stands has a symmetric kernel, which is right outside the training "
-    "set and on it off by up to "
-    f"{found('thm14-5', 'on_training_set'):.0%} of the largest score; an asymmetric "
-    f"kernel, the text's second, is right everywhere. {verdict('thm14-5')}\n"
+    "- The identity holds to rounding. The theorem's symmetric kernel is right outside "
+    "the training set, and on it off by up to "
+    f"{found('thm14-5', 'on_training_set'):.0%} of the largest score; the text's "
+    f"second, asymmetric one is right everywhere. {verdict('thm14-5')}\n"
     f"- On images the kernel machine misses no score by more than {power(gap)}, where "
-    f"a hundred left ends of each step, as we read the text, leave {apart:.1g}. "
+    "a hundred looks at each step (at left ends, as we read the text) leave "
+    f"{apart:.1g}. "
     f"{verdict('fig23')}\n"
     "- Are kernel values lower far away from the data? In the plane one of two far "
     f"points has a mean value of {outside:,.0f}, one of two class means {inside:,.0f}. "
@@ -258,7 +258,7 @@ print(f"both at the end:          {a * 2 * w1 * query * 2 * w1 * x1:.3f}")
 # Two things differ from Theorem 14.5 of the text.
 # It asks for a start $f_{w_0}(x) = b$ that is the same for all $x$; to store $f_{w_0}(x)$ does it for any start.
 # And it takes another kernel, to which we come back.
-# What the text adds to {cite:t}`domingos2020` stands: there the sum is one for infinitely small steps, which real training follows only roughly, and here the steps are those that were taken.
+# What the text adds to {cite:t}`domingos2020` stands: there the steps are infinitely small, here they are those that were taken.
 
 # %% tags=["hide-input"]
 adam, diagonal = found("remark0", "adam"), found("multiclass", "diagonal_only_residual")
@@ -273,9 +273,10 @@ run.say(
 )
 
 # %% [markdown]
-# ## Can we rebuild a network from its training images?
+# ## Can we rebuild a network?
 #
-# We take the network of the first figure, as a function of one long vector of weights, and one image (64 pixels and a constant 1).
+# We want the network of the first figure back from its training images.
+# It is a function of one long vector of weights and of one image (64 pixels and a constant 1).
 # `jacrev` differentiates it, `vmap` does so for all images.
 
 
@@ -420,7 +421,6 @@ print("every single contribution is that of the package:", agree)
 # The network is rebuilt to rounding from its training images.
 # The package does the same without forming a Jacobian: the gradient of a layer's weights is an outer product $\delta a^\top$ of what flows back and what came in, and $\langle \delta a^\top, \delta' a'^\top \rangle = (\delta^\top \delta')(a^\top a')$.
 # And it judges itself: the integral of every step is known beforehand, $f_{w_{s+1}}(x) - f_{w_s}(x)$.
-#
 # Take larger steps over the same training time, or more looks at each.
 
 # %% tags=["hide-input"]
@@ -575,8 +575,8 @@ movable.show(
     at_walk,
     alt="Left, the slope of a score along one step of the ReLU network, straight with "
     "jumps, and what left ends see of it. Right, the error of the whole kernel machine "
-    "against the looks at each step: slowly falling with ReLU, down to rounding with "
-    "tanh and Gauss, and at rounding where the steps are cut at the kinks.",
+    "against the looks at each step: falling slowly, down to rounding with tanh and "
+    "Gauss, and at rounding where the steps are cut at the kinks.",
 )  # fmt: skip
 twice = walked[STEPS][0]["ReLU"]
 run.say(
@@ -767,7 +767,7 @@ run.say(
 )
 
 # %% [markdown]
-# ## Does the kernel know what it has not seen?
+# ## Does it know what it has not seen?
 #
 # The text hopes that the kernel tells inputs that are foreign: far from the data its values should be small, and a Gaussian process with this kernel should be unsure there, "including adversarial attacks".
 # Its Figure 21 shows four points of the plane; here are the two class means and two points far away (the last is ours, since the text does not name its second), with the training points coloured by their kernel values.
@@ -831,9 +831,9 @@ run.say(
     f"constant in its place the error is {few:.3f} after few steps and {many:.3f} "
     f"after many; its share of the change of a score goes from {part_few:.0%} to "
     f"{part_many:.0%}. {verdict('remark2')}\n"
-    "- *For small steps mean and first gradient agree, up to step size times a "
-    f"Lipschitz constant of the model.* The rate is {rate:.1f} for a smooth network; "
-    f"the constant must be one of its gradient. {verdict('remark3')}\n"
+    "- *Small steps bring mean and first gradient together.* For a smooth network at "
+    f"rate {rate:.1f}; the Lipschitz constant must be its gradient's. "
+    f"{verdict('remark3')}\n"
     "- *Under binary cross-entropy the sum is one kernel machine.* The signs of its "
     "weights are constant, as said; the kernel that is printed is not symmetric. "
     f"{verdict('ensemble-sign')}\n"
@@ -847,8 +847,6 @@ run.say(
 )
 
 # %% [markdown]
-# The {doc}`evidence <evidence>` has all rows, those on convex hulls, dropout and the gradients along the path among them.
-#
 # ## Does it survive?
 #
 # An identity needs no protection: it holds at attacked images as at others, and for the weakest network as for the strongest.
@@ -880,7 +878,7 @@ answer = {
 run.say(
     f"{answer}. "
     f"{verdict('interpolated-robust')} The {{doc}}`evidence <evidence>` has the whole "
-    "protocol, with the flags of both networks; {doc}`../how_to_read` says what they "
+    "protocol with its flags, and all claims; {doc}`../how_to_read` says what flags "
     "mean."
 )
 run.say(
