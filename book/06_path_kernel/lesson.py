@@ -312,8 +312,7 @@ print("the same network as in the first figure:", same)
 
 
 # %% [markdown]
-# Now the other side: a query answers to each move with a gradient of its own.
-# *Which* gradient is the question; `machine` takes any.
+# A query answers to each move with a gradient of its own; `machine` takes any.
 
 
 # %%
@@ -412,6 +411,7 @@ def cut_at_kinks(w, dw):
     return torch.stack(means)
 
 
+# %%
 exact = machine(cut_at_kinks)
 agree = torch.allclose(exact, clean.contributions[: len(queries)], atol=1e-9)
 print(f"misses by less than 1e-12: {miss(exact) < 1e-12}")
