@@ -2,7 +2,7 @@
 # # The path kernel
 #
 # A network that learns by gradient steps meets its training images only through inner products of gradients.
-# {cite:t}`bell2023` (part II) turns this into an identity: every score is the score before training plus a sum over the training images, each with a weight and a kernel value, *exactly*, for a network of any width and for steps of any size.
+# {cite:t}`bell2023` (part II, "the text" below) turns this into an identity: every score is the score before training plus a *kernel machine*, a sum over the training images of weights times inner products, the kernel values, *exactly*, for a network of any width and steps of any size.
 # If every answer is a sum of what single images added, then so is a wrong answer under attack: what does the sum tell us that the network did not?
 
 # %% tags=["parameters", "hide-input"]
@@ -31,6 +31,14 @@ plots.use_style()
 judged = run.paper("bell2023")
 verdict, found = judged.verdict, judged.found
 
+
+def hull(name: str, what: str, form: str = ".2f") -> str:
+    """A mean over networks; from the lowest to the highest end of their intervals."""
+    one = judged.judgement(name).intervals[what]
+    ends = "" if one.low is None else f" [{one.low:{form}}, {one.high:{form}}]"
+    return f"{one.mean:{form}}{ends}"
+
+
 K, M, H = 10, 200, 16  # classes, training images, hidden units
 TIME, STEPS, EPS = 25.0, 100, 0.1  # step size times steps, steps, size of the attack
 RATE = TIME / STEPS  # step size on the mean loss
@@ -44,6 +52,7 @@ trained = path.model_at(STEPS)
 xa = attacks.pgd(trained, xq, yq, EPS, generator=draws(seed)).x_adv
 clean, moved = path.contributions(xq), path.contributions(xa)
 says, says_attacked = clean.network.argmax(1), moved.network.argmax(1)
+good = torch.nonzero(says == yq)[:, 0]
 fooled = torch.nonzero((says == yq) & (says_attacked != yq))[:, 0]
 
 
@@ -108,23 +117,24 @@ curve.set_xlabel("training images, by class", fontsize=9)
 plt.show()
 off = max(float(told.residual.abs().max()) for told in (clean, moved))
 run.say(
-    f"A network of {H} hidden ReLU units was trained on {M} digits; each pixel of the "
-    f"attacked images moved by at most {EPS}. The *lead* is the score of the right "
-    "class minus that of the class that wins under attack. Each training image adds "
-    "to it or takes from it (numbers, with its label), and the running sum ends at "
-    f"the network's own lead (dot): on all {2 * len(xq)} images, clean and attacked, "
-    f"it misses no score by more than {power(off)}."
+    f"A network of {H} hidden ReLU units was trained on {M} digits; PGD moved each "
+    f"pixel of the attacked images by at most {EPS}. The *lead* is the score of the "
+    "right class minus that of the class that wins under attack. Each training image "
+    "adds to it or takes from it (its *contribution*, with its label), and the running "
+    f"sum ends at the network's own lead (dot): on all {2 * len(xq)} images, clean and "
+    f"attacked, it misses no score by more than {power(off)}."
 )
 
 # %% [markdown]
 # ## What we found
 
 # %% tags=["hide-input"]
-own, rival = yq[fooled], says_attacked[fooled]
+own = yq[good]
+rival = clean.network[good].scatter(1, own[:, None], -torch.inf).argmax(1)
 
 
 def led(contributions):
-    """Contributions (F, M) to the leads of the right classes over the rivals."""
+    """Contributions (F, M) to the leads of the right classes over the runners-up."""
     ones = own[:, None, None].expand(-1, M, 1), rival[:, None, None].expand(-1, M, 1)
     right, wrong = (contributions.gather(2, one)[..., 0] for one in ones)
     return right - wrong
@@ -132,22 +142,21 @@ def led(contributions):
 
 def another_of(classes):
     """A test image of each class, answered rightly, at random."""
-    stream, good = draws(seed + 1), says == yq
-    found = []
-    for k, i in zip(classes.tolist(), fooled.tolist(), strict=True):
-        pool = torch.nonzero(good & (yq == k) & (torch.arange(len(yq)) != i))[:, 0]
+    stream, found = draws(seed + 1), []
+    for k, i in zip(classes.tolist(), good.tolist(), strict=True):
+        pool = good[(yq[good] == k) & (good != i)]
         found.append(pool[torch.randint(len(pool), (1,), generator=stream)])
     return torch.cat(found)
 
 
-signs = 2 * torch.randint(0, 2, xq[fooled].shape, generator=draws(seed + 2)) - 1
-noisy = path.contributions((xq[fooled] + EPS * signs).clamp(0, 1))
-before = led(clean.contributions[fooled])
+signs = 2 * torch.randint(0, 2, xq[good].shape, generator=draws(seed + 2)) - 1
+noisy = path.contributions((xq[good] + EPS * signs).clamp(0, 1))
+before = led(clean.contributions[good])
 groups = {
-    "the attack": led(moved.contributions[fooled]),
+    "the attack": led(moved.contributions[good]),
     f"noise of ± {EPS}": led(noisy.contributions),
     "another of the class": led(clean.contributions[another_of(own)]),
-    "one of the rival class": led(clean.contributions[another_of(rival)]),
+    "one of the runner-up": led(clean.contributions[another_of(rival)]),
 }
 rows = {}
 for name, after in groups.items():
@@ -162,40 +171,42 @@ for name, after in groups.items():
         "not cancelled": float((change.sum(1).abs() / total).median()),
         "five largest kept": float(np.mean(same_top)),
     }
-attack, noise, _, other = rows.values()
+attack, noise, kin, other = rows.values()
 by, stays, kept_top = attack
 remainder = float((before.sum(1).abs() / before.abs().sum(1)).median())
-gap, apart = found("fig23", "largest_residual"), found("fig23", "left_rule")
-names = ("rank_correlation", "changed_without_top", "changed_without_the_class")
-ranks, top, kin = (found("sample-importance", name) for name in names)
+gap = max(judged.judgement("fig23").numbers["largest_residual"])
+names = ("changed_without_top", "changed_without_the_class")
+top, alike = (hull("sample-importance", name, ".0%") for name in names)
+ranks = hull("sample-importance", "rank_correlation")
 inside = found("fig21", "lowest_in_distribution")
 outside = found("fig21", "highest_out_of_distribution")
-spotted = found("gaussian-process-adversarial", "auc_adversarial")
-held = found("gaussian-process", "coverage_of_the_true_class")
+spotted = hull("gaussian-process-adversarial", "auc_adversarial")
+held = hull("gaussian-process", "coverage_of_the_true_class", ".0%")
 run.say(
+    "Numbers of the evidence are means over networks; brackets reach from the lowest "
+    "to the highest end of their 95 % intervals.\n\n"
     "- The identity holds to rounding. The theorem's symmetric kernel is right outside "
     "the training set, and on it off by up to "
     f"{found('thm14-5', 'on_training_set'):.0%} of the largest score; the text's "
     f"second, asymmetric one is right everywhere. {verdict('thm14-5')}\n"
-    f"- On images the kernel machine misses no score by more than {power(gap)}, where "
-    "a hundred looks at each step (at left ends, as we read the text) leave "
-    f"{apart:.1g}. "
-    f"{verdict('fig23')}\n"
-    "- Are kernel values lower far away from the data? In the plane one of two far "
-    f"points has a mean value of {outside:,.0f}, one of two class means {inside:,.0f}. "
-    f"{verdict('fig21')}\n"
+    f"- On images the kernel machine misses no score by more than {power(gap)}. The "
+    "text takes gradients at a hundred places of each step, evenly spaced as we read "
+    f"it; they leave {found('fig23', 'left_rule'):.1g}. {verdict('fig23')}\n"
+    "- Are kernel values lower far away from the data? In the plane the higher of two "
+    f"far points has a mean value of {outside:,.0f}, the lower of two class means "
+    f"{inside:,.0f}. {verdict('fig21')}\n"
     "- Do contributions say what a training image is worth? Their rank correlation "
-    f"with what retraining without the image changes is {ranks:.2f}. Without the top "
-    f"contributors {top:.0%} of the answers change; without as many random images of "
-    f"the same class, {kin:.0%}. {verdict('sample-importance')}\n"
+    f"with what retraining without the image changes is {ranks}. Without the top "
+    f"contributors {top} of the answers change; without as many random images of the "
+    f"same class, {alike}. {verdict('sample-importance')}\n"
     f"- The contributions cancel to {remainder:.1%} of their absolute sum. An attack "
-    f"that flips the answer changes them by {attack[by]:.1%}, noise of the same size "
-    f"by {noise[by]:.1%}; of the attack's changes {attack[stays]:.0%} do not cancel, "
+    f"changes them by {attack[by]:.1%}, noise of the same size by {noise[by]:.1%}; of "
+    f"the attack's changes, made to move the sum, {attack[stays]:.0%} do not cancel, "
     f"of the noise's {noise[stays]:.0%}.\n"
     "- Does the kernel tell attacked images? The variance of a Gaussian process with "
-    f"this kernel has an area under the ROC curve of {spotted:.2f} (chance: 0.5) "
+    f"this kernel has an area under the ROC curve of {spotted} (chance: 0.5) "
     f"{verdict('gaussian-process-adversarial')}, and its 90 % intervals hold the "
-    f"target of the true class in {held:.0%}. {verdict('gaussian-process')}"
+    f"target of the true class in {held}. {verdict('gaussian-process')}"
 )
 
 # %% [markdown]
@@ -239,24 +250,26 @@ print(f"both at the end:          {a * 2 * w1 * query * 2 * w1 * x1:.3f}")
 #
 # $$f_{w_{s+1}}(x) - f_{w_s}(x) = \int_0^1 J_{w_s(t)}(x)\, \Delta_s \, dt = -\varepsilon \sum_{i=1}^{M} \underbrace{\left( \int_0^1 J_{w_s(t)}(x) \, dt \right) J_{w_s}(x_i)^\top}_{k_s(x,\, x_i) \,\in\, \mathbb{R}^{K \times K}} g_{i,s} .$$ (eq-path-change)
 #
-# Nothing was approximated, and nothing was asked of $x$.
+# Nothing was approximated, and $x$ may be a training point or not.
 #
 # ```{prf:theorem} Exact kernel representation
 # :label: thm-path-kernel
 #
-# Let $w_0, \dots, w_S$ be the weights of a gradient descent by the steps {eq}`eq-path-step`, and along each step let the scores be continuous and, but for finitely many places, continuously differentiable in the weights, with bounded derivatives.
-# Then for every input $x$, in the training set or not,
+# Let $w_0, \dots, w_S$ be the weights of a gradient descent by the steps {eq}`eq-path-step`, and along each step let the scores of an input $x$, in the training set or not, be continuous and, but for finitely many places, continuously differentiable in the weights, with bounded derivatives.
+# Then
 #
 # $$f_{w_S}(x) = f_{w_0}(x) + \sum_{s=0}^{S-1} \sum_{i=1}^{M} k_s(x, x_i)\, a_{i,s}, \qquad a_{i,s} = -\varepsilon\, g_{i,s} .$$
 # ```
 #
 # ```{prf:proof}
-# Between two of the finitely many places {eq}`eq-path-change` is the fundamental theorem of calculus, and since the scores are continuous the pieces add up to the step.
+# On each piece of a step between the finitely many places, the first equality of {eq}`eq-path-change` is the fundamental theorem of calculus; since the scores are continuous the pieces add up to the step.
+# The second puts in {eq}`eq-path-step`.
 # Summed over the steps, the left-hand sides telescope to $f_{w_S}(x) - f_{w_0}(x)$.
 # ```
 #
+# ReLU networks are covered: along a step they are polynomials in $t$ between finitely many kinks, and a unit whose input stays at 0 adds nothing, whichever slope is taken.
 # Two things differ from Theorem 14.5 of the text.
-# It asks for a start $f_{w_0}(x) = b$ that is the same for all $x$; to store $f_{w_0}(x)$ does it for any start.
+# It asks for a start $f_{w_0}(x) = b$ that is the same for all $x$; we store $f_{w_0}(x)$.
 # And it takes another kernel, to which we come back.
 # What the text adds to {cite:t}`domingos2020` stands: there the steps are infinitely small, here they are those that were taken.
 
@@ -265,11 +278,10 @@ adam, diagonal = found("remark0", "adam"), found("multiclass", "diagonal_only_re
 run.say(
     "Minibatches have such a sum too, and so have momentum and Adam, where gradients "
     f"of different steps are paired (Adam: off by less than {power(adam)} of the "
-    "largest score). "
-    f"{verdict('remark0')} "
-    "For several classes the $K \\times K$ blocks must be kept whole: with equal "
-    "classes only, as the text's last formula has it, the sum is off by "
-    f"{diagonal:.0%}. {verdict('multiclass')}"
+    f"largest score; weight decay adds a term of no image). {verdict('remark0')} "
+    "For several classes the $K \\times K$ blocks must be kept whole, as in the text's "
+    "(93); with equal classes only, as in its last formula, (102), the sum is off by "
+    f"{diagonal:.0%} of the largest score. {verdict('multiclass')}"
 )
 
 # %% [markdown]
@@ -298,7 +310,7 @@ def loss_slopes(w):
 
 # %% [markdown]
 # Training, step by step as in {eq}`eq-path-step`.
-# Each training image pulls the weights by a move of its own, $J_{w_s}(x_i)^\top a_{i,s}$, and the step is the sum of these moves; we keep them all.
+# Each training image pulls the weights by a move of its own, $J_{w_s}(x_i)^\top a_{i,s}$, and the step is their sum; `RATE` is on the mean loss, so that $\varepsilon$ is `RATE / M`.
 
 # %%
 walk, pulls, moves = [first_weights], [], []
@@ -354,16 +366,9 @@ kernels = {
 kernels["every step's start"] = machine(at_start)
 print({name: f"{miss(added):.2%}" for name, added in kernels.items()})
 
-# %% tags=["hide-input"]
-first, last, _ = (miss(added) for added in kernels.values())
-run.say(
-    f"One tangent kernel misses by {first:.0%} of the largest score if it is taken "
-    f"before training and by {last:.0%} if after: gradients change while a network "
-    "learns, unless it is infinitely wide. Every step's start is much nearer, and not "
-    "exact."
-)
-
 # %% [markdown]
+# One tangent kernel misses by far: gradients change while a network learns, unless it is infinitely wide.
+# Every step's start is much nearer, and not exact.
 # To mend that we average over the step.
 # Gauss-Legendre quadrature looks at a few well-chosen places, and is exact for polynomials of a degree that grows with their number.
 
@@ -419,8 +424,8 @@ print("every single contribution is that of the package:", agree)
 
 # %% [markdown]
 # The network is rebuilt to rounding from its training images.
-# The package does the same without forming a Jacobian: the gradient of a layer's weights is an outer product $\delta a^\top$ of what flows back and what came in, and $\langle \delta a^\top, \delta' a'^\top \rangle = (\delta^\top \delta')(a^\top a')$.
-# And it judges itself: the integral of every step is known beforehand, $f_{w_{s+1}}(x) - f_{w_s}(x)$.
+# The package does the same without forming a Jacobian: the gradient of a layer's weights is an outer product $u v^\top$ of what flows back and what came in, and $\langle u v^\top, u' v'^\top \rangle = (u^\top u')(v^\top v')$.
+# The text takes a hundred values of $t$ between 0 and 1 at each step and does not say which; we read *left ends*, evenly spaced from 0 and equally weighted.
 # Take larger steps over the same training time, or more looks at each.
 
 # %% tags=["hide-input"]
@@ -527,7 +532,8 @@ for steps in WALKS:
 
 def plainly(error):
     """An error in words."""
-    return "rounding" if error < 1e-12 else f"{100 * error:.2g} %"
+    form = ".0f" if error > 0.1 else ".2g"
+    return "rounding" if error < 1e-12 else f"{100 * error:{form}} %"
 
 
 def at_walk(size, count):
@@ -575,16 +581,15 @@ movable.show(
     at_walk,
     alt="Left, the slope of a score along one step of the ReLU network, straight with "
     "jumps, and what left ends see of it. Right, the error of the whole kernel machine "
-    "against the looks at each step: falling slowly, down to rounding with tanh and "
-    "Gauss, and at rounding where the steps are cut at the kinks.",
+    "against the looks at each step: falling slowly with ReLU or left ends, down to "
+    "rounding with tanh and Gauss, at rounding where steps are cut at the kinks.",
 )  # fmt: skip
 twice = walked[STEPS][0]["ReLU"]
 run.say(
-    "Left, the step and the score for which left ends are worst at this step size. "
-    "The text takes a hundred values between 0 and 1 at each step, which we read as "
-    f"left ends: at step size {RATE:g} they leave {plainly(twice['left ends', 100])} "
-    f"with ReLU, and Gauss-Legendre {plainly(twice['Gauss', 100])}; for predictions "
-    "that is more than enough. Even where the step size is "
+    "Left, the step and the score for which one left end is worst at this step size. "
+    f"At step size {RATE:g} a hundred leave {plainly(twice['left ends', 100])} of the "
+    f"largest score with ReLU, and Gauss-Legendre {plainly(twice['Gauss', 100])}; for "
+    "predictions that is more than enough. Even where the step size is "
     f"{TIME / WALKS[0]:g}, too large to learn smoothly, the identity is exact (to "
     f"{power(walked[WALKS[0]][1])}): it does not ask how good the steps were."
 )
@@ -600,8 +605,8 @@ run.say(
 run.show("fig-jump")
 run.say(
     "On points of the plane: the symmetric machine follows the network and jumps away "
-    f"from it, here by {found('remark1', 'symmetric_jump'):.2f}, at a training point "
-    "alone. "
+    f"from it, by up to {found('remark1', 'symmetric_jump'):.2f}, at the training "
+    "points alone. "
     f"{verdict('remark1')} It shrinks like the step size to the power "
     f"{found('remark1', 'jump_rate'):.1f}. The text knows of the "
     "discontinuity, and has the asymmetric kernel for it (Remark 1); its Theorem 14.5 "
@@ -610,8 +615,8 @@ run.say(
     f"steps from the gradient flow {verdict('jump-flow')} (for $f_w(x) = w x$ there "
     "is no jump, and still a distance), that the asymmetric function is a kernel "
     f"*only if* mean and first gradient agree {verdict('eq17')} (for our $w^2 x$ they "
-    "differ, and $k$ is a positive multiple of $x x'$), and that it is symmetric off "
-    f"the training set {verdict('asymmetric-remark')}."
+    "differ, and $k$ is a positive multiple of $x x'$), and, if we read section 17.1 "
+    f"rightly, that it is symmetric off the training set {verdict('asymmetric-remark')}."
 )
 
 # %% [markdown]
@@ -620,22 +625,22 @@ run.say(
 # "Sample importance is produced directly" from kernel and weights, says the text (section 16).
 # A contribution says what an image added along *this* path, with all the others there.
 # Worth is another question: what would the network say had the image not been there?
-# We ask by training again without it, and compare four predictions of the change: the path's contribution; TracIn {cite:p}`pruthi2020`, the same sum at eight checkpoints; influence functions {cite:p}`koh2017`, a Newton step at the end; and the tangent kernel of the end.
+# We ask by training a network (a tenth of whose labels are wrong) again without it, and compare four predictions of the change: the path's contribution; TracIn {cite:p}`pruthi2020`, the same sum at eight checkpoints; influence functions {cite:p}`koh2017`, a Newton step at the end; and the tangent kernel of the end.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Four scatter plots of the change of a score found by retraining when one training point is left out, against the predicted change, in units of their spread: predicted by path contributions, TracIn, influence functions and the final tangent kernel."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Four scatter plots, first network: the change of a score found by retraining when one training point is left out, against the predicted change, in units of their spread: predicted by path contributions, TracIn, influence functions and the final tangent kernel."}}
 run.show("fig-leave-out")
 others = ("tracin", "influence_function", "final_tangent_kernel")
-trace, influence, tangent = (found("sample-importance", name) for name in others)
-chance = found("sample-importance", "changed_without_random")
+trace, influence, tangent = (hull("sample-importance", name) for name in others)
+chance = hull("sample-importance", "changed_without_random", ".0%")
 run.say(
-    f"Rank correlation with what happened, mean over the networks: {ranks:.2f} for "
-    f"the contributions, {trace:.2f} for TracIn, {influence:.2f} for influence "
-    f"functions, {tangent:.2f} for the last tangent kernel. To know the whole path "
+    f"Rank correlation with what happened: {ranks} for the contributions, {trace} for "
+    f"TracIn, {influence} for influence functions, {tangent} for the last tangent "
+    "kernel. To know the whole path "
     "exactly is not to know what would have been on another, where the other images "
     "may do the work of the one that is missing. Without a twentieth of the training "
-    f"images, those that contributed most, {top:.0%} of the answers change, without "
-    f"as many at random {chance:.0%}. But the largest contributors are mostly of one "
-    f"class, and as many random images of that class change {kin:.0%}. "
+    f"images, those that contributed most, {top} of the answers change, without as "
+    f"many at random {chance}. But the largest contributors are mostly of the "
+    f"predicted class, and as many random images of that class change {alike}. "
     f"{verdict('sample-importance')}"
 )
 
@@ -656,6 +661,7 @@ both = list(zip(on_way, pairs, strict=True))
 pushes = [lead(told.contributions, *pair) for told, pair in both]
 by_sum = [lead(told.scores, *pair) for told, pair in both]
 by_network = [lead(told.network, *pair) for told, pair in both]
+starts = [lead(told.start, *pair).tolist() for told, pair in both]
 REACH = 1.1 * max(float(push.abs().max()) for push in pushes)
 HEIGHT = 1.2 * max(float(one.abs().max()) for one in by_network)
 
@@ -674,7 +680,7 @@ def at_part(image, part):
     for label, mask, colour in groups:
         before, now = push[0][mask], push[place][mask]
         dots.append(movable.Mark("dots", before, now, colour, label))
-    here = float(line[place])
+    here, begin = float(line[place]), starts[image - 1][place]
     rises = [
         movable.Mark("line", [0, 1], [0, 0], "#000000", style=":"),
         movable.Mark("line", PARTS, line, plots.THIRD, "network"),
@@ -683,11 +689,11 @@ def at_part(image, part):
     total = float(push[place].abs().sum())
     return movable.State(
         [dots, rises],
-        f"Class {own}, {part:.0%} of the way to where the network says {rival}: "
-        f"contributions of {float(push[place].clamp_min(0).sum()):.1f} for the right "
-        f"class and {float(push[place].clamp_max(0).sum()):.1f} against it, and a lead "
-        f"of {here:+.2f}, which is {abs(here) / total:.1%} of what they add up to "
-        "without their signs.",
+        f"Class {own}, {part:.0%} of the way to where the network says {rival}: a lead "
+        f"of {begin:+.2f} before training, then contributions of {float(push[place].clamp_min(0).sum()):.1f} for the right "
+        f"class and {float(push[place].clamp_max(0).sum()):.1f} against it make "
+        f"{here:+.2f}, {abs(here) / total:.1%} of what they add up to without their "
+        "signs.",
     )
 
 
@@ -705,54 +711,41 @@ movable.show(
     at_part,
     alt="Left, the contribution of every training image on the way to the attacked "
     "image against that to the clean image: the dots hardly leave the diagonal. Right, "
-    "the lead of the right class, the network's as a line and the sum of the dots on "
-    "it, which falls below zero.",
+    "the lead of the right class, the network's as a line and start plus dots on it, "
+    "which falls below zero.",
 )  # fmt: skip
 
 # %% [markdown]
 # The dots hardly leave the diagonal, and the answer flips.
 # The reason lies in the sizes: the lead is a small remainder of large sums that cancel.
-# We compare the attack with changes of other kinds, over all test images that it fools.
+# We compare the attack with changes of other kinds, on all test images that are answered rightly, whether it fools them or not, by the lead over the runner-up.
 
 # %% tags=["hide-input"]
 plots.table(
     pd.DataFrame(rows).T,
-    f"How the contributions of the {M} training images to the lead differ from those "
-    f"for the clean image: medians over {len(fooled)} fooled images (last column: "
-    "mean)",
+    f"Contributions to the lead against those for the clean image: medians over "
+    f"{len(good)} images (last column: mean)",
     kind="%",
     digits=1,
 )
-good = torch.nonzero(says == yq)[:, 0]
-runner = clean.network[good].scatter(1, yq[good, None], -torch.inf).argmax(1)
-broken = says_attacked[good] != yq[good]
-sums = torch.stack([
-    lead(clean.contributions[i], int(yq[i]), int(r)).abs().sum()
-    for i, r in zip(good.tolist(), runner, strict=True)
-])  # fmt: skip
-ahead = clean.network[good]
-ahead = (ahead.gather(1, yq[good, None]) - ahead.gather(1, runner[:, None]))[:, 0]
 coherent = [
     (after - before).sum(1).abs() / (after - before).abs().sum(1)
     for after in list(groups.values())[:2]
 ]
-more_often = share(coherent[0] > coherent[1])
-typical = float((ahead / sums).median())
 run.say(
-    f"On clean images the lead is {remainder:.1%} of the contributions' absolute sum "
-    f"(over the runner-up, on all images that are answered rightly, {typical:.1%}). "
-    "What tells attack and noise apart is the sum of the changes: of those by noise "
-    f"{noise[stays]:.0%} do not cancel, by the attack {attack[stays]:.0%}. "
-    + (
-        "An attack does not win by size, it makes small changes agree (in "
-        f"{more_often:.0%} of the images more of them than noise does). "
-        if intervals.of(more_often)[0] > 0.5
-        else ""
-    )
-    + "And the largest contributors say little about the image: of the five largest "
-    f"{attack[kept_top]:.0%} stay under attack, but {other[kept_top]:.0%} also for an "
-    "image of the *rival* class."
+    "*Change* is the absolute sum of all changes over that of the contributions, which "
+    f"cancel to {remainder:.1%}; *not cancelled*, the part of the changes that is left "
+    "in the sum. An attack is made to move the sum, so that its changes should agree "
+    f"more than those of noise: in {share(coherent[0] > coherent[1]):.0%} of the images "
+    "they do. The table adds how small they can be: another image of the class changes "
+    f"{kin[by]:.0%}. And the largest contributors say little about the image: of the "
+    f"five largest {attack[kept_top]:.0%} stay under attack, but {other[kept_top]:.0%} "
+    "also for an image of the *runner-up* class."
 )
+broken = says_attacked[good] != own
+sums = before.abs().sum(1)
+ahead = clean.network[good]
+ahead = (ahead.gather(1, own[:, None]) - ahead.gather(1, rival[:, None]))[:, 0]
 withstood = ~broken
 plain_area, shared_area = (area(v[withstood], v[broken]) for v in (ahead, ahead / sums))
 run.say(
@@ -769,15 +762,15 @@ run.say(
 # %% [markdown]
 # ## Does it know what it has not seen?
 #
-# The text hopes that the kernel tells inputs that are foreign: far from the data its values should be small, and a Gaussian process with this kernel should be unsure there, "including adversarial attacks".
-# Its Figure 21 shows four points of the plane; here are the two class means and two points far away (the last is ours, since the text does not name its second), with the training points coloured by their kernel values.
+# In the text's Figure 21 two points of the plane that are far from the data have smaller kernel values in total than two within it, though the detection "is not perfect"; a Gaussian process with this kernel should do more, "including adversarial attacks".
+# Here are the two class means and two points far away (the last is ours, since the text does not name its second), with the training points coloured by their kernel values.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Four panels of the two clouds coloured by kernel value with a test point marked by a star: two test points at the class means, one far above at (4, 15) and one far below at (-8, -8). The logarithmic colour scale is shared; the far point above has the largest values."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "First network: four panels of the two clouds coloured by kernel value with a test point marked by a star: two test points at the class means, one far above at (4, 15) and one far below at (-8, -8). The logarithmic colour scale is shared; the far point above has the largest values."}}
 run.show("fig-stars")
-plane = ("auc_in_against_out", "auc_normalised", "auc_untrained")
-ring, normal, untrained = (found("fig21", name) for name in plane)
+plane = ("auc_in_against_out", "auc_untrained", "auc_normalised")
+ring, untrained, normal = (hull("fig21", name) for name in plane)
 kinds = ("kernel_mass", "normalised_mass", "max_score", "feature_neighbours")
-mass, divided, score, near = (found("ood", f"auc_{kind}") for kind in kinds)
+mass, divided, score, near = (hull("ood", f"auc_{kind}") for kind in kinds)
 
 
 def says_of(kind):
@@ -786,22 +779,21 @@ def says_of(kind):
     return {"pass": "Yes", "fail": "No"}.get(status, "These images do not decide")
 
 
-foreign = found("gaussian-process-outsiders", "auc_out_of_distribution")
+foreign = hull("gaussian-process-outsiders", "auc_out_of_distribution")
 run.say(
     "A far point can have larger values than a class mean, since the gradients of a "
-    "ReLU network grow with its input. Against a ring around the data the mean kernel "
-    f"value has an area of {ring:.2f} (1: always larger inside), {untrained:.2f} "
-    f"before training, and {normal:.2f} divided by the length of the query's own "
-    f"gradients. {verdict('fig21')} The text says little of its networks, and the "
-    "authors may have seen what they report.\n\n"
-    f"On images, against foreign ones ({run.profile.outside}), the area is {mass:.2f} "
-    f"for the mean kernel value, {divided:.2f} divided by that length, {score:.2f} "
-    f"for the network's largest score, and {near:.2f} for neighbours in the features; "
-    f"below 0.5 a score ranks the wrong way round. {verdict('ood')} The Gaussian "
+    "ReLU network can grow with its input. Against a ring around the data the mean "
+    f"kernel value has an area of {ring} (1: always larger inside), {untrained} before "
+    f"training, and {normal} divided by the length of the query's own gradients. "
+    f"{verdict('fig21')} The text says little of its networks, which may do what it "
+    "reports.\n\n"
+    f"On images, against foreign ones ({run.profile.outside}), the area is {mass} for "
+    f"the mean kernel value, {divided} divided by that length, {score} for the "
+    f"network's largest score, and {near} for neighbours in the features; below 0.5 a score ranks the wrong way round. {verdict('ood')} The Gaussian "
     "process is announced by the text, and run here. Is its variance larger for "
-    f"foreign images? {says_of('outsiders')} (area {foreign:.2f}). "
+    f"foreign images? {says_of('outsiders')} (area {foreign}). "
     f"{verdict('gaussian-process-outsiders')} For attacked ones? "
-    f"{says_of('adversarial')} (area {spotted:.2f}). "
+    f"{says_of('adversarial')} (area {spotted}). "
     f"{verdict('gaussian-process-adversarial')}"
 )
 
@@ -816,9 +808,10 @@ few, many, part_few, part_many = (
 )
 differ = found("fig22", "share_with_other_neighbour")
 by_chance = found("fig22", "share_of_random_images_that_differ")
-alike, random = (
+same_label, random = (
     found("fig22", f"label_agreement{end}") for end in ("", "_of_a_random_image")
 )
+in_pixels = found("inner-products", "label_agreement_pixels")
 grown, turned = (
     found("angle-dominates", name) for name in ("norm_change", "degrees_turned")
 )
@@ -831,18 +824,21 @@ run.say(
     f"constant in its place the error is {few:.3f} after few steps and {many:.3f} "
     f"after many; its share of the change of a score goes from {part_few:.0%} to "
     f"{part_many:.0%}. {verdict('remark2')}\n"
-    "- *Small steps bring mean and first gradient together.* For a smooth network at "
-    f"rate {rate:.1f}; the Lipschitz constant must be its gradient's. "
+    "- *Small steps bring mean and first gradient together.* For a smooth network like "
+    f"the step size to the power {rate:.1f}; the Lipschitz constant must be the "
+    "gradient's. "
     f"{verdict('remark3')}\n"
     "- *Under binary cross-entropy the sum is one kernel machine.* The signs of its "
     "weights are constant, as said; the kernel that is printed is not symmetric. "
     f"{verdict('ensemble-sign')}\n"
-    "- *Neighbours in the kernel are not those in pixels.* "
-    f"{differ:.0%} differ (random images: {by_chance:.0%}); the label is the same "
-    f"in {alike:.0%} (random images: {random:.0%}). {verdict('fig22')}\n"
+    "- *Neighbours in the kernel need not be those in pixels.* "
+    f"{differ:.0%} differ (random images: {by_chance:.0%}); the label is right in "
+    f"{same_label:.0%} (in pixels: {in_pixels:.0%}, random: {random:.0%}). "
+    f"{verdict('fig22')}\n"
     f"- *Learning is a change of angle, at 20 to 30 % more norm.* Here {grown:.0%} "
-    f"more, and {turned:.0f} degrees {verdict('angle-dominates')}; the path is "
-    f"{arc:.2f} times as long as its chord, a random walk {walk_arc:.0f} times. "
+    f"more, and {turned:.0f} degrees {verdict('angle-dominates')}. *Arcs are like "
+    f"chords.* The path is {arc:.2f} times as long as its chord, a random walk "
+    f"{walk_arc:.0f} times. "
     f"{verdict('arcs-chords')}"
 )
 
@@ -850,7 +846,7 @@ run.say(
 # ## Does it survive?
 #
 # An identity needs no protection: it holds at attacked images as at others, and for the weakest network as for the strongest.
-# The one sentence of the text that speaks of robustness is a heading (section 24): weights on the straight line from the random start to the trained state "yield robust models".
+# The one claim on robustness in this part of the text is a heading (section 24): weights on the straight line from the random start to the trained state "yield robust models".
 # We ask it of a convolutional network: the place on the line that does best under one gradient step (FGSM) on training images, against the end of the line, on test images under today's protocol.
 
 # %% tags=["hide-input"]
@@ -863,8 +859,8 @@ accuracies = [
 ]
 plots.table(
     pd.DataFrame(accuracies, words, sides),
-    f"Accuracy on {run.profile.data}, ε = {run.profile.eps:g}; clean and worst case: "
-    f"one network, up to {run.profile.protocol_images} images",
+    f"Accuracy on {run.profile.protocol_images} images of {run.profile.data}, pixels "
+    f"moved by up to {run.profile.eps:g}; clean and worst case: one network",
     kind="%",
     digits=0,
 )
@@ -882,7 +878,7 @@ run.say(
     "mean."
 )
 run.say(
-    "**It all comes to this:** the path kernel explains every answer to the last "
+    "**It all comes to this:** the path kernel accounts for every answer to the last "
     "digit, the wrong ones too. It is a bookkeeping of training, and no evidence for "
     "or against robustness; what is made of its terms has to be tested like any other "
     "score."
@@ -892,9 +888,9 @@ run.say(
 # ## What to remember
 #
 # - A step changes every score by a kernel times a weight, {prf:ref}`thm-path-kernel`: the training point's gradient at the start, the query's averaged over the step.
-# - With the query's gradient at one place the sum is an approximation; between kinks a ReLU network is a polynomial, so that few looks are exact if the step is cut there.
-# - Symmetric or continuous, not both: on training points the symmetric kernel is not the network.
-# - A contribution along this path is not what would be missing on another.
+# - With the query's gradient at one place the sum is an approximation; between kinks a ReLU network is a polynomial along the step, so that few looks are exact if it is cut there.
+# - The text's symmetric kernel gives the network off the training set only, the asymmetric one everywhere.
+# - A contribution along this path need not be what would be missing on another.
 # - The lead of an answer is a small remainder of large sums. An attack need not change what the sums are made of.
 #
 # Open are networks with batch normalisation, where the images of a batch take part in one another's scores, the networks behind the text's figures, and whether a network whose contributions cancel less is more robust.
