@@ -183,15 +183,14 @@ outside = found("fig21", "highest_out_of_distribution")
 spotted = hull("gaussian-process-adversarial", "auc_adversarial")
 held = hull("gaussian-process", "coverage_of_the_true_class", ".0%")
 run.say(
-    "Numbers of the evidence are means over networks; brackets reach from the lowest "
-    "to the highest end of their 95 % intervals.\n\n"
+    "Numbers over several networks are means [span of their 95 % intervals].\n\n"
     "- The identity holds to rounding. The theorem's symmetric kernel is right outside "
     "the training set, and on it off by up to "
     f"{found('thm14-5', 'on_training_set'):.0%} of the largest score; the text's "
     f"second, asymmetric one is right everywhere. {verdict('thm14-5')}\n"
     f"- On images the kernel machine misses no score by more than {power(gap)}. The "
-    "text takes gradients at a hundred places of each step, evenly spaced as we read "
-    f"it; they leave {found('fig23', 'left_rule'):.1g}. {verdict('fig23')}\n"
+    "text's hundred places in each step, evenly spaced as we read it, leave "
+    f"{found('fig23', 'left_rule'):.1g}. {verdict('fig23')}\n"
     "- Are kernel values lower far away from the data? In the plane the higher of two "
     f"far points has a mean value of {outside:,.0f}, the lower of two class means "
     f"{inside:,.0f}. {verdict('fig21')}\n"
@@ -268,9 +267,7 @@ print(f"both at the end:          {a * 2 * w1 * query * 2 * w1 * x1:.3f}")
 # ```
 #
 # ReLU networks are covered: along a step they are polynomials in $t$ between finitely many kinks, and a unit whose input stays at 0 adds nothing, whichever slope is taken.
-# Two things differ from Theorem 14.5 of the text.
-# It asks for a start $f_{w_0}(x) = b$ that is the same for all $x$; we store $f_{w_0}(x)$.
-# And it takes another kernel, to which we come back.
+# Theorem 14.5 of the text asks for a start $b$ that is the same for all $x$, where we store $f_{w_0}(x)$, and it takes another kernel, to which we come back.
 # What the text adds to {cite:t}`domingos2020` stands: there the steps are infinitely small, here they are those that were taken.
 
 # %% tags=["hide-input"]
@@ -425,8 +422,8 @@ print("every single contribution is that of the package:", agree)
 # %% [markdown]
 # The network is rebuilt to rounding from its training images.
 # The package does the same without forming a Jacobian: the gradient of a layer's weights is an outer product $u v^\top$ of what flows back and what came in, and $\langle u v^\top, u' v'^\top \rangle = (u^\top u')(v^\top v')$.
-# The text takes a hundred values of $t$ between 0 and 1 at each step and does not say which; we read *left ends*, evenly spaced from 0 and equally weighted.
-# Take larger steps over the same training time, or more looks at each.
+# The text takes a hundred values of $t$ between 0 and 1 at each step, not saying which; we read *left ends*, evenly spaced from 0, equally weighted.
+# Take larger steps over the same training time, or more looks.
 
 # %% tags=["hide-input"]
 COUNTS, WALKS = (1, 2, 4, 8, 16, 32, 100), (25, 50, 100, 200)
@@ -581,8 +578,8 @@ movable.show(
     at_walk,
     alt="Left, the slope of a score along one step of the ReLU network, straight with "
     "jumps, and what left ends see of it. Right, the error of the whole kernel machine "
-    "against the looks at each step: falling slowly with ReLU or left ends, down to "
-    "rounding with tanh and Gauss, at rounding where steps are cut at the kinks.",
+    "against the looks at each step: falling slowly with ReLU or left ends, to "
+    "rounding with tanh and Gauss or with cuts at kinks.",
 )  # fmt: skip
 twice = walked[STEPS][0]["ReLU"]
 run.say(
@@ -609,23 +606,23 @@ run.say(
     "points alone. "
     f"{verdict('remark1')} It shrinks like the step size to the power "
     f"{found('remark1', 'jump_rate'):.1f}. The text knows of the "
-    "discontinuity, and has the asymmetric kernel for it (Remark 1); its Theorem 14.5 "
+    "jump, and has the asymmetric kernel for it (Remark 1); its Theorem 14.5 "
     f"is exact off the training set only {verdict('thm14-5')}. "
     "What it adds to the remark goes too far: that the jump *is* the distance of the "
     f"steps from the gradient flow {verdict('jump-flow')} (for $f_w(x) = w x$ there "
     "is no jump, and still a distance), that the asymmetric function is a kernel "
     f"*only if* mean and first gradient agree {verdict('eq17')} (for our $w^2 x$ they "
-    "differ, and $k$ is a positive multiple of $x x'$), and, if we read section 17.1 "
-    f"rightly, that it is symmetric off the training set {verdict('asymmetric-remark')}."
+    "differ, and $k$ is a positive multiple of $x x'$), and, as we read section "
+    f"17.1, that it is symmetric off the training set {verdict('asymmetric-remark')}."
 )
 
 # %% [markdown]
 # ## Is a contribution what an image is worth?
 #
-# "Sample importance is produced directly" from kernel and weights, says the text (section 16).
+# "Sample importance is produced directly" from kernel and weights, says section 16.
 # A contribution says what an image added along *this* path, with all the others there.
-# Worth is another question: what would the network say had the image not been there?
-# We ask by training a network (a tenth of whose labels are wrong) again without it, and compare four predictions of the change: the path's contribution; TracIn {cite:p}`pruthi2020`, the same sum at eight checkpoints; influence functions {cite:p}`koh2017`, a Newton step at the end; and the tangent kernel of the end.
+# Worth is another question: what would the network say without it?
+# We train a network (a tenth of its labels wrong) again without the image, and compare four predictions of the change: the path's contribution; TracIn {cite:p}`pruthi2020`, the same sum at eight checkpoints; influence functions {cite:p}`koh2017`, a Newton step at the end; and the tangent kernel of the end.
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Four scatter plots, first network: the change of a score found by retraining when one training point is left out, against the predicted change, in units of their spread: predicted by path contributions, TracIn, influence functions and the final tangent kernel."}}
 run.show("fig-leave-out")
@@ -636,9 +633,9 @@ run.say(
     f"Rank correlation with what happened: {ranks} for the contributions, {trace} for "
     f"TracIn, {influence} for influence functions, {tangent} for the last tangent "
     "kernel. To know the whole path "
-    "exactly is not to know what would have been on another, where the other images "
-    "may do the work of the one that is missing. Without a twentieth of the training "
-    f"images, those that contributed most, {top} of the answers change, without as "
+    "exactly is not to know what would have been on another, where other images may "
+    "do the work of the missing one. Without the twentieth of the training images that "
+    f"contributed most, {top} of the answers change, without as "
     f"many at random {chance}. But the largest contributors are mostly of the "
     f"predicted class, and as many random images of that class change {alike}. "
     f"{verdict('sample-importance')}"
@@ -718,7 +715,7 @@ movable.show(
 # %% [markdown]
 # The dots hardly leave the diagonal, and the answer flips.
 # The reason lies in the sizes: the lead is a small remainder of large sums that cancel.
-# We compare the attack with changes of other kinds, on all test images that are answered rightly, whether it fools them or not, by the lead over the runner-up.
+# We compare the attack with other changes, on all test images that are answered rightly, fooled or not, by the lead over the runner-up.
 
 # %% tags=["hide-input"]
 plots.table(
@@ -874,8 +871,7 @@ answer = {
 run.say(
     f"{answer}. "
     f"{verdict('interpolated-robust')} The {{doc}}`evidence <evidence>` has the whole "
-    "protocol with its flags, and all claims; {doc}`../how_to_read` says what flags "
-    "mean."
+    "protocol and all claims; {doc}`../how_to_read` says what its flags mean."
 )
 run.say(
     "**It all comes to this:** the path kernel accounts for every answer to the last "
