@@ -342,7 +342,7 @@ def miss(added):
 
 # %% [markdown]
 # First what is often put in the path's place: *one* tangent kernel $J_w(x) J_w(x_i)^\top$ for the whole training, with all the $a_{i,s}$ of a training image added up.
-# Then the tangent kernel at the start of every step.
+# Then one at every step's start.
 
 
 # %%
@@ -622,7 +622,7 @@ run.say(
 # "Sample importance is produced directly" from kernel and weights, says section 16.
 # A contribution says what an image added along *this* path, with all the others there.
 # Worth is another question: what would the network say without it?
-# We train a network (a tenth of its labels wrong) again without the image, and compare four predictions of the change: the path's contribution; TracIn {cite:p}`pruthi2020`, the same sum at eight checkpoints; influence functions {cite:p}`koh2017`, a Newton step at the end; and the tangent kernel of the end.
+# We train a network (a tenth of its labels wrong) again without the image, and compare four predictions of the change: the path's contribution; TracIn {cite:p}`pruthi2020`, the same sum at eight checkpoints; influence functions {cite:p}`koh2017`, a Newton step at the end; and the last tangent kernel.
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Four scatter plots, first network: the change of a score found by retraining when one training point is left out, against the predicted change, in units of their spread: predicted by path contributions, TracIn, influence functions and the final tangent kernel."}}
 run.show("fig-leave-out")
@@ -715,7 +715,7 @@ movable.show(
 # %% [markdown]
 # The dots hardly leave the diagonal, and the answer flips.
 # The reason lies in the sizes: the lead is a small remainder of large sums that cancel.
-# We compare the attack with other changes, on all test images that are answered rightly, fooled or not, by the lead over the runner-up.
+# We compare the attack with other changes, on all test images answered rightly, fooled or not, by the lead over the runner-up.
 
 # %% tags=["hide-input"]
 plots.table(
@@ -890,7 +890,7 @@ run.say(
 # - The lead of an answer is a small remainder of large sums. An attack need not change what the sums are made of.
 #
 # Open are networks with batch normalisation, where the images of a batch take part in one another's scores, the networks behind the text's figures, and whether a network whose contributions cancel less is more robust.
-# The {doc}`exercises <exercises>` have a kernel value by hand, and more.
+# The {doc}`exercises <exercises>` have a kernel value by hand.
 
 # %% tags=["hide-input"]
 run.finish()
