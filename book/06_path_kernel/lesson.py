@@ -687,8 +687,9 @@ def at_part(image, part):
     return movable.State(
         [dots, rises],
         f"Class {own}, {part:.0%} of the way to where the network says {rival}: a lead "
-        f"of {begin:+.2f} before training, then contributions of {float(push[place].clamp_min(0).sum()):.1f} for the right "
-        f"class and {float(push[place].clamp_max(0).sum()):.1f} against it make "
+        f"of {begin:+.2f} before training, then contributions of "
+        f"{float(push[place].clamp_min(0).sum()):.1f} for the right class and "
+        f"{float(push[place].clamp_max(0).sum()):.1f} against it make "
         f"{here:+.2f}, {abs(here) / total:.1%} of what they add up to without their "
         "signs.",
     )
@@ -733,8 +734,8 @@ run.say(
     "*Change* is the absolute sum of all changes over that of the contributions, which "
     f"cancel to {remainder:.1%}; *not cancelled*, the part of the changes that is left "
     "in the sum. An attack is made to move the sum, so that its changes should agree "
-    f"more than those of noise: in {share(coherent[0] > coherent[1]):.0%} of the images "
-    "they do. The table adds how small they can be: another image of the class changes "
+    "more than those of noise: in "
+    f"{share(coherent[0] > coherent[1]):.0%} of the images they do. The table adds how small they can be: another image of the class changes "
     f"{kin[by]:.0%}. And the largest contributors say little about the image: of the "
     f"five largest {attack[kept_top]:.0%} stay under attack, but {other[kept_top]:.0%} "
     "also for an image of the *runner-up* class."
@@ -786,7 +787,8 @@ run.say(
     "reports.\n\n"
     f"On images, against foreign ones ({run.profile.outside}), the area is {mass} for "
     f"the mean kernel value, {divided} divided by that length, {score} for the "
-    f"network's largest score, and {near} for neighbours in the features; below 0.5 a score ranks the wrong way round. {verdict('ood')} The Gaussian "
+    f"network's largest score, and {near} for neighbours in the features; below 0.5 a "
+    f"score ranks the wrong way round. {verdict('ood')} The Gaussian "
     "process is announced by the text, and run here. Is its variance larger for "
     f"foreign images? {says_of('outsiders')} (area {foreign}). "
     f"{verdict('gaussian-process-outsiders')} For attacked ones? "
