@@ -1098,7 +1098,7 @@ plots.table(frame, f"Story by story, over {len(NAMES)} networks", digits=2)
 # The sign of an undecided correlation is no finding.
 #
 # Whatever the table says, it says of the networks in it.
-# They were chosen because five papers made them, not drawn from all networks there are.
+# They were chosen, most of them because five papers made them, and not drawn from all networks there are.
 # Of the eight, half come from one paper.
 # And those that meet an adversary in training meet it in the protocol's own norm and radius, so any quantity which adversarial training happens to change will look like a predictor.
 # A story with a yes has passed a first test, which is no law; an undecided one has not been shown to be wrong.

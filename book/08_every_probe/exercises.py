@@ -340,7 +340,6 @@ for _ in range(30):
 #
 # Write `redraw(x, y, draws, rng)`, which returns (draws,) rank correlations.
 # Each draw takes the means over the seeds, draws M networks with replacement, both columns alike, and correlates the ranks (averaged at ties) of the two drawn columns; where a drawn column does not vary, the result is `nan`.
-# (The chapter draws seeds as well, within each network; leave that out.)
 # ```{exercise-end}
 # ```
 
