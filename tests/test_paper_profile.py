@@ -84,7 +84,7 @@ def test_tiny_sizes_are_sizes_of_the_paper_profile(chapter):
 @pytest.mark.parametrize("chapter", manifests.chapters())
 def test_the_paper_profile_runs_at_tiny_sizes(chapter, tmp_path, monkeypatch):
     root = paths.root()
-    for file in ("_toc.yml", f"data/profiles/{chapter}.yml"):
+    for file in ("_toc.yml", "data/calibration.json", f"data/profiles/{chapter}.yml"):
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(root / file, tmp_path / file)
     shutil.copytree(root / "data/claims", tmp_path / "data/claims")
