@@ -141,7 +141,9 @@ threshold = min(r for r in np.unique(every) if (every >= r).mean() <= TAIL)
 
 def said(name: str, interval: bool = False) -> str:
     """A rank correlation of the evidence as text, and its verdict."""
-    one = judged.judgement(name).intervals["rank_correlation"]
+    one = judged.judgement(name).intervals.get("rank_correlation")
+    if one is None:  # a probe that does not vary over the networks
+        return f"none {verdict(name)}"
     reach = f" (interval {one.low:.2f} to {one.high:.2f})" if interval else ""
     return f"{one.mean:+.2f}{reach} {verdict(name)}"
 
