@@ -144,7 +144,7 @@ def test_the_keyboard_moves_it_and_says_where_it_is(open_page):
 
 def test_it_fits_a_telephone(open_page):
     tab, _ = open_page(viewport={"width": 390, "height": 844})
-    assert tab.evaluate("document.documentElement.scrollWidth") <= 390
+    tab.wait_for_function("document.documentElement.scrollWidth <= 390")  # once the sliders stand in the picture's place
     boxes = [panel.bounding_box() for panel in tab.locator(".movable-panels").first.locator("svg").all()]
     assert boxes[1]["y"] > boxes[0]["y"], "panels stand below one another"
 
