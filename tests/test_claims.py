@@ -367,13 +367,12 @@ def at_the_size_of(found, rule, example):
     return {name: tuple(at_size(values, found[name])) for name, values in (gaps | example).items() if found.get(name)}
 
 
-UNDECIDABLE = {"probes2026.theorem2"}  # five networks where it takes seven: its remark says so
 JUDGED_IN_FULL = [
     (manifest.profile, claim.id, found.numbers)
     for profile in profiles.SIZES
     for manifest in manifests.collect(profile).values()
     for claim, found in manifests.judged(manifest)
-    if found.verdict not in ("scaled-down", "not run") and claim.id not in UNDECIDABLE
+    if found.verdict not in ("scaled-down", "not run")
 ]
 
 

@@ -83,6 +83,19 @@ def test_under_no_relation_the_p_value_is_uniform_also_with_a_control():
     assert np.mean(np.array(given_control) <= 0.1) == pytest.approx(0.1, abs=0.055)
 
 
+def test_with_a_control_every_order_is_fitted_again():
+    """Freedman and Lane (1983) by least squares, one order after the other."""
+    x, y, control = np.random.default_rng(2).standard_normal((3, 5)).argsort(1) + 1.0
+    design = np.stack([np.ones(5), control], axis=1)
+
+    def left(ranks):
+        return ranks - design @ np.linalg.lstsq(design, ranks, rcond=None)[0]
+
+    fitted = y - left(y)
+    wanted = [np.corrcoef(left(x), left(fitted + left(y)[list(order)]))[0, 1] for order in itertools.permutations(range(5))]
+    assert rank_tests.permuted(x, y, control) == pytest.approx(wanted)
+
+
 def test_a_column_that_does_not_vary_has_no_p_value():
     assert np.isnan(rank_tests.p_value(rank_tests.permuted([1.0] * 4, [1.0, 2.0, 3.0, 4.0])))
 

@@ -746,6 +746,9 @@ def numbers(probe: Probe) -> np.ndarray:
 
 
 values = {title: numbers(probe) for title, probe in PROBES.items()}
+run.keep("networks", list(NAMES))
+known = {title: np.where(np.isnan(one), None, one) for title, one in values.items()}
+run.keep("values", {title: one.tolist() for title, one in known.items()})
 means = {title: found.mean(1) for title, found in values.items()}
 mean = pd.DataFrame(means, index=NAMES).T
 
@@ -1028,9 +1031,6 @@ state("probes2026.own-centre", "distance to own centre")
 
 # %% tags=["hide-input"]
 state("probes2026.between-centres", "distance between centres")
-
-# %% tags=["hide-input"]
-state("probes2026.theorem2", "Theorem 2's margin")
 
 # %% tags=["hide-input"]
 state("probes2026.outsiders", "outsiders by confidence, AUROC")
