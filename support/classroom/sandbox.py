@@ -33,11 +33,10 @@ _TICK = 0.25  # seconds between two looks at memory and processes
 @functools.cache
 def tool() -> str | None:
     """The program that shuts students' code in; None where there is none that works here."""
-    found = shutil.which("bwrap")
-    if not found:
-        return None
-    tried = subprocess.run([found, *_WALLS, "--ro-bind", "/", "/", "true"], capture_output=True)
-    return found if tried.returncode == 0 else None
+    if found := shutil.which("bwrap"):
+        tried = subprocess.run([found, *_WALLS, "--ro-bind", "/", "/", "true"], capture_output=True)
+        return found if tried.returncode == 0 else None
+    return None
 
 
 _WALLS = ("--unshare-all", "--die-with-parent", "--new-session", "--proc", "/proc", "--dev", "/dev")
