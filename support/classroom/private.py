@@ -88,6 +88,5 @@ def _with_points(given: list[NotebookNode], points: dict[str, Any]) -> list[Note
                 raise AssignmentError(f"{POINTS}: {name}: {kind}: {wanted!r}: {has}")
             for cell, number in zip(chosen, numbers, strict=True):
                 cell.metadata["points"] = number
-            left_out = [id(cell) for cell in chosen if cell.metadata["points"] == 0]
-            given = [cell for cell in given if id(cell) not in left_out]
+            given = [cell for cell in given if cell not in chosen or cell.metadata["points"]]
     return given

@@ -82,9 +82,7 @@ def _people(text: str) -> Iterable[Person]:
             continue
         own = [row.get(columns[key]) or "" for key in _KEYS if key in columns]
         keys = _keys(name).union(*map(_keys, own))
-        if ", " in name:  # Canvas: "Example, Anna"
-            last, _, before = name.partition(", ")
-            name = f"{before} {last}"
+        name = " ".join(reversed(name.split(", ", 1)))  # Canvas: "Example, Anna"
         yield Person(name, keys | _keys(name), {str(k): str(v or "") for k, v in row.items() if k})
 
 
