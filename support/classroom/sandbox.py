@@ -85,14 +85,17 @@ class Student:
     def close(self) -> None:
         """End the process, and everything that it started."""
         self._closed = True
-        for each in reversed(_tree(self.process)):
-            with contextlib.suppress(psutil.Error):
-                each.kill()
+        self._kill()
         self.process.wait()
         for stream in (self.process.stdin, self.process.stdout):
             with contextlib.suppress(OSError):
                 stream.close()
         self._home.cleanup()
+
+    def _kill(self) -> None:
+        for each in reversed(_tree(self.process)):
+            with contextlib.suppress(psutil.Error):
+                each.kill()
 
     def _listen(self) -> None:
         with contextlib.suppress(ValueError, OSError):
@@ -106,9 +109,16 @@ class Student:
                 return self._lines.put(line, timeout=_TICK)
 
     def _send(self, text: str) -> None:
-        with contextlib.suppress(OSError):  # what is gone is noticed when it should answer
+        # Whoever does not read could make this wait for ever.
+        late = threading.Timer(self._deadline - time.monotonic(), self._kill)
+        late.start()
+        try:
             self.process.stdin.write(f"{text}\n".encode())
             self.process.stdin.flush()
+        except OSError:  # what is gone is noticed when it should answer
+            pass
+        finally:
+            late.cancel()
 
     def _receive(self) -> str:
         while (left := self._deadline - time.monotonic()) > 0:
