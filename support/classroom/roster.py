@@ -41,8 +41,7 @@ def read(file: Path) -> list[Person]:
     """
     if not file.is_file():
         raise AssignmentError(f"there is no file {file}")
-    text = _decoded(file.read_bytes())
-    people = list(_people(text))
+    people = list(_people(_decoded(file.read_bytes())))
     if not people:
         raise AssignmentError(f"the list of students is empty: {file}")
     names = [each.name for each in people]
