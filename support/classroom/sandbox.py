@@ -159,23 +159,19 @@ def _environment(home: str) -> dict[str, str]:
     """The environment of the course: nothing of the teacher's, but what the system needs."""
     kept = ("PATH", "SYSTEMROOT", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "WINDIR", "COMSPEC")
     threads = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-    return (
-        {name: os.environ[name] for name in kept if name in os.environ}
-        | dict.fromkeys(threads, "1")
-        | dict.fromkeys(("HOME", "USERPROFILE", "TMPDIR", "TEMP", "TMP", "IPYTHONDIR"), home)
-        | {
-            "PYTHONPATH": str(fingerprint.PACKAGE.parent),
-            "PYTHONNOUSERSITE": "1",
-            "PYTHONHASHSEED": "0",
-            "PYTHONUTF8": "1",
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "LANG": "C.UTF-8",
-            "TZ": "UTC",
-            "MPLBACKEND": "agg",
-            "MPLCONFIGDIR": home,
-            "BOOK_PROGRESS": "off",
-        }
-    )
+    switches = ("PYTHONNOUSERSITE", "PYTHONUTF8", "PYTHONDONTWRITEBYTECODE")
+    places = ("HOME", "USERPROFILE", "TMPDIR", "TEMP", "TMP", "IPYTHONDIR", "MPLCONFIGDIR")
+    return {
+        **{name: os.environ[name] for name in kept if name in os.environ},
+        **dict.fromkeys((*threads, *switches), "1"),
+        **dict.fromkeys(places, home),
+        "PYTHONPATH": str(fingerprint.PACKAGE.parent),
+        "PYTHONHASHSEED": "0",
+        "LANG": "C.UTF-8",
+        "TZ": "UTC",
+        "MPLBACKEND": "agg",
+        "BOOK_PROGRESS": "off",
+    }
 
 
 def _tree(process: subprocess.Popen) -> list[psutil.Process]:
