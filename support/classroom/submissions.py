@@ -205,10 +205,9 @@ def read(file: Path) -> NotebookNode:
     Raises:
         ValueError and other errors of reading: it is no notebook at all.
     """
-    raw = file.read_bytes()
-    if not raw.strip():
+    text = file.read_text(encoding="utf-8-sig")
+    if not text.strip():
         raise ValueError("the file is empty")
-    text = raw.decode("utf-8-sig")
     given = json.loads(text)
     if not isinstance(given, dict) or not isinstance(given.get("nbformat"), int):
         raise ValueError("it is not a notebook")
