@@ -245,6 +245,26 @@ def test_a_flood_of_messages_ends_the_exercise(instructor):
     assert "out of order" in report.lost["double"]
 
 
+def test_a_flood_of_calls_whose_answers_nobody_reads_is_out_of_time():
+    """The line to the process is full then, and the grader must not wait for it."""
+    student = sandbox.Student()
+    try:
+        student.allow(120)
+        student.run(
+            "import os\ndef double(number):\n"
+            '    call = b\'{"dict": [["call", "exit"], ["args", {"tuple": []}], ["kwargs", {"dict": []}]]}\\n\'\n'
+            "    while True:\n        for fd in range(3, 20):\n            try:\n                os.write(fd, call)\n"
+            "            except OSError:\n                pass"
+        )
+        student.allow(0.5)
+        started = time.monotonic()
+        with pytest.raises(wire.Lost, match="took too long"):
+            student.peer.function("double")(2)
+        assert time.monotonic() - started < 60
+    finally:
+        student.close()
+
+
 @pytest.mark.parametrize(
     "text",
     ["", "1", "[]", "[1]", '{"a": 1}', '{"dict": 1}', '{"dict": [[{"list": []}, 1]]}', '{"value": 1, "error": 2}', "[" * 10**5,

@@ -3,6 +3,7 @@ defined. It gets no test and gives no grade; :mod:`~support.classroom.judge` tal
 """
 
 import contextlib
+import functools
 import os
 import select
 import signal
@@ -29,22 +30,12 @@ def main() -> None:
         kinds = (resource.RLIMIT_CORE, resource.RLIMIT_FSIZE, resource.RLIMIT_DATA)
         for kind, most in zip(kinds, (0, *map(int, sys.argv[1:])), strict=True):
             resource.setrlimit(kind, (most, most))
-    lines, answers = os.fdopen(os.dup(0), encoding="utf-8"), os.dup(1)
+    lines = os.fdopen(os.dup(0), encoding="utf-8")
+    send = functools.partial(print, file=os.fdopen(os.dup(1), "w", encoding="utf-8"), flush=True)
     nowhere = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(nowhere, stream)
-    sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     shell = InteractiveShell.instance(colors="nocolor", history_length=0)
-
-    def send(text: str) -> None:
-        data = memoryview(f"{text}\n".encode())
-        while data:
-            data = data[os.write(answers, data) :]
-
-    def receive() -> str:
-        if not (line := lines.readline()):
-            raise EOFError
-        return line
 
     def resolve(name: str):
         if name == wire.RUN:
@@ -53,7 +44,7 @@ def main() -> None:
             raise NameError(f"name {name!r} is not defined")
         return shell.user_ns[name]
 
-    wire.Peer(send, receive, resolve).serve()
+    wire.Peer(send, lines.readline, resolve).serve()
 
 
 def _end_with_grader() -> None:

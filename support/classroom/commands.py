@@ -86,7 +86,7 @@ def build(
         made = _shown(course.build(assignment, folder, derivation))
         count = f"{len(assignment.exercises)} exercises, {assignment.points} points"
         typer.echo(f"{name}: {count}, {made}")
-        if listed is not None:
+        if listed:
             count = len(course.release_to(listed, folder, name))
             typer.echo(f"{name}: {count} students, {_shown(folder / course.PERSONAL)}")
 
@@ -144,7 +144,7 @@ def grade(
     from support.classroom import course, sandbox
     from support.classroom import grade as grading
 
-    folder, people = folder or course.default_folder(), _people(students) or ()
+    folder, people = folder or course.default_folder(), _people(students)
     name = _chosen(chapter)[0] if chapter else ""
     if name or not course.made(folder):
         course.make_missing(_chosen(chapter), folder)
@@ -178,7 +178,7 @@ def report(folder: Course = None, students: Roster = None) -> None:
     """
     from support.classroom import course
 
-    _report(folder or course.default_folder(), _people(students) or ())
+    _report(folder or course.default_folder(), _people(students))
 
 
 def _report(folder: Path, people) -> None:
@@ -246,7 +246,7 @@ def _chosen(chapter: str | None) -> list[str]:
 def _people(file: Path | None):
     from support.classroom import roster
 
-    return roster.read(file) if file else None
+    return roster.read(file) if file else ()
 
 
 def _shown(path: Path) -> str:

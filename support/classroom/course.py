@@ -23,7 +23,7 @@ from nbgrader.preprocessors import (
 )
 from traitlets.config import Config
 
-from support.classroom import exercises, feedback, judge, notebook, seeds
+from support.classroom import exercises, feedback, judge, notebook, seeds, texts
 from support.classroom.cells import AssignmentError
 from support.classroom.exercises import Assignment
 from support.classroom.roster import Person
@@ -31,15 +31,6 @@ from support.common import paths
 
 BY_HAND, LATE = "to grade by hand", "hours late"
 RELEASE, PERSONAL = "release", "release-by-student"
-_CONFIG = '''"""nbgrader's settings for this course; `python -m support assign` uses the same."""
-
-from pathlib import Path
-
-from support.classroom import course
-
-c = get_config()
-c.merge(course.settings(Path(__file__).parent))
-'''
 
 
 def default_folder() -> Path:
@@ -129,7 +120,7 @@ def build(assignment: Assignment, folder: Path, derivation: int = 0) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     config_file, chapter = folder / "nbgrader_config.py", assignment.chapter
     if not config_file.is_file():
-        config_file.write_text(_CONFIG, encoding="utf-8")
+        config_file.write_text(texts.fill("nbgrader_config.py.j2") + "\n", encoding="utf-8")
     instructor = notebook.instructor(assignment, derivation)
     notebook.write(instructor, file_of(folder, "source", chapter))
     try:

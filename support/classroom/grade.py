@@ -2,11 +2,12 @@
 out, with a line for everybody."""
 
 import copy
+import functools
 import hashlib
 import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -91,40 +92,37 @@ def grade(
             raise AssignmentError(
                 f"{folder} is empty: it should hold a notebook or a folder for each student"
             )
-        done = {}
         for number, each in _graded(found, here, jobs):
-            done[number] = each
+            found[number] = each
             grade_table.enter([each], course_folder, handed_in)
             tell(each)
         there, chapter = {each.student for each in found}, known[0] if len(known) == 1 else ""
         names = [each.name for each in people if each.name not in there]
         absent = [Submission(name, None, chapter, notes=(NOTHING,)) for name in names]
         grade_table.enter(absent, course_folder, handed_in)
-    return [*(done[number] for number in sorted(done)), *absent]
+    return [*found, *absent]
 
 
 def _graded(found: list[Submission], here: _Course, jobs: int) -> Iterator[tuple[int, Submission]]:
     """Each submission with its number, as soon as it is graded."""
-    waiting: dict[int, tuple[Submission, tuple]] = {}
+    waiting = []
     for number, each in enumerate(found):
         each, task = _prepared(each, here)
         if task is None:
             yield number, each
         else:
-            waiting[number] = each, task
+            waiting.append((number, each, functools.partial(_executed, *task)))
     if jobs <= 1:
-        for number, (each, task) in waiting.items():
-            yield number, _entered(each, here, lambda task=task: _executed(*task))
+        for number, each, execute in waiting:
+            yield number, _entered(each, here, execute)
         return
     # The environment of the first process is no concern of the others'.
     with ProcessPoolExecutor(jobs, get_context("spawn"), kernel_process.end_with_parent) as pool:
-        futures: dict[Future, int] = {
-            pool.submit(_executed, *task): number for number, (_, task) in waiting.items()
-        }
+        futures = {pool.submit(execute): (number, each) for number, each, execute in waiting}
         try:
             for future in as_completed(futures):
-                number = futures[future]
-                yield number, _entered(waiting[number][0], here, future.result)
+                number, each = futures[future]
+                yield number, _entered(each, here, future.result)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 

@@ -89,13 +89,14 @@ class Tests:
         self.asked = exercises.undefined([*self.given.values(), *self.graded.values()])
         self._known: dict[str, list[tuple[str, dict[str, Outcome]]]] = {}
 
-    def names(self, function: Callable[[str], Callable], answers: list) -> dict[str, Any]:
-        """What the tests may use: the givens, and the functions that they ask for; what these
-        return is added to ``answers``."""
+    def names(self, call: Callable[..., Any], answers: list) -> dict[str, Any]:
+        """What the tests may use: the givens, and the functions that they ask for, which
+        ``call(name, *args, **kwargs)`` calls; what they return is added to ``answers``."""
         found: dict[str, Any] = {"__name__": "__main__"}
         for identity, source in self.given.items():
             exec(_compiled(source, identity), found)
-        return found | {name: _recorded(function(name), answers) for name in self.asked}
+        asked = {name: functools.partial(call, name) for name in self.asked}
+        return found | {name: _recorded(function, answers) for name, function in asked.items()}
 
     def outcome(self, identity: str, names: dict[str, Any], answers: list) -> Outcome:
         """Run one cell of tests.
@@ -109,8 +110,8 @@ class Tests:
                 warnings.simplefilter("ignore")
                 exec(_compiled(self.graded[identity], identity), names)
         except Exception as error:  # whatever a student's function does to a test
-            frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename[0] == "<"]
-            line = next((f.lineno for f in reversed(frames) if f.filename == f"<{identity}>"), 0)
+            frames = reversed(traceback.extract_tb(error.__traceback__))
+            line = next((f.lineno for f in frames if f.filename == f"<{identity}>"), 0)
             said = str(error)[:_SHOWN]
             return Outcome(type(error).__name__, said, line or 0, tuple(answers))
         return Outcome(answers=tuple(answers))
@@ -118,7 +119,7 @@ class Tests:
     def outcomes(self, exercise: str, source: str) -> dict[str, Outcome]:
         """Run all tests of an exercise on an answer that can be trusted."""
         answers: list = []
-        names = self.names(_none, answers)
+        names = self.names(_missing, answers)
         defined = dict(names)
         with warnings.catch_warnings(action="ignore"):
             exec(_compiled(source, "answer"), defined)
@@ -204,7 +205,7 @@ class _Judgement:
         self.outcomes: dict[str, dict[str, Outcome]] = {}
         self.given_up = ""
         self.answers: list = []
-        self.names = tests.names(lambda name: functools.partial(self._called, name), self.answers)
+        self.names = tests.names(self._called, self.answers)
         self.shared = {id(each): name for name, each in self.names.items() if callable(each)}
 
     def of(self, submitted: NotebookNode) -> Report:
@@ -248,12 +249,11 @@ class _Judgement:
     def _run(self, cell: NotebookNode, identity: str, exercise: str) -> list[NotebookNode]:
         if self.student is None:
             self._begin()
+        self.student.allow(GIVENS_SECONDS if identity in self.tests.given else self.limit)
         if identity not in self.tests.graded:
-            self.student.allow(GIVENS_SECONDS if identity in self.tests.given else self.limit)
             found = self.student.run(cell.source)
             self.went_well.append((exercise, cell.source))
             return _outputs(found)
-        self.student.allow(self.limit)
         found = self.tests.outcome(identity, self.names, self.answers)
         self.outcomes.setdefault(exercise, {})[identity] = found
         cell.metadata[VERDICT] = {"error": found.error, "said": found.said}
@@ -298,11 +298,8 @@ def _compiled(source: str, identity: str):
     return compile(source, f"<{identity}>", "exec", optimize=0)
 
 
-def _none(name: str) -> Callable:
-    def missing(*args: Any, **kwargs: Any) -> None:
-        raise NameError(f"name {name!r} is not defined")
-
-    return missing
+def _missing(name: str, *args: Any, **kwargs: Any) -> None:
+    raise NameError(f"name {name!r} is not defined")
 
 
 def _recorded(function: Callable, answers: list) -> Callable:

@@ -7,7 +7,7 @@ import subprocess
 import tempfile
 import tomllib
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
@@ -18,7 +18,7 @@ from support.classroom import cells as tagged
 from support.classroom import course, notebook, texts
 from support.classroom.cells import HIDDEN, PROMPT, SOLUTION, TEXT, tags
 from support.classroom.roster import Person
-from support.common import fingerprint, paths
+from support.common import files, fingerprint, paths
 
 KITS = "kits"
 FOLDER = "kit"
@@ -30,7 +30,7 @@ _LEFT_OUT = ("_sources", ".*", "objects.inv", "genindex.html", "search.html")
 _DATE = (2026, 1, 1, 0, 0, 0)  # the same kit is the same file
 
 
-def pack(chapter: str, folder: Path, students: Iterable[Person] | None = None) -> list[Path]:
+def pack(chapter: str, folder: Path, students: Sequence[Person] = ()) -> list[Path]:
     """Make the kit of an assignment, or one kit for each student.
 
     Args:
@@ -46,14 +46,13 @@ def pack(chapter: str, folder: Path, students: Iterable[Person] | None = None) -
         PublishError: the chapter was never run, or its page cannot be built.
     """
     notebooks = {"": course.file_of(folder, course.RELEASE, chapter)}
-    if students is not None:
+    if students:
         own = course.release_to(students, folder, chapter)
         notebooks = {file.parts[-3]: file for file in own}
     with tempfile.TemporaryDirectory(prefix="assign-kit-") as temporary:
         common = Path(temporary) / FOLDER
-        common.mkdir()
-        for name, text in _texts(course.released(folder, chapter), chapter).items():
-            (common / name).write_text(text, encoding="utf-8")
+        contents = _texts(course.released(folder, chapter), chapter)
+        files.write_all({common / name: text for name, text in contents.items()})
         hidden = shutil.ignore_patterns("__pycache__", ".*")
         shutil.copytree(fingerprint.PACKAGE, common / "support", ignore=hidden)
         html(pages(chapter), chapter, common / "chapter")
@@ -149,15 +148,14 @@ def without_solutions(page: NotebookNode) -> NotebookNode:
     solution's gate to its end."""
     kept, inside = [], False
     for cell in page.cells:
-        text, stays = cell.source, not inside
+        stays = not inside
         if cell.cell_type == "markdown":
-            pieces = _GATE.split(text)  # text, "start" or "end", text, ...
-            shown = [] if inside else [pieces[0]]
-            for gate, piece in zip(pieces[1::2], pieces[2::2], strict=True):
+            text, *pieces = _GATE.split(cell.source)  # text, "start" or "end", text, ...
+            shown = "" if inside else text
+            for gate, piece in zip(pieces[::2], pieces[1::2], strict=True):
                 inside = gate == "start"
-                shown += [] if inside else [piece]
-            cell["source"] = "".join(shown).strip()
-            stays = bool(cell.source)
+                shown += "" if inside else piece
+            stays = cell["source"] = shown.strip()
         if stays and not set(tags(cell)) & {SOLUTION, TEXT, HIDDEN}:
             kept.append(cell)
     page["cells"] = kept

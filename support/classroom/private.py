@@ -53,8 +53,7 @@ def overlaid(chapter: str, given: list[NotebookNode], folder: Path) -> list[Note
 def _lay(cell: NotebookNode, merged: list[NotebookNode]) -> None:
     """Put one cell of an exercise where it belongs. Changes the list in place."""
     name = cell.metadata["exercise"]
-    names = [other.metadata.get("exercise") for other in merged]
-    places = [number for number, other in enumerate(names) if other == name]
+    places = [n for n, other in enumerate(merged) if other.metadata.get("exercise") == name]
     same = [number for number in places if role(merged[number]) == role(cell)]
     if role(cell) in (TESTS, HIDDEN) or not same:
         merged.insert(places[-1] + 1 if places else len(merged), cell)
@@ -88,6 +87,5 @@ def _with_points(given: list[NotebookNode], points: dict[str, Any]) -> list[Note
                 raise AssignmentError(f"{POINTS}: {name}: {kind}: {wanted!r}: {has}")
             for cell, number in zip(chosen, numbers, strict=True):
                 cell.metadata["points"] = number
-            left_out = [id(cell) for cell in chosen if cell.metadata["points"] == 0]
-            given = [cell for cell in given if id(cell) not in left_out]
+            given = [cell for cell in given if cell not in chosen or cell.metadata["points"]]
     return given

@@ -41,8 +41,7 @@ def read(file: Path) -> list[Person]:
     """
     if not file.is_file():
         raise AssignmentError(f"there is no file {file}")
-    text = _decoded(file.read_bytes())
-    people = list(_people(text))
+    people = list(_people(_decoded(file.read_bytes())))
     if not people:
         raise AssignmentError(f"the list of students is empty: {file}")
     names = [each.name for each in people]
@@ -82,9 +81,7 @@ def _people(text: str) -> Iterable[Person]:
             continue
         own = [row.get(columns[key]) or "" for key in _KEYS if key in columns]
         keys = _keys(name).union(*map(_keys, own))
-        if ", " in name:  # Canvas: "Example, Anna"
-            last, _, before = name.partition(", ")
-            name = f"{before} {last}"
+        name = " ".join(reversed(name.split(", ", 1)))  # Canvas: "Example, Anna"
         yield Person(name, keys | _keys(name), {str(k): str(v or "") for k, v in row.items() if k})
 
 

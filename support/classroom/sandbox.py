@@ -33,11 +33,10 @@ _TICK = 0.25  # seconds between two looks at memory and processes
 @functools.cache
 def tool() -> str | None:
     """The program that shuts students' code in; None where there is none that works here."""
-    found = shutil.which("bwrap")
-    if not found:
-        return None
-    tried = subprocess.run([found, *_WALLS, "--ro-bind", "/", "/", "true"], capture_output=True)
-    return found if tried.returncode == 0 else None
+    if found := shutil.which("bwrap"):
+        tried = subprocess.run([found, *_WALLS, "--ro-bind", "/", "/", "true"], capture_output=True)
+        return found if tried.returncode == 0 else None
+    return None
 
 
 _WALLS = ("--unshare-all", "--die-with-parent", "--new-session", "--proc", "/proc", "--dev", "/dev")
@@ -86,14 +85,17 @@ class Student:
     def close(self) -> None:
         """End the process, and everything that it started."""
         self._closed = True
-        for each in reversed(_tree(self.process)):
-            with contextlib.suppress(psutil.Error):
-                each.kill()
+        self._kill()
         self.process.wait()
         for stream in (self.process.stdin, self.process.stdout):
             with contextlib.suppress(OSError):
                 stream.close()
         self._home.cleanup()
+
+    def _kill(self) -> None:
+        for each in reversed(_tree(self.process)):
+            with contextlib.suppress(psutil.Error):
+                each.kill()
 
     def _listen(self) -> None:
         with contextlib.suppress(ValueError, OSError):
@@ -107,9 +109,16 @@ class Student:
                 return self._lines.put(line, timeout=_TICK)
 
     def _send(self, text: str) -> None:
-        with contextlib.suppress(OSError):  # what is gone is noticed when it should answer
+        # Whoever does not read could make this wait for ever.
+        late = threading.Timer(self._deadline - time.monotonic(), self._kill)
+        late.start()
+        try:
             self.process.stdin.write(f"{text}\n".encode())
             self.process.stdin.flush()
+        except OSError:  # what is gone is noticed when it should answer
+            pass
+        finally:
+            late.cancel()
 
     def _receive(self) -> str:
         while (left := self._deadline - time.monotonic()) > 0:
@@ -150,23 +159,19 @@ def _environment(home: str) -> dict[str, str]:
     """The environment of the course: nothing of the teacher's, but what the system needs."""
     kept = ("PATH", "SYSTEMROOT", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "WINDIR", "COMSPEC")
     threads = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-    return (
-        {name: os.environ[name] for name in kept if name in os.environ}
-        | dict.fromkeys(threads, "1")
-        | dict.fromkeys(("HOME", "USERPROFILE", "TMPDIR", "TEMP", "TMP", "IPYTHONDIR"), home)
-        | {
-            "PYTHONPATH": str(fingerprint.PACKAGE.parent),
-            "PYTHONNOUSERSITE": "1",
-            "PYTHONHASHSEED": "0",
-            "PYTHONUTF8": "1",
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "LANG": "C.UTF-8",
-            "TZ": "UTC",
-            "MPLBACKEND": "agg",
-            "MPLCONFIGDIR": home,
-            "BOOK_PROGRESS": "off",
-        }
-    )
+    switches = ("PYTHONNOUSERSITE", "PYTHONUTF8", "PYTHONDONTWRITEBYTECODE")
+    places = ("HOME", "USERPROFILE", "TMPDIR", "TEMP", "TMP", "IPYTHONDIR", "MPLCONFIGDIR")
+    return {
+        **{name: os.environ[name] for name in kept if name in os.environ},
+        **dict.fromkeys((*threads, *switches), "1"),
+        **dict.fromkeys(places, home),
+        "PYTHONPATH": str(fingerprint.PACKAGE.parent),
+        "PYTHONHASHSEED": "0",
+        "LANG": "C.UTF-8",
+        "TZ": "UTC",
+        "MPLBACKEND": "agg",
+        "BOOK_PROGRESS": "off",
+    }
 
 
 def _tree(process: subprocess.Popen) -> list[psutil.Process]:

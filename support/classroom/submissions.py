@@ -127,8 +127,9 @@ def _entries(folder: Path) -> Iterator[Submission]:
         if _SKIPPED.match(entry.name) or entry.name == CSV:
             continue
         if entry.is_dir():
-            (student, also), below = _whose(entry.name), sorted(entry.rglob("*"))
-            files = [file for file in below if file.is_file() and not _hidden(file, entry)]
+            student, also = _whose(entry.name)
+            below = [file for file in sorted(entry.rglob("*")) if file.is_file()]
+            files = [f for f in below if not any(map(_SKIPPED.match, f.relative_to(entry).parts))]
             notebooks = [file for file in files if file.suffix.lower() == ".ipynb"]
             yield from (Submission(student, file, also=also) for file in notebooks)
             if not notebooks:
@@ -147,10 +148,6 @@ def _whose(name: str) -> tuple[str, tuple[str, ...]]:
     """The student that a folder or file is of, and the platform's number of that student."""
     found = _MOODLE.fullmatch(name) or _CANVAS.fullmatch(name)
     return (_name(found["name"]), (found["number"],)) if found else (_name(name), ())
-
-
-def _hidden(file: Path, folder: Path) -> bool:
-    return any(_SKIPPED.match(part) for part in file.relative_to(folder).parts)
 
 
 def _name(text: str) -> str:
@@ -208,10 +205,9 @@ def read(file: Path) -> NotebookNode:
     Raises:
         ValueError and other errors of reading: it is no notebook at all.
     """
-    raw = file.read_bytes()
-    if not raw.strip():
+    text = file.read_text(encoding="utf-8-sig")
+    if not text.strip():
         raise ValueError("the file is empty")
-    text = raw.decode("utf-8-sig")
     given = json.loads(text)
     if not isinstance(given, dict) or not isinstance(given.get("nbformat"), int):
         raise ValueError("it is not a notebook")

@@ -18,8 +18,7 @@ def filled(text: str) -> str:
     """The page with its tables as the sources have them now."""
     assignments = [exercises.read(chapter) for chapter in cells.chapters()]
     known = [(each, wrong_answers.of_chapter(each.chapter)) for each in assignments]
-    values = {"assignments": assignments, "chapters": known}
-    return PLACEHOLDER.sub(lambda found: texts.fill(f"{found[1]}.md.j2", **values), text)
+    return PLACEHOLDER.sub(lambda found: texts.fill(f"{found[1]}.md.j2", chapters=known), text)
 
 
 def setup(app: Any) -> dict[str, Any]:

@@ -21,8 +21,6 @@ import numpy as np
 RUN = "run a cell"  # no name of Python: the function that executes a cell
 MOST = 64_000_000  # characters of one message
 _TEXT = 2000  # of an error
-# What numpy does about its own, unless somebody asks for something else.
-_ERRORS = {"divide": "warn", "over": "warn", "under": "ignore", "invalid": "warn"}
 _BITS = (np.random.PCG64, np.random.PCG64DXSM, np.random.MT19937, np.random.Philox, np.random.SFC64)
 
 
@@ -44,7 +42,7 @@ class Peer:
 
     Args:
         send: takes a line.
-        receive: waits for the next line, and raises if none can come.
+        receive: waits for the next line; it raises, or gives an empty one, if none can come.
         resolve: the function that a name stands for, for calls by the other side.
         shared: names of functions that both sides have, by their ``id``.
     """
@@ -67,23 +65,21 @@ class Peer:
 
     def serve(self) -> None:
         """Answer calls until the line ends."""
-        with contextlib.suppress(EOFError):
+        with contextlib.suppress(Lost):
             while True:
                 self._answer(self._read())
 
     def _attached(self, name: str | int, args: tuple, kwargs: dict) -> Any:
         import torch
 
-        given = [*args, *kwargs.values()]
-        places = [number for number, each in enumerate(given) if _is_tracked(each)]
+        given = dict(enumerate(args)) | kwargs
+        leaves = [place for place, each in given.items() if _is_tracked(each)]
 
         def request(values: tuple, **more: Any) -> Any:
-            filled = list(given)
-            for place, value in zip(places, values, strict=True):
-                filled[place] = value
-            named = dict(zip(kwargs, filled[len(args) :], strict=True))
-            message = {"call": name, "args": filled[: len(args)], "kwargs": named}
-            return self._ask({**message, "leaves": places, **more})
+            filled = given | dict(zip(leaves, values, strict=True))
+            first = [filled.pop(place) for place in range(len(args))]
+            message = {"call": name, "args": first, "kwargs": filled, "leaves": leaves}
+            return self._ask(message | more)
 
         class Remote(torch.autograd.Function):
             @staticmethod
@@ -104,7 +100,7 @@ class Peer:
                 return tuple(request(ctx.saved_tensors, slopes=list(slopes)))
 
         shape: list[Any] = []
-        found = iter(Remote.apply(*(given[place] for place in places)))
+        found = iter(Remote.apply(*(given[place] for place in leaves)))
         return _replaced(shape[0], found)
 
     # --- messages ---------------------------------------------------------------------------------
@@ -113,8 +109,7 @@ class Peer:
         if len(self._lent) > 1000:
             self._lent.clear()
         raised: BaseException | None = None
-        errors = np.geterr()
-        self._write(message if errors == _ERRORS else message | {"errors": errors})
+        self._write(message | {"errors": np.geterr()})
         while True:
             reply = self._read()
             if "value" in reply:
@@ -136,10 +131,11 @@ class Peer:
     def _done(self, message: dict) -> Any:
         name, args, kwargs = message["call"], message["args"], message["kwargs"]
         work = self._lent[name] if isinstance(name, int) else self.resolve(str(name))
-        leaves = [[*args, *kwargs.values()][place] for place in message.get("leaves", ())]
+        given = dict(enumerate(args)) | kwargs
+        leaves = [given[place] for place in message.get("leaves", ())]
         for leaf in leaves:
             leaf.requires_grad_()
-        with np.errstate(**message.get("errors", _ERRORS)):
+        with np.errstate(**message["errors"]):
             found = work(*args, **kwargs)
             return _pulled(found, leaves, message["slopes"]) if "slopes" in message else found
 
@@ -163,8 +159,6 @@ class Peer:
 
     def _plain(self, value: Any) -> Any:
         """A value as JSON has it; everything but a number, a string and None has its kind."""
-        if value is None or type(value) in (bool, int, float, str):
-            return value
         if isinstance(value, np.ndarray | np.generic):
             array = np.asarray(value)
             if array.dtype.kind not in "biufc":
@@ -172,6 +166,11 @@ class Peer:
             kind = "scalar" if isinstance(value, np.generic) else "array"
             data = base64.b64encode(array.tobytes()).decode()
             return {kind: [array.dtype.str, array.shape, data]}
+        for kind in (bool, int, float, str):
+            if isinstance(value, kind):
+                return kind(value)  # without what a subclass adds
+        if value is None:
+            return None
         if _is_tensor(value):
             value = sys.modules["torch"].func.debug_unwrap(value, recurse=True)
             try:
@@ -188,9 +187,6 @@ class Peer:
             return {"fraction": [value.numerator, value.denominator]}
         if isinstance(value, complex):
             return {"complex": [value.real, value.imag]}
-        if isinstance(value, bool | int | float | str):
-            plain = next(kind for kind in (bool, int, float, str) if isinstance(value, kind))
-            return plain(value)
         if isinstance(value, np.random.Generator):
             return {"numpy-generator": self._plain(value.bit_generator.state)}
         if type(value).__module__ == "torch._C" and type(value).__name__ == "Generator":
@@ -203,11 +199,9 @@ class Peer:
         raise WireError(f"a {type(value).__name__} is no plain value")
 
     def _value(self, plain: Any) -> Any:
-        if not isinstance(plain, dict):
-            if isinstance(plain, list):
-                raise WireError("a list without its kind")
+        if not isinstance(plain, dict | list):
             return plain
-        ((kind, given),) = plain.items()
+        ((kind, given),) = plain.items()  # a list without its kind has none
         if kind in ("array", "scalar", "tensor"):
             dtype, shape = np.dtype(given[0]), tuple(int(size) for size in given[1])
             if dtype.kind not in "biufc":
