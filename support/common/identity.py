@@ -326,10 +326,8 @@ def _foreign(module: str) -> bool:
     if top in sys.stdlib_module_names:
         return True
     loaded = sys.modules.get(module) or sys.modules.get(top)
-    if loaded is None and (found := importlib.util.find_spec(top)) is not None:
-        file = found.origin
-    else:
-        file = getattr(loaded, "__file__", None)
+    spec = None if loaded else importlib.util.find_spec(top)
+    file = spec.origin if spec else getattr(loaded, "__file__", None)
     return file is not None and not {"site-packages", "dist-packages"}.isdisjoint(Path(file).parts)
 
 
