@@ -16,6 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
+from support.book import manifests, markup
 from support.book.profiles import SIZES, Estimate, near, parse_override
 from support.classroom.commands import assign_app
 from support.common import files, paths
@@ -80,8 +81,6 @@ def _option(text: str, *flags: str, **more: Any) -> Any:
 @app.command(name="list")
 def list_() -> int:
     """The chapters, their profiles, what is recorded, and how long each takes."""
-    from support.book import manifests
-
     toc = (paths.root() / paths.MARKER).read_text(encoding="utf-8")
     wrong = False
     for chapter in _chosen(None):
@@ -137,8 +136,6 @@ def run(
       python -m support run 01 --set pgd_steps=100 --set "fgsm_eps=[0.1, 0.2]" --seed 7
       python -m support run 01 --record                    refresh the committed pages
     """
-    from support.book import manifests
-
     names = _chosen(chapters)
     pairs = [parse_override(change) for change in changes or []]
     overrides = dict(pairs)
@@ -155,7 +152,7 @@ def run(
     request = (profile, seed, device, overrides)
     from support.book import execute, kernels, parallel
 
-    waiting, refused = {}, []
+    waiting, failed = {}, 0
     for name in names:
         try:
             manifests.check_request(name, profile, seed, overrides, record=record)
@@ -166,13 +163,12 @@ def run(
             else:
                 typer.echo(f"{name} at {profile}: up to date")
         except Exception as error:  # a chapter that cannot run does not stop the others
-            if len(refused) == len(names) - 1:
+            if failed == len(names) - 1:
                 raise
-            refused.append(_told(error))
-            typer.echo(refused[-1], err=True)
-    failed = bool(refused)
+            typer.echo(_told(error), err=True)
+            failed += 1
     if not waiting:
-        return int(failed)
+        return int(failed > 0)
     beside = min(jobs or (parallel.cores() if profile == "quick" else 1), len(waiting))
     options = {"record": record, "force": force, "only": part, "limit": limit, "bars": beside == 1}
     doing = "recording" if record else "running"
@@ -196,17 +192,15 @@ def run(
                     typer.echo(done.result())
                 except Exception as error:
                     typer.echo(_told(error), err=True)
-                    failed = True
+                    failed += 1
     except KeyboardInterrupt:
         stopped = f"\ninterrupted: {', '.join(waiting)} at {profile}: nothing is half-written"
         typer.echo(f"{stopped}; {execute.CONTINUES}", err=True)
         return 130
-    return int(failed)
+    return int(failed > 0)
 
 
 def _print_estimates(names: list[str], profile: str, changed: bool) -> None:
-    from support.book import manifests
-
     found = {name: manifests.estimate(name, profile) for name in names}
     for name, needs in found.items():
         typer.echo(f"{name} at {profile}: {_needs(needs)}")
@@ -248,7 +242,6 @@ def new_chapter(
     Example:
       python -m support new-chapter 09_margins --paper author2024 --title "Margins"
     """
-    from support.book import manifests
     from support.book import new_chapter as beginning
 
     for file in beginning.make(name, paper, title):
@@ -277,7 +270,7 @@ def score(
       python -m support score --check      what the tests check
       python -m support score --write      after recording a run, or changing a rule
     """
-    from support.book import manifests, verdict_table
+    from support.book import verdict_table
 
     if write:
         typer.echo(f"wrote {manifests.shown(verdict_table.write())}")
@@ -292,26 +285,10 @@ def score(
     if not (every := verdict_table.lines()):
         raise Refused("the registry data/claims has no claims")
     lines = [line for line in every if all(word in _searched(line) for word in words)]
-    if full:
-        for line in lines:
-            typer.echo(f"{line.in_full}\n")
-    else:
-        rows = [["claim", *SIZES]] + [
-            [line.claim.id, *map(_verdict, line.entries)] for line in lines
-        ]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        for row in rows:
-            cells = (f"{cell:<{space}}" for cell, space in zip(row, widths, strict=True))
-            typer.echo("  ".join(cells).rstrip())
-    for name, groups in verdict_table.counts(lines).items():
-        told = [
-            f"{group} " + ", ".join(f"{count} {word}" for word, count in table.items())
-            for group, table in groups.items()
-            if table
-        ]
-        typer.echo(f"{name}: {'; '.join(told) or 'no claims'}")
-    if any(line.stale for line in lines):
-        typer.echo("* recorded with older code")
+    rows = [["claim", *SIZES], *([line.claim.id, *map(_verdict, line.entries)] for line in lines)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    shown = {"lines": lines, "full": full, "rows": rows, "widths": widths}
+    typer.echo(markup.fill("score.txt.j2", counts=verdict_table.counts(lines), **shown))
     return 0
 
 
@@ -330,10 +307,7 @@ def _verdict(entry) -> str:
 
 
 @app.command()
-def diff(
-    first: Run,
-    second: Run,
-) -> int:
+def diff(first: Run, second: Run) -> int:
     """What two runs differ in: parameters, versions, machine, code, and each claim's numbers and
     verdicts. Exits with 1 if anything.
 
@@ -342,7 +316,7 @@ def diff(
       python -m support diff data/runs/quick/01_softmax_kmeans/evidence.json
       _build/runs/quick/01_softmax_kmeans/evidence.json
     """
-    from support.book import manifests, verdict_table
+    from support.book import verdict_table
 
     pair = manifests.manifest_of(first), manifests.manifest_of(second)
     lines = verdict_table.differences(*pair)
@@ -446,16 +420,12 @@ def _known(names: list[str]) -> list[tuple[Any, str]]:
 
 def _chosen(chapters: list[str] | None) -> list[str]:
     """The chapters of these names, each once; all where none is given."""
-    from support.book import manifests
-
     if not (known := manifests.chapters()):
         raise Refused(f"no chapters: {paths.root() / 'book'} holds no NN_name/evidence.py")
     return list(dict.fromkeys(map(manifests.resolve_chapter, chapters))) if chapters else known
 
 
 def _needs(needs: Estimate) -> str:
-    from support.book import manifests
-
     room = f"{needs.memory_gb:.1f} GB of memory, {needs.disk_mb:.0f} MB of disk"
     return f"about {manifests.duration(60 * needs.minutes)}, {room} ({needs.source})"
 

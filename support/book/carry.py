@@ -54,9 +54,8 @@ def carry(chapter: str, profile: str, minutes: float = MINUTES) -> Carried:
         NotCarried: it does not, or nobody can tell.
     """
     notebook = manifests.recorded_run(chapter, profile)
-    if not manifests.there(notebook):
+    if not (manifest := manifests.there(notebook)):
         raise NotCarried(f"{chapter} has no record at {profile}")
-    manifest = manifests.manifest_of(notebook)
     code = manifests.code_of(chapter)
     if not manifests.is_stale(manifest):
         raise NotCarried(f"{chapter} at {profile} is not older than its code")

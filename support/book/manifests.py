@@ -11,6 +11,7 @@ others' ``data/runs/<profile>/<chapter>/<part>.ipynb``; every manifest is
 """
 
 import ast
+import contextlib
 import hashlib
 import json
 import re
@@ -167,9 +168,12 @@ def manifest_path(notebook: Path) -> Path:
     return notebook.with_suffix(".json")
 
 
-def there(notebook: Path) -> bool:
-    """Whether a run is whole: the notebook, and a manifest that can be read."""
-    return notebook.is_file() and not unreadable(manifest_path(notebook))
+def there(notebook: Path) -> Manifest | None:
+    """The manifest of a run that is whole: its notebook is there, and the manifest can be read."""
+    with contextlib.suppress(RecordError):
+        if notebook.is_file():
+            return manifest_of(notebook)
+    return None
 
 
 def unreadable(file: Path) -> str:
@@ -200,8 +204,8 @@ def manifest_of(path: Path) -> Manifest:
 
 def collect(profile: str, part: str = "evidence") -> dict[str, Manifest]:
     """The recorded manifests of a profile by chapter; one counts when its notebook is there too."""
-    found = {chapter: recorded_run(chapter, profile, part) for chapter in chapters()}
-    return {name: manifest_of(notebook) for name, notebook in found.items() if there(notebook)}
+    found = {chapter: there(recorded_run(chapter, profile, part)) for chapter in chapters()}
+    return {chapter: manifest for chapter, manifest in found.items() if manifest}
 
 
 def check_source(chapter: str) -> None:
@@ -220,11 +224,9 @@ def check_source(chapter: str) -> None:
     named = []
     for node in ast.walk(tree):
         pieces = node.values if isinstance(node, ast.JoinedStr) else [node]
-        texts = [
-            re.escape(str(getattr(piece, "value", ""))) if isinstance(piece, ast.Constant) else ".+"
-            for piece in pieces
-        ]
-        named += ["".join(texts)] * (texts[0] != ".+")
+        texts = [re.escape(str(p.value)) if isinstance(p, ast.Constant) else ".+" for p in pieces]
+        if texts[:1] != [".+"]:
+            named.append("".join(texts))
     stated = re.compile("|".join(named))
     if missing := [c.id for c in claims.of_chapter(chapter) if not stated.fullmatch(c.id)]:
         raise RecordError(
@@ -290,7 +292,7 @@ def evidence_run(chapter: str, profile: str, parameters: Mapping[str, Any], seed
         RecordError: there is none.
     """
     places = (local_run(chapter, profile), recorded_run(chapter, profile))
-    made = {notebook: manifest_of(notebook) for notebook in places if there(notebook)}
+    made = {notebook: found for notebook in places if (found := there(notebook))}
     asked = dict(parameters), seed
     fitting = [file for file, found in made.items() if (found.parameters, found.seed) == asked]
     if not fitting:
@@ -307,11 +309,9 @@ def judged(manifest: Manifest) -> list[tuple[claims.Claim, claims.Judgement]]:
     found = []
     for claim in claims.of_chapter(manifest.chapter):
         if record := manifest.claims.get(claim.id):
-            try:
+            with contextlib.suppress(claims.ClaimError):
                 verdict = claims.judge(claim, record.measured, manifest.profile, record.modern)
-            except claims.ClaimError:
-                continue
-            found.append((claim, verdict))
+                found.append((claim, verdict))
     return found
 
 
@@ -341,8 +341,7 @@ def check_request(
             schema.
         RecordError: no such chapter, or a record that would not be of a profile as it stands.
     """
-    if chapter not in chapters():
-        resolve_chapter(chapter)
+    resolve_chapter(chapter)
     profiles.load(chapter, profile, overrides)
     profiles.check_seed(seed)
     claims.of_chapter(chapter)
@@ -358,9 +357,8 @@ def current_run(
 ) -> Path | None:
     """The finished run made here that this request would only repeat, if there is one."""
     notebook = local_run(chapter, profile, part)
-    if not there(notebook):
+    if not (manifest := there(notebook)):
         return None
-    manifest = manifest_of(notebook)
     if device == "auto":
         from support.book import chapter_run  # torch takes seconds to import
 

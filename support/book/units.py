@@ -10,7 +10,6 @@ same to the last bit. What a result calls ``seconds`` is a time, and not compare
 import functools
 import json
 import sys
-import time
 import types
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -48,7 +47,6 @@ class SeenCache(cache.Cache):
         super().__init__(**options)
         self._note, self._earlier, self._chosen = note, earlier, chosen
         self._units: dict[Path, dict[str, Any]] = {}  # the number of each, and its function
-        self._asked: dict[Path, float] = {}
 
     def place(self, function: Callable, args: tuple, settings: Mapping[str, Any]) -> cache.Place:
         """Where a unit lies, which has a number from now on."""
@@ -73,15 +71,13 @@ class SeenCache(cache.Cache):
         return super()._read(cache.Place(self, place.path.with_name(was["file"]), was["key"]))
 
     def _read(self, place: cache.Place) -> tuple | None:
-        self._asked[place.path] = time.perf_counter()
         unit = self._units.get(place.path, {})
         if before := self._before(place):
             self._note(**unit, touched=True)
             return None if unit["unit"] in self._chosen else before
         found = super()._read(place)
-        if found and unit:
-            with safetensors.safe_open(place.path, "pt") as file:
-                self._note_kept(place, float(file.metadata().get("seconds", "inf")))
+        if found:
+            self._note_kept(place)
         return found
 
     def _write(self, place: cache.Place, tensors: dict, meta: dict, **options: Any) -> None:
@@ -93,12 +89,13 @@ class SeenCache(cache.Cache):
                 raise SystemExit
             return
         super()._write(place, tensors, meta, **options)
-        if place.path in self._units:
-            self._note_kept(place, time.perf_counter() - self._asked[place.path])
+        self._note_kept(place)
 
-    def _note_kept(self, place: cache.Place, seconds: float) -> None:
-        kept = {"file": place.path.name, "key": place.key, "seconds": seconds}
-        self._note(**self._units[place.path], **kept)
+    def _note_kept(self, place: cache.Place) -> None:
+        if unit := self._units.get(place.path):
+            with safetensors.safe_open(place.path, "pt") as file:
+                seconds = float(file.metadata().get("seconds", "inf"))
+            self._note(**unit, file=place.path.name, key=place.key, seconds=seconds)
 
 
 def _content(tensors: Mapping[str, Any], meta: Any) -> tuple[bytes, str]:

@@ -7,10 +7,9 @@ never a wrong hit. Files are safetensors: reading one runs no code.
 """
 
 import hashlib
-import importlib
 import json
+import pkgutil
 import re
-import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -113,7 +112,7 @@ class Cache:
         if found is not None:
             try:
                 return _decoded(found[1]["result"], found[0])
-            except (KeyError, AttributeError, TypeError, ImportError) as error:
+            except (KeyError, AttributeError, TypeError, ImportError, ValueError) as error:
                 warnings.warn(f"{place.path} is unreadable ({error}): computed again", stacklevel=2)
         self.writable()
         tensors: Tensors = {}
@@ -248,12 +247,8 @@ def _decoded(value: Any, tensors: Tensors) -> Any:
     if "tuple" in value:
         return tuple(_decoded(part, tensors) for part in value["tuple"])
     if "mapping" in value:
-        pairs = ((_decoded(k, tensors), _decoded(v, tensors)) for k, v in value["mapping"])
-        return dict(pairs)
-    module, name = value.get("dataclass") or value["named"]
-    kind: Any = sys.modules.get(module) or importlib.import_module(module)
-    for part in name.split("."):
-        kind = getattr(kind, part)
+        return {_decoded(k, tensors): _decoded(v, tensors) for k, v in value["mapping"]}
+    kind = pkgutil.resolve_name(":".join(value.get("dataclass") or value["named"]))
     if "named" in value:
         return kind(*(_decoded(part, tensors) for part in value["parts"]))
     return kind(**{key: _decoded(part, tensors) for key, part in value["fields"].items()})

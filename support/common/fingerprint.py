@@ -19,7 +19,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from types import CodeType
 
@@ -35,6 +35,7 @@ PRESENTATION = (
     "support.common.identity", "support.common.paths", "support.common.progress",
 )  # fmt: skip
 _CELL = re.compile(r"^(?=# %%)", re.M)
+_DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 _FIGURE = re.compile(r'^# %%[^\n]*\bname="fig-')
 
 
@@ -43,28 +44,12 @@ class _Source:
     """A parsed Python file: what each top-level name is bound by, and the statements that run
     whenever it is imported."""
 
-    file: Path
     tree: ast.Module
     imports: tuple[tuple[str, str, bool], ...]
     """Name that an import binds, dotted name of what is imported, whether the name stands for that
     (else for its first part)."""
     bound: dict[str, list[ast.stmt]] = field(default_factory=dict)
     always: list[ast.stmt] = field(default_factory=list)
-    meanings: dict[str, str] = field(default_factory=dict)
-    """Of each piece that was asked for: a book asks for most of them many times."""
-
-    def meaning(self, name: str, code: list[ast.stmt]) -> str:
-        """:func:`meaning` of a piece of this file, computed once."""
-        if name not in self.meanings:
-            self.meanings[name] = meaning(code)
-        return self.meanings[name]
-
-
-def _without_docstring(node: ast.AST) -> ast.AST:
-    documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
-    if isinstance(node, documented) and ast.get_docstring(node, clean=False) is not None:
-        node.body = node.body[1:]
-    return node
 
 
 def _canonical(value: object) -> object:
@@ -81,18 +66,19 @@ def _canonical(value: object) -> object:
 
 
 @lru_cache(maxsize=256)
-def _parse(file: Path, text: str, package: str) -> _Source:
+def _parse(text: str, package: str) -> _Source:
     tree = ast.parse(text)
     imports = []
     for node in ast.walk(tree):
-        _without_docstring(node)
+        if isinstance(node, _DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
+            del node.body[0]
         if isinstance(node, ast.Import | ast.ImportFrom):
             origin = f"{_origin(node, package)}." if isinstance(node, ast.ImportFrom) else ""
             imports += [
                 (_bound(name), origin + name.name, bool(origin or name.asname))
                 for name in node.names
             ]
-    source = _Source(file, tree, tuple(imports))
+    source = _Source(tree, tuple(imports))
     for statement in (single for given in tree.body for single in _singly(given)):
         names = list(_binds(statement))
         for name in names:
@@ -106,7 +92,7 @@ def _parse(file: Path, text: str, package: str) -> _Source:
 
 def _source(file: Path) -> _Source:
     package, text = _package_of(file), file.read_text(encoding="utf-8")
-    return _parse(file, text if package else _without_figures(text), package)
+    return _parse(text if package else _without_figures(text), package)
 
 
 @lru_cache(maxsize=64)
@@ -354,22 +340,22 @@ def definitions(entries: Iterable[Path]) -> dict[tuple[str, str], str]:
     used, found = _Used(sources), {}
     for file in wanted:
         whole = sources[file].tree.body
-        found[file.name, "the file"] = sources[file].meaning("the file", whole)
+        found[file.name, "the file"] = meaning(*whole)
         used.refer(file, whole)
     for file, source in sources.items():
         if source.always:
             used.refer(file, source.always)
-            found[_place(file), "on import"] = source.meaning("on import", source.always)
+            found[_place(file), "on import"] = meaning(*source.always)
     for file, name in used.definitions():
         if file not in wanted:
-            code = sources[file].bound[name]
-            found[_place(file), name] = sources[file].meaning(name, code)
+            found[_place(file), name] = meaning(*sources[file].bound[name])
     return found
 
 
-def meaning(code: ast.AST | list[ast.stmt]) -> str:
-    """Hash of a syntax tree without what only a person reads."""
-    return hashlib.sha256(repr(_canonical(code)).encode()).hexdigest()
+@cache  # a book asks for most of them many times
+def meaning(*code: ast.stmt) -> str:
+    """Hash of statements without what only a person reads."""
+    return hashlib.sha256(repr(_canonical(list(code))).encode()).hexdigest()
 
 
 def notebook_code(file: Path) -> list[ast.stmt]:

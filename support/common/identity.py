@@ -223,13 +223,14 @@ class _Walk:
         used = {}
         for name, chain in _references(value.__code__):
             if name in value.__globals__:
-                found, path = value.__globals__[name], [name]
-                while _own_module(found) and chain[len(path) - 1 :]:
-                    path.append(chain[len(path) - 1])
-                    if not hasattr(found, path[-1]):
-                        raise NoIdentity(f"{inside} uses {'.'.join(path)}, which is not there")
-                    found = getattr(found, path[-1])
-                label = ".".join(path)
+                label, found = name, value.__globals__[name]
+                for attribute in chain:
+                    if not isinstance(found, ModuleType) or _foreign(found.__name__):
+                        break
+                    label = f"{label}.{attribute}"
+                    if not hasattr(found, attribute):
+                        raise NoIdentity(f"{inside} uses {label}, which is not there")
+                    found = getattr(found, attribute)
                 if label not in used:
                     used[label] = self.describe(found, f"{inside}, its global {label}")
         local = [
@@ -326,10 +327,8 @@ def _foreign(module: str) -> bool:
     if top in sys.stdlib_module_names:
         return True
     loaded = sys.modules.get(module) or sys.modules.get(top)
-    if loaded is None and (found := importlib.util.find_spec(top)) is not None:
-        file = found.origin
-    else:
-        file = getattr(loaded, "__file__", None)
+    spec = None if loaded else importlib.util.find_spec(top)
+    file = spec.origin if spec else getattr(loaded, "__file__", None)
     return file is not None and not {"site-packages", "dist-packages"}.isdisjoint(Path(file).parts)
 
 
@@ -340,10 +339,6 @@ def _imported(name: str) -> ModuleType | None:
         return importlib.import_module(name)
     except ImportError:
         return None
-
-
-def _own_module(value: object) -> bool:
-    return isinstance(value, ModuleType) and not _foreign(value.__name__)
 
 
 def _silent(module: str) -> bool:
