@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from support.common.arguments import choice, class_vector, matrix, number, whole_number
 from support.path_kernel import layers
-from support.path_kernel.layers import Chain, Gradients
+from support.path_kernel.layers import Chain, Gradients, Line
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 OPTIMIZERS = ("sgd", "adam")
@@ -62,12 +62,12 @@ class Recipe:
                     f"{tuple(each.shape)}"
                 )
             (slope,) = torch.autograd.grad(each.sum(), scores)
-        return layers.factors(self.stages, w, x, slope[None])
+        return Line(self.stages, w).factors(x, slope[None])
 
     def gradient(self, w: Tensor, step: int) -> Tensor:
         """The gradient of the batch's mean loss as a flat vector."""
         pieces = self.batches[step].split(layers.ROWS)
-        total = sum(layers.gradient(self.stages, self.points(w, piece)) for piece in pieces)
+        total = sum(layers.gradient(self.points(w, piece)) for piece in pieces)
         return total / len(self.batches[step])
 
     def advance(self, state: Tensor, gradient: Tensor, step: int) -> Tensor:
