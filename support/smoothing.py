@@ -463,7 +463,7 @@ def linear_beginning(model: Model, x: Tensor) -> tuple[nn.Module, nn.Module] | N
     return nn.Sequential(*parts[:length]), nn.Sequential(*parts[length:])
 
 
-def _check(model: Model, x: Tensor, samples: int = 1, clip: bool = False) -> None:
+def _check(model: Model, x: Tensor, samples: int, clip: bool = False) -> None:
     (arguments.images if clip else arguments.points)("x", x)
     arguments.scoring_model(model)
     whole_number("samples", samples, 1)
@@ -482,7 +482,7 @@ class _Cloud:
         at: (N, ...) the images, or what the model's linear ``beginning`` makes of them: without
             clipping the noise goes through it by itself.
         judge: maps noisy copies of ``at`` to scores, ``rows`` at a time.
-        bank: the noise, shaped like ``at``, where all of it fits into memory.
+        bank: the noise, shaped like ``at``, where all of it fits into memory; else None.
     """
 
     @torch.no_grad()
@@ -494,11 +494,12 @@ class _Cloud:
         self.labels, self.classes, self.clip = scores.argmax(1), scores.shape[1], clip
         self.seed = int(torch.randint(2**62, (), generator=stream, device=stream.device))
         self.beginning, self.judge = split or (nn.Identity(), model)
-        self.image, self.rows, self.bank = x[:1], fast_rows(x, model=model), None
+        self.image, self.rows = x[:1], fast_rows(x, model=model)
         parts = x.contiguous().split(even(len(x), self.rows))
         self.at = torch.cat([self.beginning(part) for part in parts])
         if split:
             self.rows = max(_DENSE_VALUES // self.at[0].numel(), LEAST_ROWS)
+        self.bank = None
         if samples * self.at[0].numel() <= _BANK:
             self.bank = self.noise(0, samples)
 

@@ -276,6 +276,7 @@ class Line:
         return a, da, torch.cat(units, 1)
 
     def _moved(self, stage: Stage, t: Tensor | None, a: Tensor, *, bias: bool = True) -> Tensor:
+        """The layer on its input, each row at its own weights."""
         out = stage.affine(self.w, a, bias=bias)
         if self.dw is None:
             return out
