@@ -28,16 +28,7 @@ from numpy.typing import ArrayLike
 from scipy import special, stats
 from torch import Tensor, nn
 
-from support.attacks.base import (
-    LEAST_ROWS,
-    Call,
-    Model,
-    even,
-    fast_rows,
-    normal,
-    per_image,
-    prepare,
-)
+from support.attacks.base import LEAST_ROWS, Model, even, fast_rows, normal, per_image, prepare
 from support.common import arguments
 from support.common.arguments import number, radii, random_stream, whole_number
 from support.models.architectures import Normalise, plain_layers
@@ -76,16 +67,12 @@ class PersistenceResult:
 
 
 @dataclass(frozen=True)
-class PathResult:
+class PathResult(PersistenceResult):
     """gamma-persistence along straight paths: ``t`` (T,), the rest (N, T); ``label`` is the class
     at each point."""
 
     t: Tensor
     label: Tensor
-    sigma: Tensor
-    lower: Tensor
-    upper: Tensor
-    queries: Tensor
 
 
 @dataclass(frozen=True)
@@ -112,21 +99,6 @@ class Bracketed:
     sigma: float
     queries: int
     ended: bool
-
-
-@dataclass(frozen=True)
-class _Cloud:
-    """Noisy copies of images, and who judges them."""
-
-    judge: Model
-    at: Tensor
-    """(N, ...) the images, or what the linear beginning makes of them."""
-    labels: Tensor
-    noise: Callable[[int, int], Tensor]
-    """``(first, last) -> (last - first, ...)``, shaped like one of ``at``."""
-    rows: int
-    clip: bool
-    classes: int
 
 
 def stability(
@@ -157,10 +129,11 @@ def stability(
     """
     _check(model, x, samples, clip)
     sigma = radii("sigma", sigma, x)
-    cloud = _cloud(model, x, samples, clip, generator)
-    return _frequencies(cloud, sigma, samples).gather(1, cloud.labels[:, None])[:, 0]
+    cloud = _Cloud(model, x, samples, clip, generator)
+    return cloud.frequencies(sigma, samples).gather(1, cloud.labels[:, None])[:, 0]
 
 
+@torch.no_grad()
 def stability_by_counting(
     model: Model,
     x: Tensor,
@@ -179,11 +152,10 @@ def stability_by_counting(
         (N,) float64 shares.
     """
     stream, same = random_stream(generator), 0
-    with torch.no_grad():
-        own = model(x.clone()).argmax(1)
-        for _ in range(samples):
-            noisy = x + sigma * normal(x.shape, stream, x)
-            same = same + (model(noisy).argmax(1) == own)
+    own = model(x.clone()).argmax(1)
+    for _ in range(samples):
+        noisy = x + sigma * normal(x.shape, stream, x)
+        same = same + (model(noisy).argmax(1) == own)
     return same.double() / samples
 
 
@@ -212,15 +184,15 @@ def class_frequencies(
     """
     _check(model, x, samples, clip)
     grid = [radii("sigma", sigma, x) for sigma in _grid(sigmas)]
-    cloud = _cloud(model, x, samples, clip, generator)
-    return torch.stack([_frequencies(cloud, sigma, samples) for sigma in grid])
+    cloud = _Cloud(model, x, samples, clip, generator)
+    return torch.stack([cloud.frequencies(sigma, samples) for sigma in grid])
 
 
 def stability_curve(model: Model, x: Tensor, sigmas: Sequence[float] | Tensor, **options) -> Tensor:
     """Stability (S, N) of every image at every sigma of a grid (S,), with the options of
     :func:`class_frequencies`."""
     frequencies = class_frequencies(model, x, sigmas, **options)
-    labels = _clean(model, x).scores.argmax(1).expand(len(frequencies), -1)
+    labels = _scores(model, x).argmax(1).expand(len(frequencies), -1)
     return frequencies.gather(2, labels[:, :, None])[:, :, 0]
 
 
@@ -312,28 +284,26 @@ def persistence(
     search = max(math.ceil(math.log2(r)) for r in (max_sigma / start, start / MIN_SIGMA)) + 1
     visits = search + math.ceil(math.log2(math.log(2) / -math.log1p(-precision))) + 1
     tests = looks(gamma, samples, error / visits)
-    cloud = _cloud(model, x, samples, clip, generator)
+    cloud = _Cloud(model, x, samples, clip, generator)
     left = torch.arange(len(x), device=x.device)
     sigma, queries = radii("start", start, x), torch.ones_like(left)
-    low, high = torch.zeros_like(sigma), torch.full_like(sigma, torch.inf)
-    at_low, at_high = torch.ones_like(sigma), torch.zeros_like(sigma)
-    sure_low, sure_high = low.clone(), high.clone()
-    sides = (low, at_low, sure_low), (high, at_high, sure_high)
+    nothing = torch.zeros_like(sigma)
+    low, high = ends = torch.stack([nothing, torch.full_like(sigma, torch.inf)])
+    shares, beyond_doubt = torch.stack([torch.ones_like(sigma), nothing]), ends.clone()
     while len(left):
         here = sigma[left]
-        same, spent, sure = _test(cloud, left, here, tests)
+        same, spent, sure = cloud.test(left, here, tests)
         queries[left] += spent
-        stable, share = same >= gamma * spent, (same / spent).clamp(0.5 / spent, 1 - 0.5 / spent)
-        for on, (end, at, beyond_doubt) in zip((stable, ~stable), sides, strict=True):
-            end[left[on]], at[left[on]] = here[on], share[on].double()
-            beyond_doubt[left[on & sure]] = here[on & sure]
+        side = (same < gamma * spent).long()  # 0: stable, a lower end
+        share = (same / spent).clamp(0.5 / spent, 1 - 0.5 / spent)
+        ends[side, left], shares[side, left] = here, share.double()
+        beyond_doubt[side[sure], left[sure]] = here[sure]
         wide = low[left] < (1 - precision) * high[left]
         left = left[wide & (low[left] < max_sigma) & (high[left] > MIN_SIGMA)]
         below, above = low[left], high[left]
         between = torch.where(below == 0, (above / 2).clamp_min(MIN_SIGMA), (below * above).sqrt())
         sigma[left] = torch.where(above.isinf(), (2 * below).clamp_max(max_sigma), between)
-    crossed = _crossing(low, high, at_low, at_high, gamma)
-    return PersistenceResult(crossed, sure_low, sure_high, queries)
+    return PersistenceResult(_crossing(ends, shares, gamma), *beyond_doubt, queries)
 
 
 def along_path(
@@ -361,11 +331,13 @@ def along_path(
     weight = per_image(t, first).to(first.dtype)[None]
     on_path = torch.lerp(first[:, None], last[:, None], weight).flatten(0, 1)  # exact at both ends
     found = persistence(model, on_path, gamma, **options)
-    label = _clean(model, on_path).scores.argmax(1)
-    parts = label, found.sigma, found.lower, found.upper, found.queries
-    return PathResult(t, *(part.view(len(first), -1) for part in parts))
+    label = _scores(model, on_path).argmax(1)
+    parts = found.sigma, found.lower, found.upper, found.queries, label
+    *result, label = (part.view(len(first), -1) for part in parts)
+    return PathResult(*result, t, label)
 
 
+@torch.no_grad()
 def bracketing(
     model: Model,
     image: Tensor,
@@ -402,33 +374,32 @@ def bracketing(
     if len(image) != 1:
         raise ValueError(f"image must be one image, (1, ...); {tuple(image.shape)} was given")
     stream, passes = random_stream(generator), 0
-    with torch.no_grad():
-        own = model(image.clone()).argmax(1)
+    own = model(image.clone()).argmax(1)
 
-        def share(sigma: float) -> float:
-            nonlocal passes
-            passes += samples
-            noise = normal((samples, *image.shape[1:]), stream, image)
-            return float((model(image + sigma * noise).argmax(1) == own).double().mean())
+    def share(sigma: float) -> float:
+        nonlocal passes
+        passes += samples
+        noise = normal((samples, *image.shape[1:]), stream, image)
+        return float((model(image + sigma * noise).argmax(1) == own).double().mean())
 
-        low, high = 0.5, 1.5
-        at_low, at_high = share(low), share(high)
-        for _ in range(_RANGES):
-            if at_low >= gamma >= at_high:
-                break
-            if at_low < gamma:
-                low, at_low = low / 2, share(low / 2)
-            if at_high > gamma:
-                high, at_high = 2 * high, share(2 * high)
-        else:
-            return Bracketed(math.inf if at_high > gamma else 0.0, passes + 1, False)
-        for _ in range(1, max_steps):
-            sigma = (low + high) / 2
-            found = share(sigma)
-            if abs(found - gamma) < precision:
-                break
-            low, high = (sigma, high) if found > gamma else (low, sigma)
-        return Bracketed((low + high) / 2 if max_steps == 1 else sigma, passes + 1, True)
+    low, high = 0.5, 1.5
+    at_low, at_high = share(low), share(high)
+    for _ in range(_RANGES):
+        if at_low >= gamma >= at_high:
+            break
+        if at_low < gamma:
+            low, at_low = low / 2, share(low / 2)
+        if at_high > gamma:
+            high, at_high = 2 * high, share(2 * high)
+    else:
+        return Bracketed(math.inf if at_high > gamma else 0.0, passes + 1, False)
+    for _ in range(1, max_steps):
+        sigma = (low + high) / 2
+        found = share(sigma)
+        if abs(found - gamma) < precision:
+            break
+        low, high = (sigma, high) if found > gamma else (low, sigma)
+    return Bracketed((low + high) / 2 if max_steps == 1 else sigma, passes + 1, True)
 
 
 def wedge_stability(distance: ArrayLike, planes: ArrayLike, sigma: ArrayLike) -> np.ndarray | float:
@@ -478,132 +449,130 @@ def linear_beginning(model: Model, x: Tensor) -> tuple[nn.Module, nn.Module] | N
     """The affine layers that the model begins with and the rest, if those end in a dense layer and
     shrink the images ``x`` (N, ...)."""
     try:
-        parts = [layer for _, layer in plain_layers(model)] if isinstance(model, nn.Module) else []
+        parts = [layer for _, layer in plain_layers(model)]
     except ValueError:  # a layer that computes something else than it says
         return None
-    begin = []
-    for part in parts:
+    length = 0
+    for count, part in enumerate(parts, 1):
         if type(part) not in _AFFINE or getattr(part, "start_dim", 1) != 1:
             break
-        begin.append(part)
-    while begin and not isinstance(begin[-1], nn.Linear | LinearHead):
-        begin.pop()
-    if not begin or begin[-1].weight.shape[0] > x[0].numel():
+        if isinstance(part, nn.Linear | LinearHead):
+            length = count
+    if not length or parts[length - 1].weight.shape[0] > x[0].numel():
         return None
-    return nn.Sequential(*begin), nn.Sequential(*parts[len(begin) :])
+    return nn.Sequential(*parts[:length]), nn.Sequential(*parts[length:])
 
 
-def _check(model: Model, x: Tensor, samples: int = 1, clip: bool = False) -> None:
+def _check(model: Model, x: Tensor, samples: int, clip: bool = False) -> None:
     (arguments.images if clip else arguments.points)("x", x)
     arguments.scoring_model(model)
     whole_number("samples", samples, 1)
 
 
-def _clean(model: Model, x: Tensor) -> Call:
-    return prepare(model, x, torch.zeros(len(x), dtype=torch.int64, device=x.device))
+def _scores(model: Model, x: Tensor) -> Tensor:
+    """(N, K) clean scores, of a model that is seen to score each image by itself."""
+    return prepare(model, x, torch.zeros(len(x), dtype=torch.int64, device=x.device)).scores
 
 
-def _cloud(
-    model: Model, x: Tensor, samples: int, clip: bool, generator: torch.Generator | None
-) -> _Cloud:
-    stream = random_stream(generator)
-    call, split = _clean(model, x), None if clip else linear_beginning(model, x)
-    seed = int(torch.randint(2**62, (), generator=stream, device=stream.device))
-    at, judge, beginning, rows = call.x, model, None, fast_rows(x, model=model)
-    if split is not None:
-        beginning, judge = split
-        with torch.no_grad():
-            at = torch.cat([beginning(part) for part in call.x.split(call.rows)])
-        rows = max(_DENSE_VALUES // at[0].numel(), LEAST_ROWS)
-    noise, classes = _noise(x, samples, seed, beginning), call.scores.shape[1]
-    return _Cloud(judge, at, call.scores.argmax(1), noise, rows, clip, classes)
+class _Cloud:
+    """Noisy copies of images, and who judges them.
 
-
-def _noise(
-    x: Tensor, samples: int, seed: int, beginning: nn.Module | None
-) -> Callable[[int, int], Tensor]:
-    """Standard normal noise by sample number, through the linear beginning without its bias if
-    there is one.
-
-    It is drawn in blocks, each from its own seed: any block can be drawn again where not all of
-    them fit into memory.
+    Attributes:
+        labels: (N,) the images' own classes.
+        at: (N, ...) the images, or what the model's linear ``beginning`` makes of them: without
+            clipping the noise goes through it by itself.
+        judge: maps noisy copies of ``at`` to scores, ``rows`` at a time.
+        bank: the noise, shaped like ``at``, where all of it fits into memory; else None.
     """
 
-    def block(place: int) -> Tensor:
-        stream = torch.Generator().manual_seed((seed + place) % 2**63)
-        drawn = normal((_FIRST_LOOK, *x.shape[1:]), stream, x)
-        if beginning is None:
-            return drawn
-        return beginning(drawn) - beginning(torch.zeros_like(drawn[:1]))
+    @torch.no_grad()
+    def __init__(
+        self, model: Model, x: Tensor, samples: int, clip: bool, generator: torch.Generator | None
+    ):
+        stream = random_stream(generator)
+        scores, split = _scores(model, x), None if clip else linear_beginning(model, x)
+        self.labels, self.classes, self.clip = scores.argmax(1), scores.shape[1], clip
+        self.seed = int(torch.randint(2**62, (), generator=stream, device=stream.device))
+        self.beginning, self.judge = split or (nn.Identity(), model)
+        self.image, self.rows = x[:1], fast_rows(x, model=model)
+        parts = x.contiguous().split(even(len(x), self.rows))
+        self.at = torch.cat([self.beginning(part) for part in parts])
+        if split:
+            self.rows = max(_DENSE_VALUES // self.at[0].numel(), LEAST_ROWS)
+        self.bank = None
+        if samples * self.at[0].numel() <= _BANK:
+            self.bank = self.noise(0, samples)
 
-    def blocks(first: int, last: int) -> Tensor:
+    def noise(self, first: int, last: int) -> Tensor:
+        """Standard normal noise (last - first, ...) by sample number, through the linear beginning
+        without its bias.
+
+        It is drawn in blocks, each from its own seed: any block can be drawn again where not all of
+        them fit into memory.
+        """
+        if self.bank is not None:
+            return self.bank[first:last]
         start, end = first // _FIRST_LOOK, -(-last // _FIRST_LOOK)
-        drawn = torch.cat([block(place) for place in range(start, end)])
+        drawn = torch.cat([self._block(place) for place in range(start, end)])
         return drawn[first % _FIRST_LOOK :][: last - first]
 
-    with torch.no_grad():
-        if samples * block(0)[0].numel() > _BANK:
-            return blocks
-        bank = blocks(0, samples)
-    return lambda first, last: bank[first:last]
+    def _block(self, place: int) -> Tensor:
+        stream = torch.Generator().manual_seed((self.seed + place) % 2**63)
+        drawn = normal((_FIRST_LOOK, *self.image.shape[1:]), stream, self.image)
+        return self.beginning(drawn) - self.beginning(torch.zeros_like(drawn[:1]))
+
+    @torch.no_grad()
+    def answers(
+        self, index: Tensor, sigma: Tensor, first: int, last: int
+    ) -> Iterator[tuple[slice, Tensor]]:
+        """Classes (n, m) of the noisy copies ``first`` to ``last`` of the images ``index``, and
+        which of them, a pass at a time."""
+        scale = per_image(sigma, self.at).to(self.at.dtype)[:, None]
+        count = even(last - first, self.rows)
+        for begin in range(first, last, count):
+            noise = self.noise(begin, min(begin + count, last))
+            together = even(len(index), max(1, self.rows // len(noise)))
+            for place in range(0, len(index), together):
+                where = slice(place, place + together)
+                at = self.at[index[where]][:, None]
+                noisy = torch.addcmul(at, noise[None], scale[where]).flatten(0, 1)
+                best, classes = self.judge(noisy.clamp_(0, 1) if self.clip else noisy).max(1)
+                if bad := int(best.isnan().sum()):
+                    raise ValueError(f"the model returned NaN scores for {bad} noisy images")
+                yield where, classes.view(-1, len(noise))
+
+    def frequencies(self, sigma: Tensor, samples: int) -> Tensor:
+        """Shares (N, K) of the classes about each image."""
+        index = torch.arange(len(sigma), device=sigma.device)
+        counts = torch.zeros(len(sigma), self.classes, dtype=torch.float64, device=sigma.device)
+        for where, classes in self.answers(index, sigma, 0, samples):
+            counts[where].scatter_add_(1, classes, torch.ones_like(classes, dtype=counts.dtype))
+        return counts / samples
+
+    def test(
+        self, index: Tensor, sigma: Tensor, tests: Sequence[tuple[int, int, int]]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """For each image of ``index`` at its sigma: samples in its class, samples spent, and
+        whether they leave no doubt."""
+        same, spent = torch.zeros_like(index), torch.zeros_like(index)
+        sure = torch.zeros_like(index, dtype=torch.bool)
+        left, first = torch.arange(len(index), device=index.device), 0
+        for last, unstable, stable in tests:
+            own = self.labels[index[left]][:, None]
+            for where, classes in self.answers(index[left], sigma[left], first, last):
+                same[left[where]] += (classes == own[where]).sum(1)
+            spent[left] = last
+            sure[left] = (same[left] <= unstable) | (same[left] >= stable)
+            left, first = left[~sure[left]], last
+            if not len(left):
+                break
+        return same, spent, sure
 
 
-def _answers(
-    cloud: _Cloud, index: Tensor, sigma: Tensor, first: int, last: int
-) -> Iterator[tuple[slice, Tensor]]:
-    """Classes (n, m) of the noisy copies ``first`` to ``last`` of the images ``index``, and which
-    of them, a pass at a time."""
-    scale = per_image(sigma, cloud.at).to(cloud.at.dtype)[:, None]
-    count = even(last - first, cloud.rows)
-    for begin in range(first, last, count):
-        noise = cloud.noise(begin, min(begin + count, last))
-        together = even(len(index), max(1, cloud.rows // len(noise)))
-        for place in range(0, len(index), together):
-            where = slice(place, place + together)
-            at = cloud.at[index[where]][:, None]
-            noisy = torch.addcmul(at, noise[None], scale[where]).flatten(0, 1)
-            best, classes = cloud.judge(noisy.clamp_(0, 1) if cloud.clip else noisy).max(1)
-            if bad := int(best.isnan().sum()):
-                raise ValueError(f"the model returned NaN scores for {bad} noisy images")
-            yield where, classes.view(-1, len(noise))
-
-
-@torch.no_grad()
-def _frequencies(cloud: _Cloud, sigma: Tensor, samples: int) -> Tensor:
-    counts = torch.zeros(len(sigma), cloud.classes, dtype=torch.float64, device=cloud.at.device)
-    index = torch.arange(len(sigma), device=cloud.at.device)
-    for where, classes in _answers(cloud, index, sigma, 0, samples):
-        counts[where].scatter_add_(1, classes, torch.ones_like(classes, dtype=counts.dtype))
-    return counts / samples
-
-
-def _test(
-    cloud: _Cloud, index: Tensor, sigma: Tensor, tests: Sequence[tuple[int, int, int]]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """For each image of ``index`` at its sigma: samples in its class, samples spent, and whether
-    they leave no doubt."""
-    same, spent = torch.zeros_like(index), torch.zeros_like(index)
-    sure = torch.zeros_like(index, dtype=torch.bool)
-    left, first = torch.arange(len(index), device=index.device), 0
-    for last, unstable, stable in tests:
-        own = cloud.labels[index[left]][:, None]
-        with torch.no_grad():
-            found = torch.zeros_like(left)
-            for where, classes in _answers(cloud, index[left], sigma[left], first, last):
-                found[where] += (classes == own[where]).sum(1)
-        same[left] += found
-        spent[left] = last
-        sure[left] = (same[left] <= unstable) | (same[left] >= stable)
-        left, first = left[~sure[left]], last
-        if not len(left):
-            break
-    return same, spent, sure
-
-
-def _crossing(low: Tensor, high: Tensor, at_low: Tensor, at_high: Tensor, gamma: float) -> Tensor:
-    """Where gamma is crossed between two sigmas and their stabilities, if the boundary were flat; 0
-    and infinity stay."""
-    above, below = torch.special.ndtri(at_low), torch.special.ndtri(at_high)
+def _crossing(ends: Tensor, shares: Tensor, gamma: float) -> Tensor:
+    """Where gamma is crossed between two sigmas (2, N) and their stabilities, if the boundary were
+    flat; 0 and infinity stay."""
+    (low, high), (above, below) = ends, torch.special.ndtri(shares)
     weight = (torch.special.ndtri(torch.full_like(low, gamma)) - below) / (above - below)
     inside = 1 / (weight / low + (1 - weight) / high)
     return torch.where((low > 0) & high.isfinite(), inside, low * high)

@@ -319,17 +319,21 @@ def test_a_kink_free_relu_step_needs_one_node_for_each_two_layers():
     path = train_path(build("deep ReLU"), x, y, lr=1e-4, steps=1)
     queries = points(6, 1)[0]
     stages, w, dw = path.recipe.stages, path.weights(0), path.weights(1) - path.weights(0)
-    first = layers.begin(stages, w, dw, queries)
-    signs = [layers.derivative(stages, w, dw, first, torch.full((6,), float(t), dtype=F64))[2] > 0 for t in torch.linspace(0, 1, 50)]
+
+    def activity(line):
+        places = [torch.full((6,), float(t), dtype=F64) for t in torch.linspace(0, 1, 50)]
+        return [line.derivative(line.begin(queries), at)[2] > 0 for at in places]
+
+    signs = activity(layers.Line(stages, w, dw))
     smooth = torch.stack([(s == signs[0]).all(1) for s in signs]).all(0)
     assert smooth.sum() >= 3
     scaled = dw * 0.2 / dw.norm()  # long enough for the cubic term to show, where no unit changes its sign
-    signs = [layers.derivative(stages, w, scaled, layers.begin(stages, w, scaled, queries), torch.full((6,), float(t), dtype=F64))[2] > 0
-             for t in torch.linspace(0, 1, 50)]  # fmt: skip
+    line = layers.Line(stages, w, scaled)
+    signs = activity(line)
     smooth = torch.stack([(s == signs[0]).all(1) for s in signs]).all(0)
     assert smooth.any()
     ends = [layers.output(stages, v, queries) for v in (w, w + scaled)]
-    two, one = (quadrature.fixed(stages, w, scaled, queries, "gauss", count).change for count in (2, 1))
+    two, one = (quadrature.fixed(line, queries, "gauss", count).change for count in (2, 1))
     assert float((two - (ends[1] - ends[0]))[smooth].abs().max()) < 1e-14
     assert float((one - (ends[1] - ends[0]))[smooth].abs().max()) > 1e-9
 
@@ -346,16 +350,17 @@ def test_the_closed_form_is_the_integral_cut_at_every_crossing(seed):
     if seed % 3 == 0:  # a pre-activation that starts at zero, and one that does not move
         w[:3], w[15] = 0, 0
         dw[3:6], dw[16] = 0, 0
-    z, dz = layers.begin(stages, w, dw, x)
+    line = layers.Line(stages, w, dw)
+    z, dz = line.begin(x)
     crossings = (-z / dz).nan_to_num(0, 0, 0).clamp(0, 1)
     cuts = torch.cat([crossings, torch.zeros(4, 1), torch.ones(4, 1)], 1).sort(1).values
     points, weights = quadrature.fixed_rule("gauss", 2)
     wanted = [0, 0]
     for low, high in zip(cuts.T, cuts.T[1:], strict=False):
         for place, share in zip(points, weights, strict=True):
-            parts = layers.factors(stages, w, x, dw=dw, t=low + float(place) * (high - low))
+            parts = line.factors(x, t=low + float(place) * (high - low))
             wanted = [a + float(share) * _grown(high - low, f) for a, f in zip(wanted, parts, strict=True)]
-    found = quadrature.closed(stages, w, dw, x)
+    found = quadrature.closed(line, x)
     for f, total in zip(found.factors, wanted, strict=True):
         assert torch.allclose(_grown(torch.ones(4), f), total, rtol=0, atol=1e-12)
     ends = [layers.output(stages, v, x) for v in (w, w + dw)]
@@ -397,7 +402,7 @@ def test_the_tolerance_is_relative_to_the_largest_output(paths):
         w, dw = path.weights(0).clone(), path.weights(1) - path.weights(0)
         w[place], dw[place] = scale * w[place], scale * dw[place]
         ends = layers.output(stages, w, queries), layers.output(stages, w + dw, queries)
-        counts.append(len(quadrature.adaptive(stages, w, dw, queries, ends, 1e-10).row))
+        counts.append(len(quadrature.adaptive(layers.Line(stages, w, dw), queries, ends, 1e-10).row))
     assert counts[0] == counts[1]
 
 

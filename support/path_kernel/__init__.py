@@ -29,7 +29,7 @@ from torch.func import functional_call, jacrev, vmap
 
 from support.common.arguments import choice, described, points, whole_number
 from support.path_kernel import layers, quadrature
-from support.path_kernel.layers import ROWS, Factors, Gradients
+from support.path_kernel.layers import ROWS, Factors, Gradients, Line
 from support.path_kernel.quadrature import Rule
 from support.path_kernel.steps import Loss, Recipe, recipe_for
 
@@ -134,11 +134,11 @@ class Path:
         start = now = scores = self._scores(0, xq)
         looked, largest = 0, []
         for step, state in enumerate(self.states[:-1]):
-            dw = self._step(step, recipe.gradient(state[0], step))
+            line = self._checked(step, recipe.gradient(state[0], step))
             after, change = self._scores(step + 1, xq), []
             for piece in layers.pieces(len(xq), rows):
                 ends = now[piece], after[piece]
-                found = quadrature.integrate(plan, recipe.stages, state[0], dw, xq[piece], ends)
+                found = quadrature.integrate(plan, line, xq[piece], ends)
                 change.append(found.change)
                 looked += len(found.t)
             change = torch.cat(change)
@@ -181,8 +181,8 @@ class Path:
             ValueError: as :meth:`predict`, and where the path's memory does not hold the result.
         """
         xq, chosen = self._queries(xq), self._chosen(steps)
-        plan, shape = self._rule(rule, nodes, tolerance), (len(xq), len(self.recipe.x))
-        total = _room((self.recipe.outputs, *shape), xq, self.memory)
+        plan = self._rule(rule, nodes, tolerance)
+        total = _room((self.recipe.outputs, len(xq), len(self.recipe.x)), xq, self.memory)
         add = self._add_across if self.recipe.buffers > 1 else self._add_steps
         looked = add(total, xq, plan, chosen)
         start, network = self._scores(0, xq), self._scores(self.steps, xq)
@@ -235,18 +235,17 @@ class Path:
         total = _room((outputs, len(xq), outputs, len(x2)), xq, self.memory)
         inner = None if both else layers.first_gram(stages, xq, x2)
         for step in chosen:
-            w = self.weights(step)
-            dw = self.weights(step + 1) - w
+            line = self._line(step)
             if both:
                 for place, share in zip(*quadrature.fixed_rule(rule, nodes), strict=True):
-                    here = w + float(place) * dw
+                    here = line.w + float(place) * line.dw
                     total += float(share) * layers.tangent(stages, here, xq, x2, trace, self.memory)
                 continue
             for piece in layers.pieces(len(x2), self._rows(outputs)):
-                right, width = layers.factors(stages, w, x2[piece]), outputs**2 * len(x2[piece])
-                for row, weight, left in self._left(plan, w, dw, xq, width):
-                    known = None if inner is None else inner[row, piece]
-                    block = layers.gram(stages, left, right, trace=trace, first=known)
+                right = Line(stages, line.w).factors(x2[piece])
+                for row, weight, left in self._left(plan, line, xq, outputs**2 * len(x2[piece])):
+                    first = None if inner is None else inner[row, piece]
+                    block = layers.gram(left, right, trace, first)
                     total[..., piece].index_add_(1, row, block * weight[None, :, None, None])
         return total[0, :, 0] if trace else total.permute(1, 3, 0, 2)
 
@@ -254,29 +253,28 @@ class Path:
         """Contributions of plain gradient steps: total (K, N, M), step by step. Returns the number
         of places looked at."""
         recipe, looked = self.recipe, 0
-        stages, inner = recipe.stages, layers.first_gram(recipe.stages, xq, recipe.x)
+        inner = layers.first_gram(recipe.stages, xq, recipe.x)
         for step in chosen:
-            w, index, gradient = self.weights(step), recipe.batches[step], 0
-            dw = self.weights(step + 1) - w
+            line, index, gradient = self._line(step), recipe.batches[step], 0
             for piece in index.split(self._rows(1)):
-                right = recipe.points(w, piece)
+                right = recipe.points(line.w, piece)
                 part, seen = total.new_zeros(*total.shape[:2], len(piece)), 0
-                for row, weight, left in self._left(plan, w, dw, xq, len(total) * len(piece)):
+                for row, weight, left in self._left(plan, line, xq, len(total) * len(piece)):
                     first = None if inner is None else inner[row][:, piece]
-                    block = layers.gram(stages, left, right, first=first)[:, :, 0]
+                    block = layers.gram(left, right, first=first)[:, :, 0]
                     part.index_add_(1, row, block * weight[None, :, None])
                     seen += len(row) * (plan.name != "closed")
                 total.index_add_(2, piece, part, alpha=-recipe.lr[step] / len(index))
-                gradient = gradient + layers.gradient(stages, right)
+                gradient = gradient + layers.gradient(right)
             looked += seen  # the same for every piece
-            self._step(step, gradient / len(index))
+            self._checked(step, gradient / len(index))
         return looked
 
     def _add_across(self, total: Tensor, xq: Tensor, plan: Rule, chosen: Sequence[int]) -> int:
         """Contributions of steps with memory: how the scores answer to each step's gradient,
         accumulated from the last step back. Returns the number of places looked at."""
         recipe, looked, keep = self.recipe, 0, self.recipe.momentum
-        stages, classes, size = recipe.stages, len(total), self.states.shape[2]
+        classes, size = len(total), self.states.shape[2]
         one = 4 * classes * size * xq.element_size()
         if one > self.memory:
             raise ValueError(
@@ -287,40 +285,45 @@ class Path:
             x = xq[piece]
             answer = x.new_zeros(classes, len(x), size)
             for step in reversed(range(chosen[0], self.steps)):
-                w, after, gradient = self.weights(step), self.states[step + 1], 0
+                line, gradient = self._line(step), 0
                 index, mean = recipe.batches[step], torch.zeros_like(answer)
-                for row, weight, left in self._left(plan, w, after[0] - w, x, 2 * classes * size):
-                    mean.index_add_(1, row, layers.jacobian(stages, left) * weight[None, :, None])
+                for row, weight, left in self._left(plan, line, x, 2 * classes * size):
+                    mean.index_add_(1, row, layers.jacobian(left) * weight[None, :, None])
                     looked += len(row) * (plan.name != "closed")
                 if recipe.optimizer == "adam":
-                    mean *= (1 - keep) / (1 - keep ** (step + 1)) / recipe.scale(after[2], step)
+                    second = self.states[step + 1][2]
+                    mean *= (1 - keep) / (1 - keep ** (step + 1)) / recipe.scale(second, step)
                 answer.mul_(keep).add_(mean, alpha=recipe.lr[step])
                 for some in index.split(self._rows(1)):
-                    right = recipe.points(w, some)
-                    gradient = gradient + layers.gradient(stages, right)
+                    right = recipe.points(line.w, some)
+                    gradient = gradient + layers.gradient(right)
                     if step in chosen:
-                        part = layers.per_point(stages, answer.flatten(0, 1), right) / len(index)
+                        part = layers.per_point(answer.flatten(0, 1), right) / len(index)
                         total[:, piece, :][:, :, some] -= part.view(classes, len(x), -1)
-                self._step(step, gradient / len(index))
+                self._checked(step, gradient / len(index))
         return looked
 
     def _left(
-        self, plan: Rule, w: Tensor, dw: Tensor, xq: Tensor, width: int
+        self, plan: Rule, line: Line, xq: Tensor, width: int
     ) -> Iterator[tuple[Tensor, Tensor, Gradients]]:
         """The first arguments of a step's kernel: pieces of (query index, weight, factors),
         ``width`` numbers to each of their rows."""
-        stages = self.recipe.stages
         limit = max(1, min(ROWS, self.memory // (4 * width * xq.element_size())))
         for piece in layers.pieces(len(xq), self._rows(self.recipe.outputs)):
             x = xq[piece]
-            nodes = quadrature.integrate(plan, stages, w, dw, x)
+            nodes = quadrature.integrate(plan, line, x)
             for some in layers.pieces(len(nodes.row), limit):
                 row, found = nodes.row[some], nodes.factors
                 if found is None:
-                    left = layers.factors(stages, w, x[row], dw=dw, t=nodes.t[some])
+                    left = line.factors(x[row], t=nodes.t[some])
                 else:
-                    left = tuple(Factors(f.inputs[some], f.deltas[:, some]) for f in found)
+                    left = tuple(Factors(f.stage, f.inputs[some], f.deltas[:, some]) for f in found)
                 yield row + piece.start, nodes.weight[some], left
+
+    def _line(self, step: int) -> Line:
+        """The weights between two recorded states."""
+        w = self.weights(step)
+        return Line(self.recipe.stages, w, self.weights(step + 1) - w)
 
     def _rule(self, name: str, nodes: int | None, tolerance: float | None = None) -> Rule:
         return quadrature.rule_for(self.recipe.stages, self.recipe.x.dtype, name, nodes, tolerance)
@@ -350,8 +353,8 @@ class Path:
         w = self.weights(step)
         return torch.cat([layers.output(self.recipe.stages, w, part) for part in xq.split(ROWS)])
 
-    def _step(self, step: int, gradient: Tensor) -> Tensor:
-        """How a step moves the weights, by its points' gradients.
+    def _checked(self, step: int, gradient: Tensor) -> Line:
+        """Where a step leads from the recorded weights, by its points' gradients.
 
         Raises:
             ValueError: the next recorded state is another one.
@@ -366,7 +369,7 @@ class Path:
                 f"leads {float((moved - recorded).norm()):.3g} away from the recorded next ones, "
                 f"for a step of length {float(dw.norm()):.3g}"
             )
-        return dw
+        return Line(self.recipe.stages, w, dw)
 
 
 @torch.inference_mode(False)

@@ -13,23 +13,21 @@ from math import prod
 
 import torch
 from torch import Tensor, nn
-from torch.func import vjp, vmap
+from torch.func import jvp, vjp, vmap
 from torch.nn import functional
 
+from support.attacks.base import per_image
 from support.models.architectures import Normalise, plain_layers
 from support.models.heads import LinearHead
 
 ROWS = 1024
 """Points in one pass where memory does not say less."""
 
-# Layers without parameters; a function stands in for a module that may work in place.
-_KINKED = {nn.ReLU: functional.relu, nn.MaxPool2d: None}
-_SHAPE = {Normalise: None, nn.Flatten: None, nn.Identity: None}
-_SMOOTH = {nn.Tanh: torch.tanh, nn.GELU: None, nn.AvgPool2d: None, nn.AdaptiveAvgPool2d: None}
-_PLAIN = {**_KINKED, **_SHAPE, **_SMOOTH}
 _LINEAR = (nn.Linear, LinearHead)
-_NAMES = ", ".join(kind.__name__ for kind in (*_LINEAR, *_PLAIN))
-SUPPORTED = f"Conv2d (one group, padded with a number of zeros), {_NAMES}"
+# Layers without parameters.
+_KINKED, _CURVED = (nn.ReLU, nn.MaxPool2d), (nn.Tanh, nn.GELU)
+_SHAPE = (Normalise, nn.Flatten, nn.Identity)
+_PLAIN = (*_KINKED, *_SHAPE, *_CURVED, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
 
 
 @dataclass(frozen=True)
@@ -48,10 +46,11 @@ class Stage:
         return len(self.weight) == 4
 
     def parameters(self, w: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Weight and bias as views into the flat vector."""
+        """Weight and bias as views into flat vectors (..., P)."""
         first, last = self.where
         middle = first + prod(self.weight)
-        return w[first:middle].view(self.weight), w[middle:last] if self.bias else None
+        weight = w[..., first:middle].unflatten(-1, self.weight)
+        return weight, w[..., middle:last] if self.bias else None
 
     def affine(self, w: Tensor, a: Tensor, *, bias: bool = True) -> Tensor:
         """The layer with the parameters ``w`` on its input ``a``."""
@@ -88,6 +87,7 @@ class Factors:
     """What a layer's gradients are made of: inputs (R, ...) and, for each of K outputs, gradients
     of the layer's output (K, R, ...)."""
 
+    stage: Stage
     inputs: Tensor
     deltas: Tensor
 
@@ -108,16 +108,18 @@ def chain(model: nn.Module) -> Chain:
     for name, module in plain_layers(model):
         kind = type(module)
         if kind in _PLAIN and not getattr(module, "return_indices", False):
-            stages.append(Stage(module, _PLAIN[kind] or module))
+            # not a ReLU itself, which may work in place
+            stages.append(Stage(module, functional.relu if kind is nn.ReLU else module))
         elif kind in _LINEAR or (kind is nn.Conv2d and _plain(module)):
             weight, bias = tuple(module.weight.shape), module.bias is not None
             size = prod(weight) + bias * weight[0]
             stages.append(Stage(module, None, weight, bias, (place, place + size)))
             place += size
         else:
+            others = ", ".join(kind.__name__ for kind in (*_LINEAR, *_PLAIN))
             raise ValueError(
                 f"layer {name} ({kind.__name__}) is not supported by the path kernel; supported: "
-                f"{SUPPORTED}"
+                f"Conv2d (one group, padded with a number of zeros), {others}"
             )
     if not stages or type(stages[-1].module) not in _LINEAR:
         end = type(stages[-1].module).__name__ if stages else "nothing"
@@ -159,24 +161,24 @@ def pieces_exact(stages: Chain) -> int | None:
     Without smooth activations the output of L layers with parameters is, between kinks, a
     polynomial of degree L along the step.
     """
-    if any(type(stage.module) in (nn.Tanh, nn.GELU) for stage in stages):
+    if any(type(stage.module) in _CURVED for stage in stages):
         return None
     return -(-sum(bool(stage.weight) for stage in stages) // 2)
 
 
-def entrance(stages: Chain, x: Tensor) -> tuple[int, Tensor]:
-    """Which stage is the first with parameters, and its input: the same for all weights."""
+def entrance(stages: Chain, x: Tensor) -> tuple[Stage, Tensor]:
+    """The first stage with parameters, and its input: the same for all weights."""
     first = next(i for i, stage in enumerate(stages) if stage.weight)
     for stage in stages[:first]:
         x = stage.apply(x)
-    return first, x
+    return stages[first], x
 
 
 def first_gram(stages: Chain, x1: Tensor, x2: Tensor) -> Tensor | None:
     """Inner products (N, M) of the inputs of the first layer with parameters, which are the same at
     every step; None for a convolution."""
     (first, a1), (_, a2) = entrance(stages, x1), entrance(stages, x2)
-    return None if stages[first].convolution else a1 @ a2.T
+    return None if first.convolution else a1 @ a2.T
 
 
 def output(stages: Chain, w: Tensor, x: Tensor) -> Tensor:
@@ -196,107 +198,93 @@ def check_points(stages: Chain, x: Tensor) -> None:
         raise ValueError(f"the model does not take points of shape {shape}: {error}") from error
 
 
-def factors(
-    stages: Chain,
-    w: Tensor,
-    x: Tensor,
-    seed: Tensor | None = None,
-    *,
-    dw: Tensor | None = None,
-    t: Tensor | None = None,
-) -> Gradients:
-    """The factors of the gradients of every layer with parameters, in order, at the weights w + t
-    dw.
-
-    Args:
-        x: (R, ...).
-        seed: (C, R, K) combinations of outputs whose gradient is wanted; None for each output on
-            its own.
-        dw: direction of the step, with ``t`` (R,): each row has its own place on it.
-    """
-    a, inputs, pulls = x, [], []
-    for stage in stages:
-        if stage.weight:
-            inputs.append(a)
-            pulls.append(None)
-            a = moved(stage, w, dw, t, a)
-        else:
-            a, pull = vjp(stage.apply, a)
-            pulls.append(pull)
-    delta, found = every_output(a) if seed is None else seed, []
-    for stage, pull in zip(reversed(stages), reversed(pulls), strict=True):
-        if pull is not None:
-            delta = vmap(pull)(delta)[0]
-            continue
-        found.append(Factors(inputs.pop(), delta))
-        if not inputs:
-            break
-        shape = found[-1].inputs.shape[1:]
-        pulled = stage.back(w, delta, shape)
-        if dw is not None:
-            pulled = pulled + along(t, shape) * stage.back(dw, delta, shape)
-        delta = pulled
-    return tuple(reversed(found))
-
-
 def every_output(scores: Tensor) -> Tensor:
     """(K, N, K) from (N, K): the combinations that are one output each."""
     eye = torch.eye(scores.shape[1], dtype=scores.dtype, device=scores.device)
     return eye[:, None, :].expand(-1, len(scores), -1)
 
 
-def begin(stages: Chain, w: Tensor, dw: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    """The first layer's output at w, and its change along dw."""
-    first, a = entrance(stages, x)
-    return stages[first].affine(w, a), stages[first].affine(dw, a)
+@dataclass(frozen=True)
+class Line:
+    """A chain at the weights w + t dw, where every row has its own place t (R,); without ``dw`` at
+    the weights w."""
 
+    stages: Chain
+    w: Tensor
+    dw: Tensor | None = None
 
-def derivative(
-    stages: Chain, w: Tensor, dw: Tensor, first: tuple[Tensor, Tensor], t: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Scores at w + t dw, their derivative in t, and the inputs of every ReLU, by one pass forward.
+    def factors(self, x: Tensor, seed: Tensor | None = None, t: Tensor | None = None) -> Gradients:
+        """The factors of the gradients of every layer with parameters, in order.
 
-    Args:
-        first: rows of :func:`begin`.
-        t: (R,).
+        Args:
+            x: (R, ...).
+            seed: (C, R, K) combinations of outputs whose gradient is wanted; None for each output
+                on its own.
+            t: (R,), where there is a ``dw``.
+        """
+        a, passed = x, []
+        for stage in self.stages:
+            if stage.weight:
+                passed.append((stage, a, None))
+                a = self._moved(stage, t, a)
+            else:
+                a, pull = vjp(stage.apply, a)
+                passed.append((stage, None, pull))
+        delta, found = every_output(a) if seed is None else seed, []
+        for stage, inputs, pull in reversed(passed):
+            if pull is not None:
+                delta = vmap(pull)(delta)[0]
+                continue
+            found.append(Factors(stage, inputs, delta))
+            if stage.where[0] == 0:  # nothing before it has parameters
+                break
+            pulled = stage.back(self.w, delta, inputs.shape[1:])
+            if self.dw is not None:
+                along = stage.back(self.dw, delta, inputs.shape[1:])
+                pulled = pulled + per_image(t, inputs) * along
+            delta = pulled
+        return tuple(reversed(found))
 
-    Returns:
-        (R, K), (R, K), (R, units).
-    """
-    start = next(i for i, stage in enumerate(stages) if stage.weight)
-    a, da = first[0] + along(t, first[0].shape[1:]) * first[1], first[1]
-    units = [a.new_empty(len(a), 0)]
-    for stage in stages[start + 1 :]:
-        if stage.weight:
-            straight = stage.affine(dw, a)
-            da = moved(stage, w, dw, t, da, bias=False) + straight
-            a = stage.affine(w, a) + along(t, straight.shape[1:]) * straight
-        else:
-            if isinstance(stage.module, nn.ReLU):
-                units.append(a.reshape(len(a), -1))
-            a, da = torch.func.jvp(stage.apply, (a,), (da,))
-    return a, da, torch.cat(units, 1)
+    def begin(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The first layer's output at w, and its change along dw."""
+        first, a = entrance(self.stages, x)
+        return first.affine(self.w, a), first.affine(self.dw, a)
 
+    def derivative(self, first: tuple[Tensor, Tensor], t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Scores at w + t dw, their derivative in t, and the inputs of every ReLU, by one pass
+        forward.
 
-def moved(
-    stage: Stage, w: Tensor, dw: Tensor | None, t: Tensor | None, a: Tensor, *, bias: bool = True
-) -> Tensor:
-    """The layer at the weights w + t dw, where each row has its own t."""
-    out = stage.affine(w, a, bias=bias)
-    return out if dw is None else out + along(t, out.shape[1:]) * stage.affine(dw, a, bias=bias)
+        Args:
+            first: rows of :meth:`begin`.
+            t: (R,).
 
+        Returns:
+            (R, K), (R, K), (R, units).
+        """
+        start = next(i for i, stage in enumerate(self.stages) if stage.weight)
+        a, da = first[0] + per_image(t, first[0]) * first[1], first[1]
+        units = [a.new_empty(len(a), 0)]
+        for stage in self.stages[start + 1 :]:
+            if stage.weight:
+                straight = stage.affine(self.dw, a)
+                da = self._moved(stage, t, da, bias=False) + straight
+                a = stage.affine(self.w, a) + per_image(t, straight) * straight
+            else:
+                if isinstance(stage.module, nn.ReLU):
+                    units.append(a.reshape(len(a), -1))
+                a, da = jvp(stage.apply, (a,), (da,))
+        return a, da, torch.cat(units, 1)
 
-def along(t: Tensor, shape: torch.Size) -> Tensor:
-    """(R,) values, shaped to be broadcast over rows of this shape."""
-    return t.reshape(-1, *[1] * len(shape))
+    def _moved(self, stage: Stage, t: Tensor | None, a: Tensor, *, bias: bool = True) -> Tensor:
+        """The layer on its input, each row at its own weights."""
+        out = stage.affine(self.w, a, bias=bias)
+        if self.dw is None:
+            return out
+        return out + per_image(t, out) * stage.affine(self.dw, a, bias=bias)
 
 
 def gram(
-    stages: Chain,
-    left: Gradients,
-    right: Gradients,
-    trace: bool = False,
-    first: Tensor | None = None,
+    left: Gradients, right: Gradients, trace: bool = False, first: Tensor | None = None
 ) -> Tensor:
     """Inner products of the gradients of R x K outputs with those of M x C outputs, summed over the
     layers.
@@ -310,13 +298,13 @@ def gram(
         (K, R, C, M), or (1, R, 1, M) with ``trace``.
     """
     total = None
-    for stage, a, b in zip(_weighted(stages), left, right, strict=True):
+    for a, b in zip(left, right, strict=True):
         da, db = (_joined(f.deltas) if trace else f.deltas for f in (a, b))
-        if stage.convolution:
-            part = _convolution(stage, a.inputs, da, b.inputs, db)
+        if a.stage.convolution:
+            part = _convolution(a.stage, a.inputs, da, b.inputs, db)
         else:
             inner = a.inputs @ b.inputs.T if first is None or total is not None else first
-            part = _outer(da, db).mul_((inner + stage.bias)[None, :, None, :])
+            part = _outer(da, db).mul_((inner + a.stage.bias)[None, :, None, :])
         total = part if total is None else total.add_(part)
     return total
 
@@ -324,60 +312,58 @@ def gram(
 def tangent(stages: Chain, w: Tensor, x1: Tensor, x2: Tensor, trace: bool, memory: int) -> Tensor:
     """The tangent kernel at fixed weights, as :func:`gram` has it, in pieces that fit."""
     rows = rows_within(stages, x1, 1 if trace else stages[-1].weight[0], memory)
-    right = [factors(stages, w, part) for part in x2.split(rows)]
-    parts = []
+    line, parts = Line(stages, w), []
+    right = [line.factors(part) for part in x2.split(rows)]
     for part in x1.split(rows):
-        left = factors(stages, w, part)
-        parts.append(torch.cat([gram(stages, left, one, trace=trace) for one in right], 3))
+        left = line.factors(part)
+        parts.append(torch.cat([gram(left, one, trace) for one in right], 3))
     return torch.cat(parts, 1)
 
 
-def per_point(stages: Chain, direction: Tensor, points: Gradients) -> Tensor:
+def per_point(direction: Tensor, points: Gradients) -> Tensor:
     """Inner products (Q, M) of Q flat vectors with the gradients of M points (factors with one
     combination each)."""
     total = 0
-    for stage, f in zip(_weighted(stages), points, strict=True):
-        first, last = stage.where
-        middle, delta = first + prod(stage.weight), f.deltas[0]
-        if stage.convolution:
-            flattened = (delta.flatten(2) @ stage.columns(f.inputs).transpose(1, 2)).flatten(1)
-            part, sums = direction[:, first:middle] @ flattened.T, delta.flatten(2).sum(2)
+    for f in points:
+        (weight, bias), delta = f.stage.parameters(direction), f.deltas[0]
+        if f.stage.convolution:
+            flattened = (delta.flatten(2) @ f.stage.columns(f.inputs).transpose(1, 2)).flatten(1)
+            part, sums = weight.flatten(1) @ flattened.T, delta.flatten(2).sum(2)
         else:
-            matrices = direction[:, first:middle].reshape(len(direction), *stage.weight)
-            part = torch.stack([((f.inputs @ one.T) * delta).sum(1) for one in matrices])
+            part = torch.stack([((f.inputs @ one.T) * delta).sum(1) for one in weight])
             sums = delta
         total = total + part
-        if stage.bias:
-            total = total + direction[:, middle:last] @ sums.T
+        if bias is not None:
+            total = total + bias @ sums.T
     return total
 
 
-def jacobian(stages: Chain, found: Gradients) -> Tensor:
+def jacobian(found: Gradients) -> Tensor:
     """The gradients themselves, (K, R, P): for few rows only."""
     parts = []
-    for stage, f in zip(_weighted(stages), found, strict=True):
-        if stage.convolution:
-            parts.append(_patched(f.deltas.flatten(3), stage.columns(f.inputs)))
+    for f in found:
+        if f.stage.convolution:
+            parts.append(_patched(f.deltas.flatten(3), f.stage.columns(f.inputs)))
         else:
             parts.append((f.deltas[..., :, None] * f.inputs[:, None, :]).flatten(2))
-        if stage.bias:
-            parts.append(f.deltas.flatten(3).sum(3) if stage.convolution else f.deltas)
+        if f.stage.bias:
+            parts.append(f.deltas.flatten(3).sum(3) if f.stage.convolution else f.deltas)
     return torch.cat(parts, 2)
 
 
-def gradient(stages: Chain, points: Gradients) -> Tensor:
+def gradient(points: Gradients) -> Tensor:
     """The sum of the points' gradients as one flat vector, from factors with one combination
     each."""
     parts = []
-    for stage, f in zip(_weighted(stages), points, strict=True):
+    for f in points:
         delta = f.deltas[0]
-        if stage.convolution:
-            weight = torch.einsum("rop,rqp->oq", delta.flatten(2), stage.columns(f.inputs))
+        if f.stage.convolution:
+            weight = torch.einsum("rop,rqp->oq", delta.flatten(2), f.stage.columns(f.inputs))
         else:
             weight = delta.T @ f.inputs
         parts.append(weight.reshape(-1))
-        if stage.bias:
-            parts.append(delta.flatten(2).sum((0, 2)) if stage.convolution else delta.sum(0))
+        if f.stage.bias:
+            parts.append(delta.flatten(2).sum((0, 2)) if f.stage.convolution else delta.sum(0))
     return torch.cat(parts)
 
 
@@ -392,12 +378,8 @@ def rows_within(stages: Chain, x: Tensor, outputs: int, memory: int) -> int:
     outputs, what flows back, within so many bytes."""
     size = x[0].numel()
     positions = size if any(stage.convolution for stage in stages) else 1
-    widest = max(size, *(stage.weight[0] * positions for stage in _weighted(stages)))
+    widest = max(size, *(stage.weight[0] * positions for stage in stages if stage.weight))
     return max(1, min(ROWS, memory // (8 * (outputs + 1) * widest * x.element_size())))
-
-
-def _weighted(stages: Chain) -> list[Stage]:
-    return [stage for stage in stages if stage.weight]
 
 
 def _outer(da: Tensor, db: Tensor) -> Tensor:

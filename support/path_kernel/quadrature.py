@@ -12,7 +12,7 @@ from torch import Tensor
 
 from support.common.arguments import choice, number, whole_number
 from support.path_kernel import layers
-from support.path_kernel.layers import Chain, Factors, Gradients, begin, derivative
+from support.path_kernel.layers import Chain, Factors, Gradients, Line
 
 FIXED = ("gauss", "midpoint", "left")
 RULES = ("auto", "closed", "adaptive", *FIXED)
@@ -70,16 +70,14 @@ def rule_for(
     return Rule(name, nodes, tolerance)
 
 
-def integrate(
-    rule: Rule, stages: Chain, w: Tensor, dw: Tensor, x: Tensor, ends: Ends | None = None
-) -> Nodes:
+def integrate(rule: Rule, line: Line, x: Tensor, ends: Ends | None = None) -> Nodes:
     """The nodes of a rule for queries ``x``; ``ends`` as in :func:`adaptive`, if they are known."""
     if rule.name == "closed":
-        return closed(stages, w, dw, x)
+        return closed(line, x)
     if rule.name in FIXED:
-        return fixed(stages, w, dw, x, rule.name, rule.nodes)
-    ends = ends or tuple(layers.output(stages, v, x) for v in (w, w + dw))
-    return adaptive(stages, w, dw, x, ends, rule.tolerance, rule.nodes)
+        return fixed(line, x, rule.name, rule.nodes)
+    ends = ends or tuple(layers.output(line.stages, w, x) for w in (line.w, line.w + line.dw))
+    return adaptive(line, x, ends, rule.tolerance, rule.nodes)
 
 
 def fixed_rule(name: str, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -92,26 +90,20 @@ def fixed_rule(name: str, count: int) -> tuple[np.ndarray, np.ndarray]:
     return (np.arange(count) + shift) / count, np.full(count, 1 / count)
 
 
-def fixed(stages: Chain, w: Tensor, dw: Tensor, x: Tensor, name: str, count: int) -> Nodes:
+def fixed(line: Line, x: Tensor, name: str, count: int) -> Nodes:
     """The nodes of a :func:`fixed_rule`, the same for all queries."""
     points, weights = fixed_rule(name, count)
-    n, first, change = len(x), begin(stages, w, dw, x), 0
+    n, first, change = len(x), line.begin(x), 0
     t, weight = (x.new_tensor(v).repeat_interleave(n) for v in (points, weights))
     row = torch.arange(n, device=x.device).repeat(len(points))
     for place, share in zip(points, weights, strict=True):
-        slope = derivative(stages, w, dw, first, x.new_full((n,), float(place)))[1]
+        slope = line.derivative(first, x.new_full((n,), float(place)))[1]
         change = change + float(share) * slope
     return Nodes(row, t, weight, change)
 
 
 def adaptive(
-    stages: Chain,
-    w: Tensor,
-    dw: Tensor,
-    x: Tensor,
-    ends: Ends,
-    tolerance: float,
-    count: int | None = None,
+    line: Line, x: Tensor, ends: Ends, tolerance: float, count: int | None = None
 ) -> Nodes:
     """Gauss-Legendre nodes on pieces of the step, cut where the free residual f(b) - f(a) -
     integral says so.
@@ -128,19 +120,19 @@ def adaptive(
         count: nodes of a piece; None for as many as are exact between kinks, and 4 for smooth
             activations.
     """
-    points, weights = fixed_rule("gauss", count or layers.pieces_exact(stages) or 4)
-    n, first, change = len(x), begin(stages, w, dw, x), torch.zeros_like(ends[0])
+    points, weights = fixed_rule("gauss", count or layers.pieces_exact(line.stages) or 4)
+    n, first, change = len(x), line.begin(x), torch.zeros_like(ends[0])
     allowed = tolerance * torch.maximum(*ends).abs().amax(1).clamp_min(1)
     row, low, high = torch.arange(n, device=x.device), x.new_zeros(n), x.new_ones(n)
     f_low, f_high = ends
     u_low = u_high = x.new_empty(n, 0)
-    if layers.kinks(stages):
-        u_low, u_high = (derivative(stages, w, dw, first, at)[2] for at in (low, high))
+    if layers.kinks(line.stages):
+        u_low, u_high = (line.derivative(first, at)[2] for at in (low, high))
     kept: list[tuple[Tensor, Tensor, Tensor]] = []
     for level in range(_LEVELS + 1):
         here, width = (first[0][row], first[1][row]), high - low
         places = [low + float(p) * width for p in points]
-        slopes = torch.stack([derivative(stages, w, dw, here, at)[1] for at in places])
+        slopes = torch.stack([line.derivative(here, at)[1] for at in places])
         part = width[:, None] * torch.einsum("j,jrk->rk", x.new_tensor(weights), slopes)
         done = (part - (f_high - f_low)).abs().amax(1) <= allowed[row]
         done |= (row.bincount(minlength=n)[row] > _CROWD) | (level == _LEVELS)
@@ -155,32 +147,33 @@ def adaptive(
         cut = (low + high) / 2
         if u_low.shape[1] and level % 3 < 2:
             cut = _crossing(low, high, u_low, u_high)
-        f_cut, _, u_cut = derivative(stages, w, dw, (first[0][row], first[1][row]), cut)
+        f_cut, _, u_cut = line.derivative((first[0][row], first[1][row]), cut)
         row, low, high = row.repeat(2), torch.cat([low, cut]), torch.cat([cut, high])
         f_low, f_high = torch.cat([f_low, f_cut]), torch.cat([f_cut, f_high])
         u_low, u_high = torch.cat([u_low, u_cut]), torch.cat([u_cut, u_high])
     return Nodes(*(torch.cat(parts) for parts in zip(*kept, strict=True)), change)
 
 
-def closed(stages: Chain, w: Tensor, dw: Tensor, x: Tensor) -> Nodes:
+def closed(line: Line, x: Tensor) -> Nodes:
     """The integrals of a network with one hidden ReLU layer, exactly.
 
     Its pre-activations z + t dz are linear in t, so that the integrals of 1[z + t dz > 0] t^k are
     powers of the crossing's place. The kernel's two layers need one integrated factor each, the
     derivative along the step is their product with dw.
     """
-    z, dz = begin(stages, w, dw, x)
-    inputs, last = layers.entrance(stages, x)[1], stages[-1]
+    z, dz = line.begin(x)
+    (first, inputs), last = layers.entrance(line.stages, x), line.stages[-1]
     before, after = z > 0, z + dz > 0
     crossing = torch.where(before != after, z / torch.where(dz == 0, 1, -dz), 0).clamp(0, 1)
     start = torch.where(before, 0, torch.where(after, crossing, 0))
     stop = torch.where(after, 1.0, torch.where(before, crossing, 0))
     active, moment = stop - start, (stop.square() - start.square()) / 2
     mean = z * active + dz * moment
-    v, dv = last.parameters(w)[0], last.parameters(dw)
+    v, dv = last.parameters(line.w)[0], last.parameters(line.dw)
     flow = v[:, None, :] * active + dv[0][:, None, :] * moment
     change = mean @ dv[0].T + (flow * dz).sum(2).T + (0 if dv[1] is None else dv[1])
-    factors = Factors(inputs, flow), Factors(mean, layers.every_output(change))
+    outputs = layers.every_output(change)
+    factors = Factors(first, inputs, flow), Factors(last, mean, outputs)
     row, none = torch.arange(len(x), device=x.device), x.new_empty(0)
     return Nodes(row, none, x.new_ones(len(x)), change, factors)
 

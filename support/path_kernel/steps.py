@@ -10,10 +10,9 @@ from torch.nn import functional
 
 from support.common.arguments import choice, class_vector, matrix, number, whole_number
 from support.path_kernel import layers
-from support.path_kernel.layers import Chain, Gradients
+from support.path_kernel.layers import Chain, Gradients, Line
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-OPTIMIZERS = ("sgd", "adam")
 BETAS, EPS = (0.9, 0.999), 1e-8  # of Adam, as its authors have them
 
 
@@ -62,12 +61,12 @@ class Recipe:
                     f"{tuple(each.shape)}"
                 )
             (slope,) = torch.autograd.grad(each.sum(), scores)
-        return layers.factors(self.stages, w, x, slope[None])
+        return Line(self.stages, w).factors(x, slope[None])
 
     def gradient(self, w: Tensor, step: int) -> Tensor:
         """The gradient of the batch's mean loss as a flat vector."""
         pieces = self.batches[step].split(layers.ROWS)
-        total = sum(layers.gradient(self.stages, self.points(w, piece)) for piece in pieces)
+        total = sum(layers.gradient(self.points(w, piece)) for piece in pieces)
         return total / len(self.batches[step])
 
     def advance(self, state: Tensor, gradient: Tensor, step: int) -> Tensor:
@@ -117,7 +116,7 @@ def recipe_for(
         raise ValueError(f"lr must be a number, or {steps} of them; {len(rates)} were given")
     rates = tuple(number("lr", rate, above=0) for rate in rates)
     momentum = number("momentum", momentum, least=0, below=1)
-    if choice("optimizer", optimizer, OPTIMIZERS) == "adam":
+    if choice("optimizer", optimizer, ("sgd", "adam")) == "adam":
         if momentum:
             raise ValueError(f"momentum is for sgd; {momentum} was given with adam")
         momentum = BETAS[0]
@@ -154,8 +153,7 @@ def _squared(scores: Tensor, y: Tensor) -> Tensor:
 
 
 def _binary(scores: Tensor, y: Tensor) -> Tensor:
-    y = y.to(scores)
-    return functional.binary_cross_entropy_with_logits(scores[:, 0], y, reduction="none")
+    return functional.binary_cross_entropy_with_logits(scores[:, 0], y.to(scores), reduction="none")
 
 
 _LOSSES = {
