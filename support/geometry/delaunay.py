@@ -38,9 +38,8 @@ class Triangulation:
     @property
     def longest_edge(self) -> float:
         """The epsilon of bell2023, Definition 30.5."""
-        return float(
-            (self.points[self.edges[:, 0]] - self.points[self.edges[:, 1]]).norm(dim=1).max()
-        )
+        ends = self.points[self.edges]
+        return float((ends[:, 0] - ends[:, 1]).norm(dim=1).max())
 
 
 def triangulate(x: Tensor, labels: Tensor | None = None) -> Triangulation:
@@ -129,7 +128,6 @@ def barycentric_weights(triangulation: Triangulation, x: Tensor) -> Tensor:
         simplex, the nearest point's class has weight 1: the extension by the Euclidean metric that
         the paper remarks on.
     """
-    points("x", x)
     exact = matrix("x", x, columns=triangulation.points.shape[1]).detach().double().cpu()
     simplex = _indices(triangulation.found.find_simplex(exact.numpy()))
     inside = simplex >= 0
