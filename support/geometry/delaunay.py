@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.spatial import ConvexHull, Delaunay, QhullError, cKDTree
+from scipy.spatial import Delaunay, QhullError, cKDTree
 from torch import Tensor, nn
 
 from support.common.arguments import class_vector, matrix, points
@@ -95,7 +95,7 @@ def bounded_cells(triangulation: Triangulation) -> Tensor:
     """(n,) bool: which points have a bounded Voronoi cell: those in the interior of the convex
     hull."""
     inner = torch.ones_like(triangulation.points[:, 0], dtype=torch.bool)
-    inner[_indices(ConvexHull(triangulation.points.numpy()).vertices)] = False
+    inner[_indices(np.unique(triangulation.found.convex_hull))] = False
     return inner
 
 
