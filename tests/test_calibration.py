@@ -34,14 +34,13 @@ def settled(votes: dict[bool, tuple[int, int]]) -> tuple[nn.Module, Properties]:
     assert 10 < int(violated.sum()) < 50
     count = torch.tensor([votes[bool(one)] for one in violated])
     eps = torch.full((60,), 0.05, dtype=torch.float64)
-    return net, Properties(x, y, eps, ("net",) * 60, count, count[:, 0] > count[:, 1], count[:, 1] > count[:, 0])
+    return net, Properties(x, y, eps, ("net",) * 60, count)
 
 
 def compare(monkeypatch, attacker, votes=None):
     net, given = settled(votes or {True: (0, 5), False: (5, 0)})
     monkeypatch.setattr(published, "network", lambda name: net)
-    (row,) = calibration.compare("made up", [attacker], given)
-    return row
+    return calibration.compare("made up", attacker, given)
 
 
 def test_of_a_linear_network_everything_that_is_violated_is_found_and_nothing_else(monkeypatch):
@@ -143,7 +142,7 @@ def row(benchmark: str, seed: int) -> calibration.Row:
     def find(model, x, y, eps, **settings):
         return attacks.multi_targeted(model, x, y, eps, generator=torch.Generator().manual_seed(seed), **settings)
 
-    return calibration.compare(benchmark, [calibration.ours("multi_targeted", find)])[0]
+    return calibration.compare(benchmark, calibration.ours("multi_targeted", find))
 
 
 @needs_data
@@ -159,7 +158,7 @@ def test_every_violated_property_is_found_and_none_that_holds(name, seed):
 def test_fewer_passes_find_more_than_apgd():
     apgd = next(one for one in calibration.attackers(164) if one.name == "APGD-CE, 100 steps")
     for benchmark in ("mnistfc", "oval21"):
-        (other,) = calibration.compare(benchmark, [apgd])
+        other = calibration.compare(benchmark, apgd)
         assert row(benchmark, 0).found > other.found and row(benchmark, 0).passes_found < other.passes_found / 4
 
 
@@ -167,7 +166,7 @@ def test_fewer_passes_find_more_than_apgd():
 def test_where_one_tool_alone_found_a_violation_there_is_none_for_us():
     given = verified_properties.load("mnistfc")
     alone = (given.votes[:, 1] > 0) & ~given.violated & (given.votes[:, 0] != 1)
-    (found,) = calibration.compare("mnistfc", [calibration.ours("multi_targeted", attacks.multi_targeted)], given.take(alone))
+    found = calibration.compare("mnistfc", calibration.ours("multi_targeted", attacks.multi_targeted), given.take(alone))
     assert found.faults == found.open == 0 and found.holds + found.undecided == int(alone.sum()) > 40
 
 

@@ -91,6 +91,11 @@ def test_bounded_cells_are_voronoi_s_bounded_regions(d):
     assert geometry.bounded_cells(geometry.triangulate(x)).tolist() == expected
 
 
+def test_the_cell_of_a_point_on_a_side_of_the_hull_is_unbounded():
+    grid = torch.cartesian_prod(torch.arange(3.0), torch.arange(3.0))
+    assert geometry.bounded_cells(geometry.triangulate(grid)).nonzero().tolist() == [[4]]
+
+
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 10**6), st.integers(2, 4))
 def test_quality_is_between_flat_and_regular(seed, d):

@@ -2,7 +2,7 @@
 over images."""
 
 from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from support.attacks.base import (
     judged,
     margin,
     packed,
+    per_image,
     prepare,
 )
 from support.common.arguments import choice, flag, number, whole_number
@@ -61,23 +62,13 @@ class _Aim:
         return -self.sign * margin(scores, self.y)
 
 
-@dataclass(frozen=True)
-class _Point:
+class _Point(NamedTuple):
     """Where the minimisation stands, image by image: pixels, objective, its gradient, scores."""
 
     z: Tensor
     value: Tensor
     slope: Tensor
     scores: Tensor
-
-    def where(self, taken: Tensor, other: Self) -> Self:
-        column = taken[:, None]
-        return _Point(
-            torch.where(column, other.z, self.z),
-            torch.where(taken, other.value, self.value),
-            torch.where(column, other.slope, self.slope),
-            torch.where(column, other.scores, self.scores),
-        )
 
 
 @attack
@@ -226,7 +217,8 @@ def _minimise(
         moves[slot], bends[slot] = move, bend
         weights[slot] = torch.where(kept, 1 / curvature, 0)
         stalled = taken & (length == 1) & (point.value - next_point.value <= _STALLED * point.value)
-        point = point.where(taken, next_point)
+        both = zip(next_point, point, strict=True)
+        point = _Point(*(torch.where(per_image(taken, new), new, old) for new, old in both))
         length = torch.where(taken, (4 * length).clamp_max(1), length / 2)
     return point, passes
 

@@ -15,15 +15,8 @@ from support.common.arguments import images
 from support.models.architectures import Classifier, Normalise, plain_layers
 from support.models.heads import LinearHead, last_layer
 
-_MONOTONE = (
-    nn.ReLU,
-    nn.Flatten,
-    nn.MaxPool2d,
-    nn.AvgPool2d,
-    nn.AdaptiveAvgPool2d,
-    nn.Identity,
-    Normalise,
-)
+_POOLING = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
+_MONOTONE = (nn.ReLU, nn.Flatten, nn.Identity, Normalise, *_POOLING)
 
 
 @torch.inference_mode(False)
@@ -63,8 +56,7 @@ def double_copy(model: Classifier) -> Classifier:
     """
     if type(model) is not Classifier:
         raise ValueError(f"a Classifier is wanted; {type(model).__name__} was given")
-    for _ in plain_layers(model):
-        pass
+    list(plain_layers(model))  # an altered layer is refused
     return copy.deepcopy(model).double()
 
 

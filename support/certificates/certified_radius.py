@@ -85,10 +85,8 @@ def certified_accuracy(radii: Tensor, correct: Tensor, at: Tensor) -> Tensor:
     _vector("radii", radii)
     if not len(radii):
         raise ValueError("radii must be of at least one image; none was given")
-    if not isinstance(correct, Tensor) or (correct.dtype, correct.shape) != (
-        torch.bool,
-        radii.shape,
-    ):
+    fits = isinstance(correct, Tensor) and correct.shape == radii.shape
+    if not fits or correct.dtype != torch.bool:
         raise ValueError(
             f"correct must be a bool tensor of shape ({len(radii)},); {described(correct)} was "
             "given"

@@ -103,12 +103,8 @@ def least_budget(
         """Columns of a constraint matrix: ``matrix`` at a place, zeros elsewhere."""
         return np.pad(matrix, ((0, 0), (place, count - place - matrix.shape[1])))
 
-    least, most, whole, cost = (
-        np.zeros(count),
-        np.full(count, np.inf),
-        np.zeros(count),
-        np.zeros(count),
-    )
+    least, whole, cost = np.zeros((3, count))
+    most = np.full(count, np.inf)
     least[: len(start)] = np.maximum(start - within, 0)
     most[: len(start)] = np.minimum(start + within, 1)
     most[-1], cost[-1] = within, 1
@@ -145,9 +141,8 @@ def least_budget(
         rows.append(LinearConstraint(at(before, ahead), short, np.inf))
     limits = {"time_limit": seconds, "mip_rel_gap": 1e-6}
     answer = milp(cost, constraints=rows, integrality=whole, bounds=(least, most), options=limits)
-    if answer.status == 2:
-        return LeastBudget(math.inf, math.inf, None)
-    lower = max(float(answer.mip_dual_bound or 0.0), 0.0)
+    infeasible = answer.status == 2
+    lower = math.inf if infeasible else max(float(answer.mip_dual_bound or 0.0), 0.0)
     if answer.x is None:
         return LeastBudget(lower, math.inf, None)
     found = torch.from_numpy(answer.x[: len(start)].clip(0, 1)).reshape(x.shape)

@@ -81,18 +81,6 @@ class Row:
     missed: tuple[int, ...]
 
 
-class _Counted(nn.Module):
-    """A network that counts the images that it is shown."""
-
-    def __init__(self, model: nn.Module):
-        super().__init__()
-        self.model, self.images = model, 0
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.images += len(x)
-        return self.model(x)
-
-
 def successes(model: nn.Module, x: Tensor, y: Tensor, eps: Tensor, found: Tensor) -> Tensor:
     """Whether what an attack returned is a counterexample, (N,) bool: an image of ball and box
     whose class is another one, in float32 and in float64. What is no number counts as the image
@@ -112,15 +100,13 @@ def successes(model: nn.Module, x: Tensor, y: Tensor, eps: Tensor, found: Tensor
 
 
 @torch.no_grad()
-def compare(
-    benchmark: str, attackers: Iterable[Attacker], properties: Properties | None = None
-) -> list[Row]:
-    """Each attack on each property of a benchmark, one row an attack.
+def compare(benchmark: str, attacker: Attacker, properties: Properties | None = None) -> Row:
+    """An attack on each property of a benchmark.
 
     Args:
         benchmark: one of :data:`support.evaluation.verified_properties.SETS`.
-        attackers: the attacks; each sees the networks and the three kinds of properties one after
-            the other.
+        attacker: the attack; it sees the networks and the three kinds of properties one after the
+            other.
         properties: of the benchmark, where they are loaded already.
 
     Raises:
@@ -130,28 +116,20 @@ def compare(
     given = load(benchmark) if properties is None else properties
     networks = {name: published.network(name) for name in dict.fromkeys(given.networks)}
     kinds = (given.violated, given.holds, ~(given.violated | given.holds))
-    return [_row(benchmark, attacker, given, networks, kinds) for attacker in attackers]
-
-
-def _row(
-    benchmark: str,
-    attacker: Attacker,
-    given: Properties,
-    networks: dict[str, nn.Module],
-    kinds: tuple[Tensor, Tensor, Tensor],
-) -> Row:
     won, passes, began = torch.zeros_like(given.violated), [0, 0, 0], time.process_time()
     names = np.array(given.networks)
+    shown: list[int] = []  # images of each pass
     for name, network in networks.items():
         for kind, mask in enumerate(kinds):
             index = (mask & torch.from_numpy(names == name)).nonzero()[:, 0]
             if not len(index):
                 continue
             x, y, eps = given.x[index], given.y[index], given.eps[index]
-            counted = _Counted(network).eval()
-            with torch.enable_grad():
-                found, queries = attacker.find(counted, x.clone(), y.clone(), eps.clone())
-            passes[kind] += counted.images if queries is None else int(queries.sum())
+            shown.clear()
+            counting = network.register_forward_pre_hook(lambda _, args: shown.append(len(args[0])))
+            with counting, torch.enable_grad():
+                found, queries = attacker.find(network, x.clone(), y.clone(), eps.clone())
+            passes[kind] += sum(shown) if queries is None else int(queries.sum())
             won[index] = successes(network, x, y, eps, found.detach())
     counts = [(int(won[mask].sum()), int(mask.sum())) for mask in (*kinds, given.disputed)]
     each = [images / max(count, 1) for images, (_, count) in zip(passes, counts, strict=False)]
@@ -175,9 +153,9 @@ def ours(name: str, attack: Callable[..., attacks.AttackResult], **settings) -> 
     return Attacker(name, "ours", find)
 
 
-def library(package: str, name: str, build: Callable[[nn.Module, float], Callable]) -> Attacker:
-    """An attack of a library, of which ``build(model, eps)`` returns ``(x, y) -> images``: asked
-    for one radius at a time, with seeds of its own."""
+def library(package: str, name: str, build: Callable[..., Callable], **settings) -> Attacker:
+    """An attack of a library, of which ``build(model, eps=eps, **settings)`` returns ``(x, y) ->
+    images``: asked for one radius at a time, with seeds of its own."""
 
     def find(model: nn.Module, x: Tensor, y: Tensor, eps: Tensor) -> tuple[Tensor, None]:
         found = x.clone()
@@ -187,7 +165,7 @@ def library(package: str, name: str, build: Callable[[nn.Module, float], Callabl
                 np.random.seed(SEED)
                 torch.manual_seed(SEED)
                 at = eps == radius
-                found[at] = build(model, radius)(x[at], y[at]).detach()
+                found[at] = build(model, eps=radius, **settings)(x[at], y[at]).detach()
         return found, None
 
     return Attacker(name, f"{package} {importlib.metadata.version(package)}", find)
@@ -208,21 +186,10 @@ def attackers(passes: int) -> list[Attacker]:
     import torchattacks
 
     few = passes // 9 - 1  # a search towards each of nine rivals; a step of FAB takes two passes
-
-    def apgd(steps: int) -> Callable:
-        return lambda model, eps: torchattacks.APGD(model, eps=eps, steps=steps, loss="ce")
-
-    def apgd_targets(steps: int) -> Callable:
-        return lambda model, eps: torchattacks.APGDT(model, eps=eps, steps=steps, n_classes=10)
-
-    def fab(model: nn.Module, eps: float) -> Callable:
-        told = {"steps": few // 2, "n_restarts": 1, "multi_targeted": True, "n_classes": 10}
-        return torchattacks.FAB(model, norm="Linf", eps=eps, **told)
-
-    def square(queries: int) -> Callable:
-        return lambda model, eps: torchattacks.Square(
-            model, norm="Linf", eps=eps, n_queries=queries, n_restarts=1
-        )
+    apgd = partial(torchattacks.APGD, loss="ce")
+    apgd_targets = partial(torchattacks.APGDT, n_classes=10)
+    fab = partial(torchattacks.FAB, norm="Linf", n_restarts=1, multi_targeted=True, n_classes=10)
+    square = partial(torchattacks.Square, norm="Linf", n_restarts=1)
 
     def pgd(model: nn.Module, eps: float) -> Callable:
         return torchattacks.PGD(model, eps=eps, alpha=2.5 * eps / passes, steps=passes)
@@ -232,17 +199,7 @@ def attackers(passes: int) -> list[Attacker]:
         wrapped = foolbox.PyTorchModel(model, bounds=(0, 1))
         return lambda x, y: attack(wrapped, x, y, epsilons=eps)[1]
 
-    theirs = [
-        (f"PGD, {passes} steps", "torchattacks", pgd),
-        (f"PGD, {passes} steps", "foolbox", foolbox_pgd),
-        (f"APGD-CE, {STANDARD_STEPS} steps", "torchattacks", apgd(STANDARD_STEPS)),
-        (f"APGD-CE, {passes} steps", "torchattacks", apgd(passes)),
-        (f"APGD-T, {few} steps a target", "torchattacks", apgd_targets(few)),
-        (f"APGD-T, {STANDARD_STEPS} steps a target", "torchattacks", apgd_targets(STANDARD_STEPS)),
-        (f"FAB-T, {few // 2} steps a target", "torchattacks", fab),
-        (f"Square, {passes} queries", "torchattacks", square(passes)),
-        ("Square, 1000 queries", "torchattacks", square(1000)),
-    ]
+    theirs = partial(library, "torchattacks")
     return [
         ours("multi_targeted", attacks.multi_targeted),
         ours(f"pgd_targets, {few} steps a target", attacks.pgd_targets, steps=few),
@@ -250,7 +207,15 @@ def attackers(passes: int) -> list[Attacker]:
         ours(f"the rival's score alone, {few} steps", attacks.pgd_targets, steps=few, loss=_fallen),
         ours(f"pgd on the margin, {passes} steps", attacks.pgd, loss="margin", steps=passes),
         ours(f"pgd on cross-entropy, {passes} steps", attacks.pgd, steps=passes),
-        *(library(package, name, build) for name, package, build in theirs),
+        theirs(f"PGD, {passes} steps", pgd),
+        library("foolbox", f"PGD, {passes} steps", foolbox_pgd),
+        theirs(f"APGD-CE, {STANDARD_STEPS} steps", apgd, steps=STANDARD_STEPS),
+        theirs(f"APGD-CE, {passes} steps", apgd, steps=passes),
+        theirs(f"APGD-T, {few} steps a target", apgd_targets, steps=few),
+        theirs(f"APGD-T, {STANDARD_STEPS} steps a target", apgd_targets, steps=STANDARD_STEPS),
+        theirs(f"FAB-T, {few // 2} steps a target", fab, steps=few // 2),
+        theirs(f"Square, {passes} queries", square, n_queries=passes),
+        theirs("Square, 1000 queries", square, n_queries=1000),
     ]
 
 
@@ -289,15 +254,14 @@ CONTROLS = (
 """Wong and Kolter (2018), Wong et al. (2018), and the benchmark cifar10_resnet of VNN-COMP 2021."""
 
 
-def control(known: Control, count: int | None = None, **settings) -> dict[str, float | int]:
-    """Errors on the first ``count`` test images (``None``: all): clean, and under
+def control(known: Control, count: int, **settings) -> dict[str, float | int]:
+    """Errors on the first ``count`` test images: clean, and under
     :func:`support.attacks.multi_targeted` with these settings.
 
     Raises:
         DataError: the network or the data set is not there.
     """
-    images = data.load(known.network.split("/")[0], "test")
-    images = images if count is None else images.take(count)
+    images = data.load(known.network.split("/")[0], "test").take(count)
     model = published.network(known.network)
     eps = torch.full_like(images.y, known.eps, dtype=torch.float64)
     found = attacks.multi_targeted(model, images.x, images.y, eps, **settings)
@@ -372,18 +336,18 @@ def everything(count: int, seeds: int, say: Callable[[str], None] = lambda line:
         DataError: something of it is not there.
     """
     first = ours("multi_targeted", attacks.multi_targeted)
-    passes = round(compare(SETS[0], [first])[0].passes_held)
+    passes = round(compare(SETS[0], first).passes_held)
     rows: list[Row] = []
     for benchmark in SETS:
         for attacker in attackers(passes):
-            rows += compare(benchmark, [attacker])
-            last = rows[-1]
-            say(f"{benchmark}: {last.attack} ({last.library}): {last.found} of {last.violated}")
-    found_by_seed: dict[str, list[int]] = {}
-    for benchmark in SETS[:2]:  # the third has none that is violated
-        for seed in range(seeds):
-            with_seed = ours(f"seed {seed}", partial(_seeded, seed))
-            found_by_seed.setdefault(benchmark, []).append(compare(benchmark, [with_seed])[0].found)
+            row = compare(benchmark, attacker)
+            say(f"{benchmark}: {row.attack} ({row.library}): {row.found} of {row.violated}")
+            rows.append(row)
+    seeded = [ours(f"seed {seed}", partial(_seeded, seed)) for seed in range(seeds)]
+    found_by_seed = {
+        benchmark: [compare(benchmark, attacker).found for attacker in seeded]
+        for benchmark in SETS[:2]  # the third has none that is violated
+    }
     controls = []
     for known in CONTROLS:
         attacked = control(known, count, rounds=1, classes=3)

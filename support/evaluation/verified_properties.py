@@ -7,6 +7,7 @@ of ``mnistfc``. So a property counts as violated where at least :data:`LEAST_VOT
 """
 
 import io
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,9 +53,6 @@ class Properties:
         eps: (N,) float64 radii in the maximum norm, in units of [0,1].
         networks: of each, by its name in :data:`support.models.published.NETWORKS`.
         votes: (N, 2) int64, how many tools proved it and how many found it violated.
-        holds: (N,) bool, most of the tools that decided it proved it.
-        violated: (N,) bool, at least :data:`LEAST_VOTES` tools found it violated, and most of those
-            that decided it.
     """
 
     x: Tensor
@@ -62,8 +60,17 @@ class Properties:
     eps: Tensor
     networks: tuple[str, ...]
     votes: Tensor
-    holds: Tensor
-    violated: Tensor
+
+    @property
+    def holds(self) -> Tensor:
+        """(N,) bool: most of the tools that decided it proved it."""
+        return self.votes[:, 0] > self.votes[:, 1]
+
+    @property
+    def violated(self) -> Tensor:
+        """(N,) bool: at least :data:`LEAST_VOTES` tools found it violated, and most of those that
+        decided it."""
+        return (self.votes[:, 1] > self.votes[:, 0]) & (self.votes[:, 1] >= LEAST_VOTES)
 
     @property
     def disputed(self) -> Tensor:
@@ -72,9 +79,9 @@ class Properties:
 
     def take(self, chosen: Tensor) -> "Properties":
         """Those of a mask (N,)."""
-        names = tuple(np.array(self.networks)[chosen.numpy()].tolist())
-        parts = (self.x, self.y, self.eps, names, self.votes, self.holds, self.violated)
-        return Properties(*(p if isinstance(p, tuple) else p[chosen] for p in parts))
+        networks = tuple(itertools.compress(self.networks, chosen))
+        x, y, eps, votes = (part[chosen] for part in (self.x, self.y, self.eps, self.votes))
+        return Properties(x, y, eps, networks, votes)
 
 
 def load(name: str) -> Properties:
@@ -92,15 +99,10 @@ def load(name: str) -> Properties:
     shape, sha256 = _FILES[choice("benchmark", name, SETS)]
     content = published.content(File(f"vnncomp2021/{name}.npz", sha256, None))
     with np.load(io.BytesIO(content), allow_pickle=False) as parts:
-        networks = tuple(_NETWORKS[file.removesuffix(".onnx")] for file in parts["network"])
-        votes = torch.from_numpy(parts["votes"])
-        proven, refuted = votes.unbind(1)
         return Properties(
             torch.from_numpy(parts["x"]).reshape(-1, *shape),
             torch.from_numpy(parts["label"]),
             torch.from_numpy(parts["eps"]).double(),
-            networks,
-            votes,
-            proven > refuted,
-            (refuted > proven) & (refuted >= LEAST_VOTES),
+            tuple(_NETWORKS[file.removesuffix(".onnx")] for file in parts["network"]),
+            torch.from_numpy(parts["votes"]),
         )

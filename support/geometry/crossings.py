@@ -16,7 +16,7 @@ from scipy.stats import beta
 from torch import Tensor
 
 from support.attacks import base
-from support.attacks.base import LEAST_ROWS, fast_rows, packed, per_image
+from support.attacks.base import LEAST_ROWS, fast_rows, per_image
 from support.common.arguments import (
     class_vector,
     described,
@@ -83,9 +83,8 @@ class BoundarySample:
     classes: Tensor
 
 
-def bisect(
-    model: Model, a: Tensor, b: Tensor, *, steps: int | None = None, batch_size: int = BATCH
-) -> Crossing:
+@torch.no_grad()
+def bisect(model: Model, a: Tensor, b: Tensor, *, steps: int | None = None) -> Crossing:
     """Bisect segments between points of different predicted classes, all at once, to where the
     class of ``a`` ends.
 
@@ -97,8 +96,6 @@ def bisect(
         model: a module or callable from points to log-scores (N, K).
         a, b: (N, ...) the ends, float32 or float64, finite.
         steps: halvings, at most :data:`STEPS`, which is also the default.
-        batch_size: at most so many points in one pass; the model and the device choose a smaller
-            number where that is faster.
 
     Raises:
         ValueError: ends of the same class, or that do not fit together; NaN; probabilities instead
@@ -106,24 +103,32 @@ def bisect(
     """
     _check_pair(model, a, b)
     steps = whole_number("steps", STEPS[a.dtype] if steps is None else steps, 1, STEPS[a.dtype])
-    rows = fast_rows(a, whole_number("batch_size", batch_size, 1), model=model)
+    rows = fast_rows(a, BATCH, model=model)
     base.first_scores(model, a[:LEAST_ROWS])
-    ends = [base.score(model, part, rows) for part in (a, b)]
-    base.check_log_scores(torch.cat(ends))
-    own = ends[0].argmax(1)
-    if same := int((own == ends[1].argmax(1)).sum()):
+    inner, outer = (base.score(model, part, rows) for part in (a, b))
+    base.check_log_scores(torch.cat([inner, outer]))
+    own = inner.argmax(1)
+    if same := int((own == outer.argmax(1)).sum()):
         raise ValueError(
             "the two ends of a segment must have different predicted classes; "
             f"{same} of {len(a)} have equal ones"
         )
-    found = []
-    for index, real in packed(torch.arange(len(a), device=a.device), rows):
-        piece = (part.index_select(0, index) for part in (a, b, *ends))
-        found.append([part[:real] for part in _bisected(model, *piece, steps)])
-    near, far, t, scores, beyond = map(torch.cat, zip(*found, strict=True))
-    residual = torch.maximum(base.margin(scores, own).abs(), base.margin(beyond, own).abs())
+
+    def along(t: Tensor) -> Tensor:
+        return torch.lerp(a, b, per_image(t.to(a.dtype), a))
+
+    t, length = torch.zeros(len(a), dtype=torch.float64, device=a.device), 1.0
+    for _ in range(steps):
+        length /= 2
+        middle = t + length
+        scores = base.score(model, along(middle), rows)
+        stays = scores.argmax(1) == own
+        t, column = torch.where(stays, middle, t), stays[:, None]
+        inner, outer = torch.where(column, scores, inner), torch.where(column, outer, scores)
+    near, far = along(t), along(t + length)
+    residual = torch.maximum(base.margin(inner, own).abs(), base.margin(outer, own).abs())
     width = (far - near).flatten(1).norm(dim=1)
-    classes = torch.stack([own, beyond.argmax(1)], 1)
+    classes = torch.stack([own, outer.argmax(1)], 1)
     return Crossing(near, far, t, width, classes, residual, steps + 2)
 
 
@@ -147,8 +152,8 @@ def boundary_sample(
         ValueError: as :func:`bisect`, or shapes that do not fit.
     """
     _check_pair(model, a, b)
-    _fit("center", center, a)
-    _fit("offsets", offsets, a, (None,))
+    _fit("center", center, a, len(a))
+    _fit("offsets", offsets, a, None)
     n, count = len(a), len(offsets)
     noisy = (center[:, None] + offsets).flatten(0, 1)
     classes = _classes(model, torch.cat([a, noisy]))
@@ -183,11 +188,11 @@ def heights(
     """
     points("x", x)
     points("normals", normals)
-    _fit("normals", normals, x)
+    _fit("normals", normals, x, len(x))
     class_vector("own", own, len(x))
     number("reach", reach, above=0)
     wide = offsets if offsets.ndim == x.ndim + 1 else offsets.expand(len(x), *offsets.shape)
-    _fit("offsets", wide, x, (len(x), None))
+    _fit("offsets", wide, x, len(x), None)
     count = wide.shape[1]
     plane = (x[:, None] + wide).flatten(0, 1)
     up, classes = normals.repeat_interleave(count, 0), own.repeat_interleave(count)
@@ -202,9 +207,7 @@ def heights(
 
 
 @torch.inference_mode(False)
-def gradient_normals(
-    model: Model, x: Tensor, own: Tensor, other: Tensor, *, batch_size: int = BATCH
-) -> Tensor:
+def gradient_normals(model: Model, x: Tensor, own: Tensor, other: Tensor) -> Tensor:
     """Unit normals of the boundary between two classes, from the gradient of the gap of their
     scores.
 
@@ -220,9 +223,7 @@ def gradient_normals(
     scoring_model(model)
     base.first_scores(model, x[:LEAST_ROWS])
     parts = []
-    for at, *pair in zip(
-        *(part.clone().split(batch_size) for part in (x, own, other)), strict=True
-    ):
+    for at, *pair in zip(*(part.clone().split(BATCH) for part in (x, own, other)), strict=True):
         at = at.detach().clone(memory_format=torch.contiguous_format).requires_grad_()
         with torch.enable_grad():
             scores = model(at.clone())
@@ -308,7 +309,7 @@ def curvatures(
     """
     points("x", x)
     points("frames", frames)
-    _fit("frames", frames, x, (len(x), None))
+    _fit("frames", frames, x, len(x), None)
     m = frames.shape[1]
     i, j = torch.triu_indices(m, m, 1, device=x.device)
     mixed = torch.cat([frames[:, i] + frames[:, j], frames[:, i] - frames[:, j]], 1) / math.sqrt(2)
@@ -365,27 +366,6 @@ def incidence_null(dimensions: int, share: float) -> float:
     return float(np.rad2deg(np.arccos(np.sqrt(beta.ppf(1 - share, 0.5, (dimensions - 1) / 2)))))
 
 
-def _bisected(
-    model: Model, a: Tensor, b: Tensor, inner: Tensor, outer: Tensor, steps: int
-) -> tuple[Tensor, ...]:
-    """Sides, place, and scores at the sides, of one packed piece whose ends have the scores
-    ``inner`` and ``outer``."""
-    with torch.no_grad():
-        own = inner.argmax(1)
-        near = torch.zeros(len(a), dtype=torch.float64, device=a.device)
-        at = torch.empty_like(a)
-        width = 1.0
-        for _ in range(steps):
-            width /= 2
-            middle = near + width
-            scores = model(torch.lerp(a, b, per_image(middle.to(a.dtype), a), out=at))
-            stays = (scores.argmax(1) == own)[:, None]
-            inner, outer = torch.where(stays, scores, inner), torch.where(stays, outer, scores)
-            near = torch.where(stays[:, 0], middle, near)
-        sides = (torch.lerp(a, b, per_image(t.to(a.dtype), a)) for t in (near, near + width))
-        return (*sides, near, inner, outer)
-
-
 def _classes(model: Model, x: Tensor) -> Tensor:
     return base.score(model, x, fast_rows(x, BATCH, model=model)).argmax(1)
 
@@ -399,14 +379,13 @@ def _check_pair(model: Model, a: Tensor, b: Tensor) -> None:
     scoring_model(model)
 
 
-def _fit(name: str, value: Tensor, like: Tensor, shape: tuple[int | None, ...] = ()) -> None:
-    """Refuse what is not of the dtype of ``like`` (N, ...), and of its shape; or of that of its
-    points behind some dimensions ``shape``, in which None is any number but 0."""
-    wanted = (*shape, *like.shape[1:]) if shape else tuple(like.shape)
-    given = tuple(value.shape) if isinstance(value, Tensor) else ()
-    fits = len(given) == len(wanted) and value.dtype == like.dtype
-    if not fits or any(
-        n != m and (m is not None or not n) for n, m in zip(given, wanted, strict=True)
+def _fit(name: str, value: Tensor, like: Tensor, *shape: int | None) -> None:
+    """Refuse what is not of the dtype of ``like`` (N, ...), and of the shape of its points behind
+    some dimensions ``shape``, in which None is any number but 0."""
+    wanted = (*shape, *like.shape[1:])
+    alike = isinstance(value, Tensor) and value.ndim == len(wanted) and value.dtype == like.dtype
+    if not alike or any(
+        n == 0 if m is None else n != m for n, m in zip(value.shape, wanted, strict=True)
     ):
         sides = ", ".join("any" if side is None else str(side) for side in wanted)
         raise ValueError(f"{name} must be {like.dtype} ({sides}); {described(value)} was given")

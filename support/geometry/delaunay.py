@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.spatial import ConvexHull, Delaunay, QhullError, cKDTree
+from scipy.spatial import Delaunay, QhullError, cKDTree
 from torch import Tensor, nn
 
 from support.common.arguments import class_vector, matrix, points
@@ -38,9 +38,8 @@ class Triangulation:
     @property
     def longest_edge(self) -> float:
         """The epsilon of bell2023, Definition 30.5."""
-        return float(
-            (self.points[self.edges[:, 0]] - self.points[self.edges[:, 1]]).norm(dim=1).max()
-        )
+        ends = self.points[self.edges]
+        return float((ends[:, 0] - ends[:, 1]).norm(dim=1).max())
 
 
 def triangulate(x: Tensor, labels: Tensor | None = None) -> Triangulation:
@@ -96,7 +95,7 @@ def bounded_cells(triangulation: Triangulation) -> Tensor:
     """(n,) bool: which points have a bounded Voronoi cell: those in the interior of the convex
     hull."""
     inner = torch.ones_like(triangulation.points[:, 0], dtype=torch.bool)
-    inner[_indices(ConvexHull(triangulation.points.numpy()).vertices)] = False
+    inner[_indices(np.unique(triangulation.found.convex_hull))] = False
     return inner
 
 
@@ -129,7 +128,6 @@ def barycentric_weights(triangulation: Triangulation, x: Tensor) -> Tensor:
         simplex, the nearest point's class has weight 1: the extension by the Euclidean metric that
         the paper remarks on.
     """
-    points("x", x)
     exact = matrix("x", x, columns=triangulation.points.shape[1]).detach().double().cpu()
     simplex = _indices(triangulation.found.find_simplex(exact.numpy()))
     inside = simplex >= 0

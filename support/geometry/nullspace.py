@@ -9,6 +9,7 @@ centred weights: l minus their rank, one more than the null space of the weights
 Computations are in float64 whatever the inputs' type. Chapter 3.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -177,26 +178,26 @@ def region(weight: Tensor, bias: Tensor | None, k: int) -> Region:
     steepness, level = (float(np.abs(part).max(initial=0.0)) or 1.0 for part in (lead, offset))
     slopes, starts = lead / steepness, offset / level
     # The largest t <= 1 with slopes . h + starts >= t for every rival.
-    least = [*[0.0] * width, -1.0], np.hstack([-slopes, np.ones((len(slopes), 1))])
-    best = _program(*least, starts, [(None, None)] * width + [(None, 1.0)])
-    point = best[:width] * (level / steepness)
+    least = {"c": [*[0.0] * width, -1.0], "A_ub": np.hstack([-slopes, np.ones((len(slopes), 1))])}
+    best = _program(**least, b_ub=starts, bounds=[(None, None)] * width + [(None, 1.0)])
+    point = vector(best[:width] * (level / steepness))
     if (slopes @ best[:width] + starts).min(initial=1.0) <= _GAIN:
         return Region("empty")
     # The largest t with slopes . d >= t and |d_i| <= 1, then the largest sum of leads among
     # directions that lose none.
     box, level_start = [(-1.0, 1.0)] * width, np.zeros(len(slopes))
-    ahead = _program(*least, level_start, [*box, (None, 1.0)])[:width]
+    ahead = _program(**least, b_ub=level_start, bounds=[*box, (None, 1.0)])[:width]
     if len(slopes) and (slopes @ ahead).min() > _GAIN:
         ahead /= np.linalg.norm(ahead)
-        return Region("unbounded", vector(point), vector(ahead), float((lead @ ahead).min()))
-    kept = _program(-slopes.sum(0), -slopes, level_start, box)
+        return Region("unbounded", point, vector(ahead), float((lead @ ahead).min()))
+    kept = _program(c=-slopes.sum(0), A_ub=-slopes, b_ub=level_start, bounds=box)
     if (slopes @ kept).sum() > _GAIN:
         level_with = slopes[slopes @ kept < _GAIN]  # the program ends 1e-7 short of level
         kept = kept - np.linalg.lstsq(level_with, level_with @ kept, rcond=None)[0]
-        return Region("unbounded", vector(point), vector(kept / np.linalg.norm(kept)))
+        return Region("unbounded", point, vector(kept / np.linalg.norm(kept)))
     if len(unseen := adversarial_directions(w)):
-        return Region("unbounded", vector(point), unseen[0])
-    return Region("bounded", vector(point))
+        return Region("unbounded", point, unseen[0])
+    return Region("bounded", point)
 
 
 def parallel_pairs(
@@ -228,9 +229,8 @@ def parallel_pairs(
         ValueError: no matrix of floating-point numbers, NaN or infinity, a tolerance that is not in
             (0, 0.1).
     """
-    matrix("weight", weight)
+    w = matrix("weight", weight).detach().to(torch.float64).cpu().numpy()
     number("tolerance", tolerance, above=0, below=0.1)
-    w = weight.detach().to(torch.float64).cpu().numpy()
     first, second = np.triu_indices(len(w), 1)
     width = w.shape[1]
     plane, slack = np.eye(width), 1.0
@@ -286,14 +286,10 @@ def cone_ray(weight: Tensor) -> Tensor | None:
     scale = float(w.abs().max()) or 1.0
     nothing, ones = np.zeros(seen.shape[1]), np.ones((1, seen.shape[1]))
     system, right = np.vstack([seen / scale, ones]), np.append(np.zeros(len(seen)), 1.0)
-    answer = linprog(nothing, A_eq=system, b_eq=right, bounds=(0, None), method="highs")
-    if answer.status == 2:  # infeasible
+    ray = _program(c=nothing, A_eq=system, b_eq=right, bounds=(0, None))
+    if ray is None:
         return None
-    if answer.status != 0:
-        raise ValueError(
-            f"the linear program for a ray in the orthant did not end: {answer.message}"
-        )
-    ray, used = answer.x, answer.x > 0
+    used = ray > 0
     # The program stops 1e-7 short of equality; the support it found gives the ray to rounding.
     columns = system[:, used]
     corrected = ray[used] - np.linalg.lstsq(columns, columns @ ray[used] - right, rcond=None)[0]
@@ -321,12 +317,11 @@ def cone_probability(width: int, classes: int) -> float:
     return float(binom.sf(classes - 2, width - 1, 0.5))
 
 
-def _program(cost, left: np.ndarray, right: np.ndarray, bounds: list) -> np.ndarray:
-    """The x of least cost with left x <= right inside the bounds."""
-    system = {"A_ub": left, "b_ub": right} if len(left) else {}
-    answer = linprog(cost, **system, bounds=bounds, method="highs")
-    if answer.status != 0:
-        raise ValueError(f"the linear program of a decision region did not end: {answer.message}")
+def _program(**program: np.ndarray | Sequence) -> np.ndarray | None:
+    """What solves a linear program, given as scipy's ``linprog`` takes it; None if nothing does."""
+    answer = linprog(**program, method="highs")
+    if answer.status not in (0, 2):  # solved, infeasible
+        raise ValueError(f"a linear program over the features did not end: {answer.message}")
     return answer.x
 
 

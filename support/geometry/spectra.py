@@ -182,9 +182,8 @@ def _noise_scale(values: Tensor, samples: int, dimensions: int) -> float:
     for _ in range(_ROUNDS):
         held = values[kept]
         middle = slice(len(held) // 4, max(3 * len(held) // 4, len(held) // 4 + 1))
-        expected = law[kept.cpu()]
-        if samples > dimensions:
-            expected = noise_spectrum(samples, max(len(held), 1))
+        tall = samples > dimensions
+        expected = noise_spectrum(samples, len(held)) if tall else law[kept.cpu()]
         scale = float((held[middle] / expected[middle].to(held.device)).median())
         low, high = noise_range(samples, dimensions, scale)
         again = (values >= low) & (values <= high)

@@ -59,20 +59,20 @@ def project_wedge(x: Tensor, angles: Tensor | Sequence[float]) -> Tensor:
         ValueError: shapes that do not fit, more faces than dimensions, values that are not finite,
             an angle at or beyond the limits.
     """
-    exact, tangents = _tangents(x, angles)
-    k = len(tangents) + 1
-    nearest = exact.clone()
-    for part, found in zip(exact.split(_ROWS), nearest.split(_ROWS), strict=True):
-        t = _first_coordinate(part[:, 0], part[:, 1:k], tangents).clamp_min(0)
-        pulled = torch.cat([t[:, None], torch.maximum(part[:, 1:k], t[:, None] * tangents)], 1)
-        found[:, :k] = torch.where(_inside(part, tangents)[:, None], part[:, :k], pulled)
+    exact, tangents = _checked(x, angles)
+    nearest = x.detach().double().clone()
+    moved = nearest[:, : len(tangents) + 1]
+    for part, found in zip(exact.split(_ROWS), moved.split(_ROWS), strict=True):
+        t = _first_coordinate(part, tangents).clamp_min(0)[:, None]
+        pulled = torch.cat([t, torch.maximum(part[:, 1:], t * tangents)], 1)
+        found.copy_(torch.where(_violated(part, tangents).any(1, keepdim=True), pulled, part))
     return nearest.to(x.dtype)
 
 
 def inside_wedge(x: Tensor, angles: Tensor | Sequence[float]) -> Tensor:
     """(N,) bool: which points (N, n) the closed upper wedge holds. Arguments and errors as
     :func:`project_wedge`."""
-    return _inside(*_tangents(x, angles))
+    return ~_violated(*_checked(x, angles)).any(1)
 
 
 def inside_lower_wedge(x: Tensor, angles: Tensor | Sequence[float]) -> Tensor:
@@ -81,9 +81,8 @@ def inside_lower_wedge(x: Tensor, angles: Tensor | Sequence[float]) -> Tensor:
 
     Arguments and errors as :func:`project_wedge`, but no angle may be negative.
     """
-    exact, tangents = _tangents(x, angles, least=0.0)
-    others = exact[:, 1 : len(tangents) + 1]
-    return (exact[:, 0] >= 0) & ((others >= 0) & (others <= exact[:, :1] * tangents)).all(1)
+    exact, tangents = _checked(x, angles, least=0.0)
+    return (exact >= 0).all(1) & (exact[:, 1:] <= exact[:, :1] * tangents).all(1)
 
 
 def wedge_faces(x: Tensor, angles: Tensor | Sequence[float]) -> Faces:
@@ -92,12 +91,11 @@ def wedge_faces(x: Tensor, angles: Tensor | Sequence[float]) -> Faces:
 
     Arguments and errors as :func:`project_wedge`.
     """
-    exact, tangents = _tangents(x, angles)
-    first, others = exact[:, 0], exact[:, 1 : len(tangents) + 1]
-    t = _first_coordinate(first, others, tangents)
-    slanted = t.clamp_min(0)[:, None] * tangents > others
-    active = torch.cat([(t < 0)[:, None], slanted], 1) & ~_inside(exact, tangents)[:, None]
-    return Faces(torch.cat([(first < 0)[:, None], others < first[:, None] * tangents], 1), active)
+    exact, tangents = _checked(x, angles)
+    violated = _violated(exact, tangents)
+    t = _first_coordinate(exact, tangents)[:, None]
+    pulls = torch.cat([t < 0, t.clamp_min(0) * tangents > exact[:, 1:]], 1)
+    return Faces(violated, pulls & violated.any(1, keepdim=True))
 
 
 def wedge_normals(dimensions: int, angles: Tensor | Sequence[float]) -> Tensor:
@@ -108,12 +106,11 @@ def wedge_normals(dimensions: int, angles: Tensor | Sequence[float]) -> Tensor:
         ValueError: as :func:`project_wedge`.
     """
     whole_number("dimensions", dimensions, 1)
-    _, tangents = _tangents(torch.zeros(1, dimensions, dtype=torch.float64, device="cpu"), angles)
-    theta = tangents.atan()
-    normals = theta.new_zeros(len(theta) + 1, dimensions)
-    normals[0, 0] = 1
+    origin = torch.zeros(1, dimensions, dtype=torch.float64, device="cpu")
+    theta = _checked(origin, angles)[1].atan()
+    normals = torch.eye(len(theta) + 1, dimensions, dtype=torch.float64, device="cpu")
     normals[1:, 0] = -theta.sin()
-    normals[range(1, len(normals)), range(1, len(normals))] = theta.cos()
+    normals.diagonal()[1:] = theta.cos()
     return normals
 
 
@@ -147,15 +144,14 @@ def wedge_probability(x: Tensor, angles: Tensor | Sequence[float], sigma: float 
     Returns:
         (N,) float64 probabilities.
     """
-    exact, tangents = _tangents(x, angles)
+    exact, tangents = _checked(x, angles)
     spread = torch.as_tensor(sigma, dtype=torch.float64, device=x.device).expand(len(x))
     if not bool((spread > 0).all() & spread.isfinite().all()):
         raise ValueError(
             f"sigma must be positive and finite, a number or ({len(x)},); {sigma} was given"
         )
     exact = exact / spread[:, None]
-    first, others = exact[:, 0], exact[:, 1 : len(tangents) + 1]
-    low = (-first).clamp(-_TAIL, _TAIL)
+    low = (-exact[:, 0]).clamp(-_TAIL, _TAIL)
     rule = np.polynomial.legendre.leggauss(_NODES)
     node, weight = (torch.as_tensor(part, device=x.device) for part in rule)
     edges = torch.arange(_PANELS, dtype=torch.float64, device=x.device)
@@ -163,8 +159,8 @@ def wedge_probability(x: Tensor, angles: Tensor | Sequence[float], sigma: float 
     z = low[:, None] + (_TAIL - low)[:, None] * place
     each = (weight / (2 * _PANELS)).repeat(_PANELS) * (_TAIL - low)[:, None]
     log_share = -0.5 * z.square() - 0.5 * math.log(2 * math.pi)
-    for i, tangent in enumerate(tangents):
-        level = others[:, i, None] - (first[:, None] + z) * tangent
+    for other, tangent in zip(exact[:, 1:].T, tangents, strict=True):
+        level = other[:, None] - (exact[:, :1] + z) * tangent
         log_share = log_share + torch.special.log_ndtr(level)
     return (log_share.exp() * each).sum(1).clamp(0, 1)
 
@@ -224,9 +220,10 @@ def project_violated(x: Tensor, normals: Tensor) -> Tensor:
     return (at - weights @ units).to(x.dtype)
 
 
-def _first_coordinate(first: Tensor, others: Tensor, tangents: Tensor) -> Tensor:
-    """Root t of ``(t - first) + sum_i tan_i max(0, t tan_i - others_i)``, which grows with t:
+def _first_coordinate(x: Tensor, tangents: Tensor) -> Tensor:
+    """Root t of ``(t - x_1) + sum_i tan_{i-1} max(0, t tan_{i-1} - x_i)``, which grows with t:
     (N,)."""
+    first, others = x[:, 0], x[:, 1:]
     positive, used = tangents > 0, tangents != 0
     corners = torch.where(used, others / torch.where(used, tangents, 1), torch.inf)
     corners, order = corners.sort(1)
@@ -250,14 +247,16 @@ def _first_coordinate(first: Tensor, others: Tensor, tangents: Tensor) -> Tensor
     return (first + torch.where(holds, products, 0).sum(1)) / weight
 
 
-def _inside(x: Tensor, tangents: Tensor) -> Tensor:
-    return (x[:, 0] >= 0) & (x[:, 1 : len(tangents) + 1] >= x[:, :1] * tangents).all(1)
+def _violated(x: Tensor, tangents: Tensor) -> Tensor:
+    """Which half-spaces of the upper wedge the points (N, k) lie outside of: (N, k) bool."""
+    return torch.cat([x[:, :1] < 0, x[:, 1:] < x[:, :1] * tangents], 1)
 
 
-def _tangents(
+def _checked(
     x: Tensor, angles: Tensor | Sequence[float], least: float = -math.pi / 2
 ) -> tuple[Tensor, Tensor]:
-    """``x`` in float64 and the tangents (k - 1,) float64 on its device, both checked."""
+    """The first k coordinates of ``x``, (N, k), and the tangents (k - 1,) on its device, both
+    checked and in float64."""
     points("x", x, matrix=True)
     theta = torch.as_tensor(angles, dtype=torch.float64, device=x.device).detach()
     allowed = "from 0 to below pi/2" if least == 0 else "strictly between -pi/2 and pi/2"
@@ -269,7 +268,7 @@ def _tangents(
     fits = (theta >= 0 if least == 0 else theta > least) & (theta < math.pi / 2)
     if not bool(fits.all()):
         raise ValueError(f"{wanted}; {theta[~fits][0].item()} was given")
-    return x.detach().double(), theta.tan()
+    return x[:, : len(theta) + 1].detach().double(), theta.tan()
 
 
 def _units(x: Tensor, normals: Tensor, sweeps: int = 1) -> tuple[Tensor, Tensor]:
