@@ -135,16 +135,16 @@ def pictures(
     return axes
 
 
-def cells(ax: Axes, predict, extent: float, *, resolution: int = 300) -> Axes:
+def cells(ax: Axes, predict, extent: float) -> Axes:
     """Decision cells of a classifier of the plane.
 
     Args:
         predict: (N, 2) float64 tensor -> (N,) class indices.
         extent: the square [-extent, extent]^2 is drawn.
     """
-    line = torch.linspace(-extent, extent, resolution, dtype=torch.float64, device="cpu")
+    line = torch.linspace(-extent, extent, 300, dtype=torch.float64, device="cpu")
     grid = torch.cartesian_prod(line, line)
-    classes = predict(grid).reshape(resolution, resolution).T
+    classes = predict(grid).reshape(len(line), len(line)).T
     colors = ListedColormap(PALETTE[: int(classes.max()) + 1])
     square = (-extent, extent, -extent, extent)
     bounds = {"vmin": -0.5, "vmax": len(colors.colors) - 0.5}
