@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
@@ -176,14 +176,14 @@ def registry() -> dict[str, Paper]:
     return found
 
 
+def entries() -> list[tuple[Paper, Claim]]:
+    """Every claim with its paper, in the registry's order."""
+    return [(paper, claim) for paper in registry().values() for claim in paper.claims]
+
+
 def of_chapter(chapter: str) -> list[Claim]:
     """The claims that a chapter must state, in the registry's order."""
-    return [
-        claim
-        for paper in registry().values()
-        for claim in paper.claims
-        if paper.chapter_of(claim) == chapter
-    ]
+    return [claim for paper, claim in entries() if paper.chapter_of(claim) == chapter]
 
 
 def find(claim_id: str) -> tuple[Paper, Claim]:
@@ -192,7 +192,7 @@ def find(claim_id: str) -> tuple[Paper, Claim]:
     Raises:
         ClaimError: no such claim; the message offers near names.
     """
-    known = {claim.id: (paper, claim) for paper in registry().values() for claim in paper.claims}
+    known = {claim.id: (paper, claim) for paper, claim in entries()}
     if claim_id not in known:
         near_names = near(claim_id, list(known))
         raise ClaimError(f"no claim {claim_id!r} in the registry. {near_names}".strip())
@@ -202,33 +202,27 @@ def find(claim_id: str) -> tuple[Paper, Claim]:
 # --- verdicts -------------------------------------------------------------------------------------
 
 
-class Words(NamedTuple):
-    """What is said where all rules pass, where some pass and some fail, and where all fail."""
-
-    all_pass: str
-    mixed: str
-    all_fail: str
-
-    def of(self, rows: Sequence[Outcome]) -> str:
-        """The word for the outcomes of rules; ``undecided`` where they decide too little for any of
-        the three, and ``not run`` where one misses its measurement."""
-        statuses = {row.status for row in rows}
-        if "missing" in statuses:
-            return "not run"
-        if {"pass", "fail"} <= statuses:
-            return self.mixed
-        alone = statuses.pop() if len(statuses) == 1 else "undecided"
-        return {"pass": self.all_pass, "fail": self.all_fail}.get(alone, "undecided")
+# What is said where all rules pass, where some pass and some fail, and where all fail.
+_SURVIVES = ("survives", "weakened", "broken")
+_POINTS = ("towards", "mixed", "away")
 
 
-_SURVIVES = Words("survives", "weakened", "broken")
-_POINTS = Words("towards", "mixed", "away")
-
-
-def _words(kind: Kind) -> Words:
+def _reproduces(kind: Kind) -> tuple[str, str, str]:
     if kind == "question":
-        return Words("yes", "undecided", "no")
-    return Words("reproduced", "partly", "refuted" if kind == "identity" else "not reproduced")
+        return "yes", "undecided", "no"
+    return "reproduced", "partly", "refuted" if kind == "identity" else "not reproduced"
+
+
+def _word(rows: Sequence[Outcome], all_pass: str, mixed: str, all_fail: str) -> str:
+    """The word for the outcomes of rules; ``undecided`` where they decide too little for any of the
+    three, and ``not run`` where one misses its measurement."""
+    statuses = {row.status for row in rows}
+    if "missing" in statuses:
+        return "not run"
+    if {"pass", "fail"} <= statuses:
+        return mixed
+    alone = statuses.pop() if len(statuses) == 1 else "undecided"
+    return {"pass": all_pass, "fail": all_fail}.get(alone, "undecided")
 
 
 @dataclass(frozen=True)
@@ -360,10 +354,10 @@ def judge(
     modern_rows = tuple(
         rules.apply(claim.id, rule, modern_numbers) for rule in claim.survives_rules
     )
-    verdict, direction = _words(claim.kind).of(rows), ""
+    verdict, direction = _word(rows, *_reproduces(claim.kind)), ""
     if verdict != "not run" and SIZES.index(profile) < SIZES.index(claim.smallest):
-        verdict, direction = "scaled-down", _POINTS.of(rows)
-    survives = _SURVIVES.of(modern_rows) if modern_rows else ""
+        verdict, direction = "scaled-down", _word(rows, *_POINTS)
+    survives = _word(modern_rows, *_SURVIVES) if modern_rows else ""
     return Judgement(claim, verdict, direction, survives, rows, modern_rows, both)
 
 

@@ -72,8 +72,7 @@ class Board:
         """The pictures of the first page by chapter, the one at the top as ``"first"``."""
         known = manifests.chapters()
         wanted = {name: (name, "evidence", front.of(name).picture, front.WIDTH) for name in known}
-        if front.FIRST[0] in known:
-            wanted["first"] = (*front.FIRST, 2 * front.WIDTH)
+        wanted["first"] = (*front.FIRST, 2 * front.WIDTH)
         found = {}
         for name, (chapter, part, figure, width) in wanted.items():
             with contextlib.suppress(publish.PublishError):  # a chapter that was never run has none

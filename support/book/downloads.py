@@ -188,18 +188,13 @@ def _record(manifest: manifests.Manifest) -> Record:
 
 
 def _stated(line: Line, found: Board) -> Stated:
-    claim = line.claim
-    same = ("id", "kind", "where", "says", "published", "smallest", "erratum", "remark")
-    plain = {
-        name: [rule.model_dump(mode="json", exclude={"passes", "fails"}) for rule in every]
-        for name, every in (("rules", claim.rules), ("survives_rules", claim.survives_rules))
-    }
+    examples = {"__all__": {"passes", "fails"}}
+    left_out = {"ranges": True, "nulls": True, "rules": examples, "survives_rules": examples}
     return Stated(
-        **{name: getattr(claim, name) for name in same},
-        **plain,
+        **line.claim.model_dump(mode="json", exclude=left_out | {"chapter": True}),
         paper=line.paper.key,
         chapter=line.chapter,
-        page=found.address(line.chapter, claim.id),
+        page=found.address(line.chapter, line.claim.id),
         best=line.best.profile if line.recorded else None,
         profiles={entry.profile: _found(entry, line.chapter) for entry in line.recorded},
     )

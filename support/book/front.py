@@ -75,18 +75,17 @@ def picture(notebook: Path, name: str, width: int = WIDTH) -> Picture | None:
         for output in cell.get("outputs", [])
         if "image/png" in output.get("data", {})
     ]
-    named = [one for one in drawn if name and one[0].get("name") == name]
-    for metadata, encoded in (named or drawn)[:1]:
-        with Image.open(io.BytesIO(base64.b64decode(encoded))) as image:
-            image.thumbnail((width, width))
-            small, source = io.BytesIO(), PngImagePlugin.PngInfo()
-            source.add_text("figure", hashlib.sha256(encoded.encode()).hexdigest())
-            # 64 colours are enough for a drawing of this size, and a third of its bytes.
-            colours = image.convert("RGB").quantize(64)
-            colours.save(small, "PNG", optimize=True, pnginfo=source)
-        alt = metadata.get("mystnb", {}).get("image", {}).get("alt", "")
-        return Picture(small.getvalue(), alt)
-    return None
+    if not drawn:
+        return None
+    # Of several that are alike, min takes the first.
+    metadata, encoded = min(drawn, key=lambda one: one[0].get("name") != name)
+    with Image.open(io.BytesIO(base64.b64decode(encoded))) as image:
+        image.thumbnail((width, width))
+        small, source = io.BytesIO(), PngImagePlugin.PngInfo()
+        source.add_text("figure", hashlib.sha256(encoded.encode()).hexdigest())
+        # 64 colours are enough for a drawing of this size, and a third of its bytes.
+        image.convert("RGB").quantize(64).save(small, "PNG", optimize=True, pnginfo=source)
+    return Picture(small.getvalue(), metadata.get("mystnb", {}).get("image", {}).get("alt", ""))
 
 
 def made_of(png: bytes) -> str:
@@ -138,8 +137,8 @@ def head(evidence: manifests.Manifest, *, findings: bool = True) -> str:
 
 def foot(chapter: str) -> str:
     """What a lesson ends with, as MyST Markdown: the chapters that it leads to; may be empty."""
-    known = [name for name in of(chapter).leads if name in manifests.chapters()]
-    leads = {name: of(chapter).leads[name] for name in known}
+    known = manifests.chapters()
+    leads = {name: words for name, words in of(chapter).leads.items() if name in known}
     return markup.fill("foot.md.j2", leads=leads, title=manifests.title) if leads else ""
 
 

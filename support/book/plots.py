@@ -65,11 +65,9 @@ def table(
     ]
     rows = list(zip(*shown, strict=True))
     head, side = _levels(frame.columns), _levels(frame.index)
-    corner = [["" for _ in side] for _ in head]
-    for level, name in enumerate(frame.columns.names):
-        corner[level][-1] = "" if name is None else str(name)
+    corner = [[None] * (len(side) - 1) + [name] for name in frame.columns.names]
     if any(name is not None for name in frame.index.names):
-        corner[-1] = ["" if name is None else str(name) for name in frame.index.names]
+        corner[-1] = frame.index.names
     html = markup.fill(
         "frame.html.j2", caption=caption, corner=corner, head=head, side=side, rows=rows
     )
@@ -137,16 +135,16 @@ def pictures(
     return axes
 
 
-def cells(ax: Axes, predict, extent: float, *, resolution: int = 300) -> Axes:
+def cells(ax: Axes, predict, extent: float) -> Axes:
     """Decision cells of a classifier of the plane.
 
     Args:
         predict: (N, 2) float64 tensor -> (N,) class indices.
         extent: the square [-extent, extent]^2 is drawn.
     """
-    line = torch.linspace(-extent, extent, resolution, dtype=torch.float64, device="cpu")
+    line = torch.linspace(-extent, extent, 300, dtype=torch.float64, device="cpu")
     grid = torch.cartesian_prod(line, line)
-    classes = predict(grid).reshape(resolution, resolution).T
+    classes = predict(grid).reshape(len(line), len(line)).T
     colors = ListedColormap(PALETTE[: int(classes.max()) + 1])
     square = (-extent, extent, -extent, extent)
     bounds = {"vmin": -0.5, "vmax": len(colors.colors) - 0.5}
@@ -188,10 +186,10 @@ def protocol(
     _, axes = plt.subplot_mosaic(mosaic, figsize=(11.5, 8.2))
     _protocol_rows(axes["rows"], groups, looks, eps)
     for kind, draw in _FLAG_PANELS.items():
-        ax, raised = axes[kind], []
+        ax = axes[kind]
         flags = [(name, report.flag(kind)) for name, group in groups.items() for report in group]
+        raised = dict.fromkeys(name for name, flag in flags if flag.raised)
         for name, flag in flags:
-            raised += [name] * (flag.raised is True and name not in raised)
             if flag.raised is not None:
                 draw(ax, flag, looks[name])
         if not any(flag.curves for _, flag in flags):

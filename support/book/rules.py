@@ -426,6 +426,5 @@ def apply(claim_id: str, rule: Rule, measured: Numbers) -> Outcome:
         )
     gaps = {minus(*pair): measured.get(minus(*pair), ()) for pair in rule.pairs}
     known = {name: values for name, values in gaps.items() if len(values) in (1, runs)}
-    return rule.apply(
-        {name: _repeated(values, runs) for name, values in (samples | known).items() if values}
-    )
+    found = {name: _repeated(values, runs) for name, values in (samples | known).items()}
+    return rule.apply(found)

@@ -15,7 +15,6 @@ from typing import Any
 import nbformat
 from docutils import nodes
 from sphinx.application import Sphinx
-from sphinx.environment import BuildEnvironment
 from sphinx.errors import ExtensionError
 
 from support.book import computed_pages, downloads, execute, front, publish
@@ -23,14 +22,9 @@ from support.book import computed_pages, downloads, execute, front, publish
 Today = Callable[[], computed_pages.Board]
 
 
-def _always_read(_: Sphinx, env: BuildEnvironment, *__: set[str]) -> list[str]:
-    """The computed pages: they change with the records, not with their source."""
-    pages = {page: Path(env.doc2path(page)) for page in env.found_docs}
-    texts = {n: p.read_text(encoding="utf-8") for n, p in pages.items() if p.suffix == ".md"}
-    return [page for page, text in texts.items() if computed_pages.PLACEHOLDER.search(text)]
-
-
 def _fill(today: Today, app: Sphinx, _: str, source: list[str]) -> None:
+    if computed_pages.PLACEHOLDER.search(source[0]):
+        app.env.note_reread()  # such a page changes with the records, not with its source
     try:
         source[0] = computed_pages.filled(source[0], today)
     except computed_pages.BoardError as error:
@@ -76,7 +70,6 @@ def setup(app: Sphinx) -> dict[str, Any]:
     """Called by Sphinx."""
     # Computed once a build, and not at all where no page asks for it.
     today = functools.cache(lambda: computed_pages.board(publish.pages()))
-    app.connect("env-get-outdated", _always_read)
     app.connect("source-read", functools.partial(_fill, today))
     app.connect("build-finished", functools.partial(_write_beside, today))
     app.connect("doctree-read", _anchor)

@@ -86,14 +86,7 @@ class Line:
     @property
     def in_full(self) -> str:
         """What the claim says, and its row at each profile that measured it, for a terminal."""
-        claim = self.claim
-        rows = [
-            f"[{entry.profile}, cell {entry.cell + 1}{', with older code' * entry.stale}] "
-            + claims.render(claim, entry.judgement).text
-            for entry in self.recorded
-        ]
-        said = f"{claim.id} ({claim.where}; {self.chapter}): {claim.says}"
-        return "\n".join([said, *(rows or ["  not run"])])
+        return markup.fill("line.txt.j2", line=self)
 
     def at(self, profile: str) -> Entry:
         """The claim at a profile."""
@@ -125,11 +118,10 @@ def records() -> dict[tuple[str, str], manifests.Manifest]:
 
 def _registered() -> list[Line]:
     found, recorded = [], records()
-    for paper in claims.registry().values():
-        for claim in paper.claims:
-            chapter = paper.chapter_of(claim)
-            entries = [_entry(claim, size, recorded.get((size, chapter))) for size in SIZES]
-            found.append(Line(paper, claim, tuple(entries)))
+    for paper, claim in claims.entries():
+        chapter = paper.chapter_of(claim)
+        entries = [_entry(claim, size, recorded.get((size, chapter))) for size in SIZES]
+        found.append(Line(paper, claim, tuple(entries)))
     return found
 
 
@@ -280,7 +272,7 @@ def _told(run: manifests.Manifest) -> dict[str, object]:
     found = {name: getattr(run, name) for name in _FACTS}
     for group in ("parameters", "versions", "data"):
         found |= {f"{group}.{name}": value for name, value in getattr(run, group).items()}
-    known = {claim.id: claim for paper in claims.registry().values() for claim in paper.claims}
+    known = {claim.id: claim for _, claim in claims.entries()}
     for name, record in run.claims.items():
         numbers = record.measured | record.modern
         if name in known:

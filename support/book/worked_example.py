@@ -11,7 +11,7 @@ from support.book import claims, power, rules
 from support.sampling import Difference, Share
 
 BOUND = 0.9
-_RUNS = [Share(hits, 300) for hits in (286, 281, 277)]
+_RUNS = tuple(Share(hits, 300) for hits in (286, 281, 277))
 PAIRS = {"n10": 24, "n01": 9, "of": 300}
 _RULE = rules.IntervalRule(type="interval", value="accuracy", low=BOUND)
 
@@ -28,18 +28,14 @@ class Step(NamedTuple):
 def steps() -> list[Step]:
     """The runs of the example, one by one."""
     return [
-        Step(one.hits, one.of, rules.quantity(rules.interval([one])), _apply([one]).status)
+        Step(one.hits, one.of, rules.quantity(rules.interval([one])), together((one,)).status)
         for one in _RUNS
     ]
 
 
-def together() -> rules.Outcome:
-    """What the runs of the example say together."""
-    return _apply(_RUNS)
-
-
-def _apply(shares: Sequence[Share]) -> rules.Outcome:
-    return rules.apply("", _RULE, {"accuracy": tuple(shares)})
+def together(runs: tuple[Share, ...] = _RUNS) -> rules.Outcome:
+    """What some runs say together, by default all of the example."""
+    return rules.apply("", _RULE, {"accuracy": runs})
 
 
 def pair() -> dict[str, Any]:
@@ -49,8 +45,8 @@ def pair() -> dict[str, Any]:
     both = (gap.of - gap.n10 - gap.n01) // 2
     first, second = (Share(both + only, gap.of) for only in (gap.n10, gap.n01))
     apart = rules.Interval(float(gap), *map(float, intervals.difference(first, second)), 1)
-    told = {"paired": rules.interval([gap]), "apart": apart}
-    return PAIRS | {name: rules.quantity(found) for name, found in told.items()}
+    paired = rules.quantity(rules.interval([gap]))
+    return PAIRS | {"paired": paired, "apart": rules.quantity(apart)}
 
 
 # --- how often each word falls --------------------------------------------------------------------
