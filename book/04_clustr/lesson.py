@@ -31,7 +31,8 @@ run = chapter_run.start("04_clustr/lesson", profile, seed, device, overrides)
 plots.use_style()
 judged, kept = run.paper("alfarra2021"), run.evidence.kept
 verdict, found, judgement = judged.verdict, judged.found, judged.judgement
-PICTURES = run.profile.pictures[0]  # stands for CIFAR-10
+PICTURES = run.profile.pictures[0]  # stands for the CIFAR-10 of the paper
+PICTURES = {"cifar10": "CIFAR-10"}.get(PICTURES, PICTURES)
 
 EPS = (
     0.15  # of the attacks on this page, and of those that its networks were trained on
