@@ -172,3 +172,11 @@ def test_differences_of_two_runs(book):
         assert line in lines
     assert f"versions.python: {first.versions['python']} -> –" in lines
     assert all("rate" not in line for line in lines)
+
+
+def test_numbers_that_todays_rules_cannot_judge_are_compared_without_a_verdict(book):
+    first = manifests.manifest_of(manifests.recorded_run(CHAPTER, "quick"))
+    older = first.claims["tiny2020.table1"].model_copy(update={"measured": {"right": [0.5]}})
+    lines = verdict_table.differences(first.model_copy(update={"claims": {"tiny2020.table1": older}}), first)
+    assert "tiny2020.table1 right: 0.5 -> –" in lines
+    assert "tiny2020.table1 direction: – -> towards" in lines

@@ -272,12 +272,11 @@ def _told(run: manifests.Manifest) -> dict[str, object]:
     found = {name: getattr(run, name) for name in _FACTS}
     for group in ("parameters", "versions", "data"):
         found |= {f"{group}.{name}": value for name, value in getattr(run, group).items()}
-    known = {claim.id: claim for _, claim in claims.entries()}
+    judged = {claim.id: judgement for claim, judgement in manifests.judged(run)}
     for name, record in run.claims.items():
         numbers = record.measured | record.modern
-        if name in known:
-            judged = claims.judge(known[name], record.measured, run.profile, record.modern)
-            numbers |= {word: getattr(judged, word) for word in WORDS}
+        if name in judged:
+            numbers |= {word: getattr(judged[name], word) for word in WORDS}
         found |= {f"{name} {what}": value for what, value in numbers.items()}
     return found
 
