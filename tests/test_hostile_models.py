@@ -228,7 +228,7 @@ def several(x):
 
 def drawn(model):
     _, ax = plots.plt.subplots()
-    plots.cells(ax, lambda points: points.argmax(1), 2.0, resolution=9)
+    plots.cells(ax, lambda points: points.argmax(1), 2.0)
     found = torch.from_numpy(np.ascontiguousarray(ax.images[0].get_array()))
     plots.plt.close(ax.figure)
     return found

@@ -919,8 +919,8 @@ run.say(
         "that of eight networks which were chosen and not drawn, and none is a law; "
         "what is undecided is open, not wrong."
         if yes
-        else "**It all comes to this:** these networks decide none of fourteen stories, "
-        "and an open story is not a wrong one."
+        else "**It all comes to this:** these networks decide none of fourteen "
+        "stories, and an open story is not a wrong one."
     )
 )
 
