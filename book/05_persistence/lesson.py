@@ -674,7 +674,7 @@ if on_imagenet:
 # $$k_{\mathrm{eff}} = \frac{\ln \gamma}{\ln \Phi(d / \sigma^*)} .$$
 #
 # It is 1 for a flat boundary, larger inside a cone and below 1 where the boundary bends away.
-# The distances are the shorter of two searches in free space, where the noise is, and not in the pixel range; they are upper bounds, and one that is too long makes $k_{\mathrm{eff}}$ too large, on either side.
+# The distances, the shorter of two searches in free space, where the noise is, are upper bounds; one that is too long makes $k_{\mathrm{eff}}$ too large.
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Persistence against the distance to the boundary, for natural points and for points as far beyond it, on two networks. Lines mark wedges of 1, 3, 10, 100 and 1000 planes."}}
 run.show("fig-mirrored")
