@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from torch import nn
 
 from support import geometry
-from support.geometry import crossings
 
 DOUBLE = torch.float64
 
@@ -86,7 +85,7 @@ def test_fewer_steps_leave_wider_brackets():
         assert bool((found.near.norm(dim=1) <= 1).all()) and bool((found.far.norm(dim=1) >= 1).all())
 
 
-def test_a_segment_s_result_does_not_depend_on_its_batch(monkeypatch):
+def test_a_segment_s_result_does_not_depend_on_its_batch():
     a, b = (noise(seed, 300, 1, 8, 8, dtype=torch.float32).sigmoid() for seed in (1, 2))
     model = convolutional(1, 8, 3, sharp=5.0)
     differ = classes_of(model, a) != classes_of(model, b)
@@ -94,8 +93,7 @@ def test_a_segment_s_result_does_not_depend_on_its_batch(monkeypatch):
     whole = geometry.bisect(model, a, b)
     order = torch.randperm(len(a), generator=torch.Generator().manual_seed(0))
     assert torch.equal(geometry.bisect(model, a[order], b[order]).near, whole.near[order])
-    monkeypatch.setattr(crossings, "BATCH", 16)
-    assert torch.allclose(geometry.bisect(model, a, b).t, whole.t, atol=1e-5)
+    assert torch.allclose(geometry.bisect(model, a, b, batch_size=16).t, whole.t, atol=1e-5)
     assert not whole.near.is_inference() and not whole.near.requires_grad
 
 
@@ -203,13 +201,12 @@ def test_a_fitted_plane_is_exact():
     assert torch.allclose((found * normal).sum(1).abs(), torch.ones(2, dtype=DOUBLE)) and float(spread.max()) < 1e-12
 
 
-def test_a_trained_network_s_gradients_point_into_the_own_class(monkeypatch):
+def test_a_trained_network_s_gradients_point_into_the_own_class():
     x, _ = digits()
     classes = classes_of(trained(), x[:100])
     differ = classes[:50] != classes[50:]
     found = geometry.bisect(trained(), x[:50][differ], x[50:100][differ])
-    monkeypatch.setattr(crossings, "BATCH", 7)
-    normals = geometry.gradient_normals(trained(), found.point, found.classes[:, 0], found.classes[:, 1])
+    normals = geometry.gradient_normals(trained(), found.point, found.classes[:, 0], found.classes[:, 1], batch_size=7)
     assert torch.allclose(normals.flatten(1).norm(dim=1), torch.ones(len(normals)), atol=1e-5)
     assert torch.equal(classes_of(trained(), found.point + 1e-3 * normals), found.classes[:, 0])
     assert all(parameter.grad is None for parameter in trained().parameters())
@@ -257,6 +254,7 @@ def test_bad_input_is_refused():
         (lambda: geometry.bisect(TUBE, [0.0], OTHER), "list"),
         (lambda: geometry.bisect(TUBE, SOME, OTHER, steps=0), "steps"),
         (lambda: geometry.bisect(TUBE, SOME, OTHER, steps=25), "from 1 to 24; 25"),
+        (lambda: geometry.bisect(TUBE, SOME, OTHER, batch_size=0), "batch_size"),
         (lambda: geometry.bisect(lambda x: TUBE(x).softmax(1), SOME, OTHER), "probabilities"),
         (lambda: geometry.bisect(lambda x: TUBE(x) * torch.nan, SOME, OTHER), "NaN"),
         (lambda: geometry.bisect(lambda x: x.sum(1), SOME, OTHER), "log-scores"),

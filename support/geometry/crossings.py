@@ -16,7 +16,7 @@ from scipy.stats import beta
 from torch import Tensor
 
 from support.attacks import base
-from support.attacks.base import LEAST_ROWS, fast_rows, per_image
+from support.attacks.base import LEAST_ROWS, fast_rows, packed, per_image
 from support.common.arguments import (
     class_vector,
     described,
@@ -83,8 +83,9 @@ class BoundarySample:
     classes: Tensor
 
 
-@torch.no_grad()
-def bisect(model: Model, a: Tensor, b: Tensor, *, steps: int | None = None) -> Crossing:
+def bisect(
+    model: Model, a: Tensor, b: Tensor, *, steps: int | None = None, batch_size: int = BATCH
+) -> Crossing:
     """Bisect segments between points of different predicted classes, all at once, to where the
     class of ``a`` ends.
 
@@ -96,6 +97,8 @@ def bisect(model: Model, a: Tensor, b: Tensor, *, steps: int | None = None) -> C
         model: a module or callable from points to log-scores (N, K).
         a, b: (N, ...) the ends, float32 or float64, finite.
         steps: halvings, at most :data:`STEPS`, which is also the default.
+        batch_size: at most so many points in one pass; the model and the device choose a smaller
+            number where that is faster.
 
     Raises:
         ValueError: ends of the same class, or that do not fit together; NaN; probabilities instead
@@ -103,32 +106,24 @@ def bisect(model: Model, a: Tensor, b: Tensor, *, steps: int | None = None) -> C
     """
     _check_pair(model, a, b)
     steps = whole_number("steps", STEPS[a.dtype] if steps is None else steps, 1, STEPS[a.dtype])
-    rows = fast_rows(a, BATCH, model=model)
+    rows = fast_rows(a, whole_number("batch_size", batch_size, 1), model=model)
     base.first_scores(model, a[:LEAST_ROWS])
-    inner, outer = (base.score(model, part, rows) for part in (a, b))
-    base.check_log_scores(torch.cat([inner, outer]))
-    own = inner.argmax(1)
-    if same := int((own == outer.argmax(1)).sum()):
+    ends = [base.score(model, part, rows) for part in (a, b)]
+    base.check_log_scores(torch.cat(ends))
+    own = ends[0].argmax(1)
+    if same := int((own == ends[1].argmax(1)).sum()):
         raise ValueError(
             "the two ends of a segment must have different predicted classes; "
             f"{same} of {len(a)} have equal ones"
         )
-
-    def along(t: Tensor) -> Tensor:
-        return torch.lerp(a, b, per_image(t.to(a.dtype), a))
-
-    t, length = torch.zeros(len(a), dtype=torch.float64, device=a.device), 1.0
-    for _ in range(steps):
-        length /= 2
-        middle = t + length
-        scores = base.score(model, along(middle), rows)
-        stays = scores.argmax(1) == own
-        t, column = torch.where(stays, middle, t), stays[:, None]
-        inner, outer = torch.where(column, scores, inner), torch.where(column, outer, scores)
-    near, far = along(t), along(t + length)
-    residual = torch.maximum(base.margin(inner, own).abs(), base.margin(outer, own).abs())
+    found = []
+    for index, real in packed(torch.arange(len(a), device=a.device), rows):
+        piece = (part.index_select(0, index) for part in (a, b, *ends))
+        found.append([part[:real] for part in _bisected(model, *piece, steps)])
+    near, far, t, scores, beyond = map(torch.cat, zip(*found, strict=True))
+    residual = torch.maximum(base.margin(scores, own).abs(), base.margin(beyond, own).abs())
     width = (far - near).flatten(1).norm(dim=1)
-    classes = torch.stack([own, outer.argmax(1)], 1)
+    classes = torch.stack([own, beyond.argmax(1)], 1)
     return Crossing(near, far, t, width, classes, residual, steps + 2)
 
 
@@ -207,7 +202,9 @@ def heights(
 
 
 @torch.inference_mode(False)
-def gradient_normals(model: Model, x: Tensor, own: Tensor, other: Tensor) -> Tensor:
+def gradient_normals(
+    model: Model, x: Tensor, own: Tensor, other: Tensor, *, batch_size: int = BATCH
+) -> Tensor:
     """Unit normals of the boundary between two classes, from the gradient of the gap of their
     scores.
 
@@ -223,7 +220,9 @@ def gradient_normals(model: Model, x: Tensor, own: Tensor, other: Tensor) -> Ten
     scoring_model(model)
     base.first_scores(model, x[:LEAST_ROWS])
     parts = []
-    for at, *pair in zip(*(part.clone().split(BATCH) for part in (x, own, other)), strict=True):
+    for at, *pair in zip(
+        *(part.clone().split(batch_size) for part in (x, own, other)), strict=True
+    ):
         at = at.detach().clone(memory_format=torch.contiguous_format).requires_grad_()
         with torch.enable_grad():
             scores = model(at.clone())
@@ -364,6 +363,27 @@ def incidence_null(dimensions: int, share: float) -> float:
     whole_number("dimensions", dimensions, 2)
     number("share", share, least=0, most=1)
     return float(np.rad2deg(np.arccos(np.sqrt(beta.ppf(1 - share, 0.5, (dimensions - 1) / 2)))))
+
+
+def _bisected(
+    model: Model, a: Tensor, b: Tensor, inner: Tensor, outer: Tensor, steps: int
+) -> tuple[Tensor, ...]:
+    """Sides, place, and scores at the sides, of one packed piece whose ends have the scores
+    ``inner`` and ``outer``."""
+    with torch.no_grad():
+        own = inner.argmax(1)
+        near = torch.zeros(len(a), dtype=torch.float64, device=a.device)
+        at = torch.empty_like(a)
+        width = 1.0
+        for _ in range(steps):
+            width /= 2
+            middle = near + width
+            scores = model(torch.lerp(a, b, per_image(middle.to(a.dtype), a), out=at))
+            stays = (scores.argmax(1) == own)[:, None]
+            inner, outer = torch.where(stays, scores, inner), torch.where(stays, outer, scores)
+            near = torch.where(stays[:, 0], middle, near)
+        sides = (torch.lerp(a, b, per_image(t.to(a.dtype), a)) for t in (near, near + width))
+        return (*sides, near, inner, outer)
 
 
 def _classes(model: Model, x: Tensor) -> Tensor:
