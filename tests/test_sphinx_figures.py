@@ -18,4 +18,6 @@ def test_a_drawing_is_told_from_images(tmp_path, drawn, expected):
         ax.imshow(np.eye(8), cmap="gray")
     figure.savefig(tmp_path / "picture.png")
     plt.close(figure)
-    assert sphinx_figures.is_drawing(tmp_path / "picture.png") is expected
+    picture = tmp_path / "picture.png"
+    assert sphinx_figures.may_turn(picture, "Accuracy under a white-box attack.") is expected
+    assert not sphinx_figures.may_turn(picture, "One column an image, dark where it is misclassified.")

@@ -495,7 +495,7 @@ run.say(
 #
 # A subspace can be there and hold nothing.
 # What share of the squared length lies in it: of the features about their mean, about their class means, and of the shift that an attack causes (FGSM takes one step, PGD many)?
-# A random direction gives the share of dimensions (black bars).
+# A random direction gives the share of dimensions (upright bars).
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "For each network and head, markers for the share of squared length in the null space: of a random direction, of the features about their mean, of the features within classes, and of the shifts caused by FGSM and PGD."}}
 run.show("fig-shares")
@@ -766,12 +766,12 @@ run.say(
     "in "
     f"the free one. {verdict('fig1-right')} {price} are reached from {beside:.0%} of "
     "the "
-    f"images, against {free_beside:.0%}."
+    f"images, against {free_beside:.0%}. The curves count pairs of image and target, "
+    "these numbers images that reach one such class at least."
 )
 
 # %% [markdown]
-# The parallel layer sees a single direction, and is blind in all others; its neighbours and its distant classes share the same invisible subspace.
-# So what tells them apart is no adversarial direction.
+# The parallel layer is blind in all directions but one; neighbours and distant classes share this invisible subspace, so that it does not tell them apart.
 #
 # ## Does it survive?
 #

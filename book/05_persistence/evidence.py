@@ -2628,7 +2628,7 @@ plt.show()
 # The rest turns on one thing that the paper leaves open: where its attacks stop.
 # A least perturbation has persistence zero whatever the boundary looks like; a generous budget makes adversarial images as persistent as natural ones or more so; and on the linear networks, whose boundaries are made of planes, curvature cannot be the reason for the reversal of Table 1: what is left are their corners and the stopping rule, and to push an image on to the printed distortion is nearly to build it in.
 # Mirrored pairs and matched distances take that freedom away.
-# What they leave of the cone hypothesis the table of mirrored pairs shows for each network: wherever the natural side has more planes than the side beyond, the comparison speaks against it.
+# What they leave of the cone hypothesis the table of mirrored pairs shows for each network: wherever the natural side has more planes than the side beyond, the comparison speaks against it; at standard that is every row, the judged one too little to decide.
 # It hangs on the search for the boundary, since a distance that is too long makes too many planes: by L-BFGS alone an earlier record at standard had decidedly more of them on the natural side of FC100-100-10 (2.6 against 2.2).
 #
 # Persistence is a fine description of how an image sits in its class under noise.

@@ -835,9 +835,9 @@ run.say(
     f"{differ:.0%} differ (random images: {by_chance:.0%}); the label is right in "
     f"{same_label:.0%} (in pixels: {in_pixels:.0%}, random: {random:.0%}). "
     f"{verdict('fig22')}\n"
-    f"- *Learning is a change of angle, at 20 to 30 % more norm.* Here {grown:.0%} "
-    f"more, and {turned:.0f} degrees {verdict('angle-dominates')}. *Arcs are like "
-    f"chords.* The path is {arc:.2f} times as long as its chord, a random walk "
+    "- *Learning is a change of angle, and the norm changes by only 20 to 30 %.* Here "
+    f"{grown:.0%} more, and {turned:.0f} degrees {verdict('angle-dominates')}. *Arcs "
+    f"are like chords.* The path is {arc:.2f} times as long as its chord, a random walk "
     f"{walk_arc:.0f} times. "
     f"{verdict('arcs-chords')}"
 )

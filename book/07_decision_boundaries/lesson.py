@@ -71,7 +71,7 @@ def skew(model, a, b):
     return met, geometry.incidence(b - a, slope)
 
 
-# %% name="fig-ways" tags=["hide-input"] mystnb={"image": {"alt": "Three ways from one digit, with a convolutional network's answer and its confidence, and the class along each: to another digit, past a third class; to an image found by PGD; to one found by L-BFGS with little change. Above each strip: length, and angle to the boundary's normal at the black line, where the first class ends."}}
+# %% name="fig-ways" tags=["hide-input"] mystnb={"image": {"alt": "Three ways from one digit, with a convolutional network's answer and its confidence, and the class along each: to another digit, past other classes; to an image found by PGD; to one found by L-BFGS with little change. Above each strip: length, and angle to the boundary's normal at the black line, where the first class ends."}}
 FINE = np.linspace(0, 1, 500)
 classes = [classes_between(nets["conv"], a, b, FINE) for a, b in zip(A, B, strict=True)]
 passing = [len(each.unique()) > 2 for each in classes]
@@ -769,7 +769,7 @@ table = {
 plots.table(
     pd.DataFrame(table, index=[WORDS[kind] for kind in KINDS]).T,
     "Angles of incidence in degrees, medians, mean over runs; random directions: "
-    f"{found('skewness', 'random_degrees'):.1f}",
+    f"{found('skewness', 'random_degrees'):.1f}; – : in the figure above alone",
     digits=1,
 )
 run.say(

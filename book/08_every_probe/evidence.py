@@ -765,7 +765,7 @@ def shade(row: pd.Series, story: int) -> np.ndarray:
 
 shades = np.array([shade(mean.loc[title], one.story) for title, one in PROBES.items()])
 
-# %% name="fig-matrix" tags=["hide-input"] mystnb={"image": {"alt": "Matrix of all probes, one a row, by all networks, one a column, with the worst case of the protocol above the line. Numbers in the cells are means over seeds; the colour is the rank within the row, dark blue on the side that the probe's paper calls robust. Where a probe is not defined, the cell is grey."}}
+# %% name="fig-matrix" tags=["hide-input"] mystnb={"image": {"alt": "Matrix of all probes, one a row, by all networks, one a column, with the worst case of the protocol above the line. Numbers in the cells are means over seeds; the colour is the rank within the row, the stronger the blue, the more robust by the probe's paper. Where a probe is not defined, the cell is grey."}}
 _, ax = plt.subplots(figsize=(2.9 + 0.72 * len(NAMES), 0.3 * len(PROBES) + 0.9))
 ax.imshow(
     np.ma.masked_invalid(shades), cmap="Blues", vmin=-0.15, vmax=1.35, aspect="auto"

@@ -16,6 +16,7 @@ from docutils import nodes
 from PIL import Image
 from sphinx.application import Sphinx
 
+_SHADES = re.compile(r"\b(black|white|dark|light|pale)\b(?!-)")  # that it exchanges
 _MOVABLE = re.compile(r'<figure class="movable">\s*<img [^>]*?alt="([^"]*)')
 
 
@@ -31,10 +32,13 @@ def _drawn(doctree: nodes.document) -> Iterator[tuple[nodes.Element, str]]:
                 yield node, html.unescape(still[1])
 
 
-def is_drawing(picture: Path) -> bool:
-    """Whether a picture is lines and colours on white, with no image among them: images are dark
-    over a larger part (in this book 3 % where photographs stand below curves, 7 to 59 % where there
-    are digits; drawings 1 to 2 %, their letters and axes)."""
+def may_turn(picture: Path, says: str) -> bool:
+    """Whether a dark page may turn a picture: it is lines and colours on white, with no image among
+    them, and its description names no shade. Images are dark over a larger part (in this book 3 %
+    where photographs stand below curves, 7 to 59 % where there are digits; drawings 1 to 2 %, their
+    letters and axes)."""
+    if _SHADES.search(says):
+        return False
     with Image.open(picture) as opened:
         colours = np.asarray(opened.convert("RGB")).astype(int)
     highest, lowest = colours.max(2), colours.min(2)
@@ -48,7 +52,7 @@ def _caption(app: Sphinx, doctree: nodes.document) -> None:
         figure += [node, nodes.caption("", says)]
         if isinstance(node, nodes.image):  # else whoever hears the page would hear it twice
             node["alt"] = "Figure, described in its caption"
-            if is_drawing(Path(app.srcdir, node["uri"])):
+            if may_turn(Path(app.srcdir, node["uri"]), says):
                 node["classes"].append("drawing")
 
 
