@@ -996,6 +996,7 @@ run.keep("power", [chances[0.8], chances[0.9]])
 #
 # The correlation is turned by the story: *yes* needs an interval above 0, *no* one below it.
 # Beside it stand how probable a decision is where the correlation of all networks is .8 (`power_at_0_8`), the adjusted p-value, the correlation given clean accuracy, the one among matched networks, and the share of ordered pairs.
+# Five probes of the table at the end are measured beside the stories and are no claims (any one-pixel error, calibration, Theorem 2's margin, persistence of least adversarial images, skewness of attacks): what it says of them is no verdict.
 
 # %% tags=["hide-input"]
 BESIDE = {
