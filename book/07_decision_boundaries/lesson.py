@@ -751,8 +751,7 @@ run.say(
 # %% [markdown]
 # ## Does it survive?
 #
-# No network is defended here; what has to survive is the reading of the angles.
-# We change the attack, the place, and the network.
+# What has to survive here is the reading of the angles.
 
 # %% tags=["hide-input"]
 ROWS = {
@@ -793,7 +792,7 @@ run.say(
 # - A singular value that stands out may be an image, or an angle.
 #
 # **Open**: the other projection of the text, descending a loss; the tangent space at one image; whose faces the noise meets behind a boundary.
-# The paper announces the measurement of angles, normals and curvature: these are first answers, on small networks.
+# What the paper announces to measure has first answers here, on small networks.
 # The {doc}`exercises <exercises>` let you write the bracket, the projection and the spectrum yourself.
 
 # %% tags=["hide-input"]
