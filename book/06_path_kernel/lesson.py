@@ -837,8 +837,8 @@ run.say(
     f"{verdict('fig22')}\n"
     "- *Learning is a change of angle, and the norm changes by only 20 to 30 %.* Here "
     f"{grown:.0%} more, and {turned:.0f} degrees {verdict('angle-dominates')}. *Arcs "
-    f"are like chords.* The path is {arc:.2f} times as long as its chord, a random walk "
-    f"{walk_arc:.0f} times. "
+    f"are like chords.* The path is {arc:.2f} times as long as its chord, a random "
+    f"walk {walk_arc:.0f} times. "
     f"{verdict('arcs-chords')}"
 )
 
